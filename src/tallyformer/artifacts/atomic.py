@@ -1,0 +1,104 @@
+"""Files and folders that are either whole or not there.
+
+A file is written beside its place, flushed to the disk and renamed. A folder is built under a
+temporary name and renamed. A process killed in between leaves only a name with `.partial` in
+it, which no reader opens and the next writer removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tallyformer.errors import ArtifactError
+
+PARTIAL = ".partial"
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file that appears at `path` only when the block ends without an exception.
+
+    Raises:
+        ArtifactError: the disk is full or the folder cannot be written.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open(mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `path` when the block ends without an exception.
+
+    An existing `path` is replaced, so callers decide beforehand whether it may be.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    old = path.with_name(path.name + ".old" + PARTIAL)
+    try:
+        for leftover in (partial, old):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        partial.mkdir(parents=True)
+        yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                _sync_file(file)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise cannot_write(path, error) from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_file(path, "w") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def cannot_write(path: Path, error: OSError) -> ArtifactError:
+    """The error for a write that the operating system refused."""
+    reason = error.strerror or str(error)
+    return ArtifactError(
+        f"{path}: cannot be written ({reason}). Free disk space or choose another --out, "
+        "then run the same command again; finished work is kept"
+    )
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,31 @@
+"""The `evaluate` and `export` sections."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tallyformer.config.base import Section
+
+
+class EvaluateSection(Section):
+    """What is measured on the models of a run; the report shows all of it."""
+
+    tokens_per_domain: int = Field(200_000, ge=1)
+    """At most so many validation tokens of each source."""
+    pairs: int = Field(500, ge=0)
+    """At most so many held-out pairs for the response perplexity."""
+    facts: bool = False
+    """Ask the primer's held-out questions and look for the key fact in each answer."""
+    arithmetic: int = Field(0, ge=0)
+    """How many held-out worked examples to ask."""
+    prompts: tuple[str, ...] = ()
+    """Questions whose answers are shown as samples."""
+    max_tokens: int = Field(96, ge=1)
+
+
+class ExportSection(Section):
+    """The final Hugging Face folder."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"

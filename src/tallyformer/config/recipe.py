@@ -1,0 +1,55 @@
+"""A recipe: one file, one section a stage."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from tallyformer.config.base import Section
+from tallyformer.config.data import PrepareSection
+from tallyformer.config.distill import DistillSection, TeacherSection
+from tallyformer.config.evaluation import EvaluateSection, ExportSection
+from tallyformer.config.model import ModelSection, TokenizerSection
+from tallyformer.config.sft import SftSection
+from tallyformer.config.training import PretrainSection
+
+
+class Recipe(Section):
+    """Everything a run needs. A stage without a section is not part of the run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    description: str = ""
+    seed: int = Field(1337, ge=0, lt=2**63)
+    model: ModelSection = ModelSection()
+    tokenizer: TokenizerSection = TokenizerSection()
+    prepare: PrepareSection
+    pretrain: PretrainSection
+    teacher: TeacherSection | None = None
+    distill: DistillSection | None = None
+    sft: SftSection | None = None
+    evaluate: EvaluateSection = EvaluateSection()
+    export: ExportSection = ExportSection()
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Recipe:
+        if self.distill and not self.teacher:
+            raise ValueError("distill needs a teacher section")
+        names = {s.name for s in self.prepare.sources}
+        for where, weights in (
+            ("pretrain.weights", self.pretrain.weights),
+            ("distill.weights", self.distill and self.distill.weights),
+            (
+                "teacher.train.weights",
+                self.teacher and self.teacher.train and self.teacher.train.weights,
+            ),
+        ):
+            for name, weight in (weights or {}).items():
+                if name not in names:
+                    raise ValueError(
+                        f"{where} names {name!r}, which is no source of prepare; "
+                        f"there are: {', '.join(sorted(names))}"
+                    )
+                if weight < 0:
+                    raise ValueError(f"{where}.{name} is {weight}; a weight is 0 or more")
+            if weights and not any(weights.values()):
+                raise ValueError(f"{where} has no weight above 0")
+        return self

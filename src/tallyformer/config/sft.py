@@ -1,0 +1,35 @@
+"""The `sft` section: supervised fine-tuning with LoRA."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from tallyformer.config.base import Section
+from tallyformer.config.data import PairSource
+from tallyformer.config.training import TrainSection
+
+
+class LoraSection(Section):
+    """PEFT's LoRA (Hu et al. 2021): W + alpha/r * B A on the named modules."""
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: tuple[str, ...] = ("query", "key", "value", "proj", "fc1", "fc2")
+    modules_to_save: tuple[str, ...] = ("lm_head",)
+
+
+class SftSection(TrainSection):
+    """Response-only training on conversations. Whole conversations are packed into rows."""
+
+    sources: tuple[PairSource, ...] = Field(min_length=1)
+    lora: LoraSection = LoraSection()
+    validation_fraction: float = Field(0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> SftSection:
+        names = [s.name for s in self.sources]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"source names must differ; used twice: {', '.join(twice)}")
+        return self

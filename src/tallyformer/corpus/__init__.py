@@ -1,0 +1,1 @@
+"""The finance corpus that ships with the package."""

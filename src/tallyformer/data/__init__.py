@@ -1,0 +1,1 @@
+"""Documents to batches: readers, filters, deduplication, shards, packing, conversations."""

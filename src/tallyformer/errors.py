@@ -1,0 +1,68 @@
+"""Every error a user can cause, in one tree.
+
+    TallyFormerError              base class; the command line prints it as one line
+    ├── UsageError       exit 2   the command or the recipe is wrong
+    │   └── ConfigError           a recipe key or value; carries every problem found at once
+    └── RunError         exit 3   something outside the command is wrong
+        ├── DataError             an input file, a row, a document
+        ├── ArtifactError         a folder or file written by an earlier stage
+        │   └── CheckpointError   a checkpoint that is damaged or belongs to another model
+        ├── TokenizerError        a tokenizer that is missing or does not fit
+        └── TrainingError         a run that cannot go on, for example a loss that is not finite
+
+Each message is one line that says what is wrong, where, and how to mend it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArtifactError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "RunError",
+    "TallyFormerError",
+    "TokenizerError",
+    "TrainingError",
+    "UsageError",
+]
+
+
+class TallyFormerError(Exception):
+    """Base of every error this package raises on purpose. `exit_status` is the process's."""
+
+    exit_status = 3
+
+
+class UsageError(TallyFormerError):
+    """The command line or the recipe asks for something that does not exist or does not fit."""
+
+    exit_status = 2
+
+
+class ConfigError(UsageError):
+    """A recipe is wrong. The message lists every problem, each on its own line after the first."""
+
+
+class RunError(TallyFormerError):
+    """Something the command depends on is missing, damaged or full."""
+
+
+class DataError(RunError):
+    """An input file or row cannot be used."""
+
+
+class ArtifactError(RunError):
+    """What an earlier stage wrote is missing, damaged or belongs to another run."""
+
+
+class CheckpointError(ArtifactError):
+    """A checkpoint is damaged or does not fit the model."""
+
+
+class TokenizerError(RunError):
+    """A tokenizer is missing, damaged or does not fit the model."""
+
+
+class TrainingError(RunError):
+    """Training cannot go on."""

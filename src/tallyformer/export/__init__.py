@@ -1,0 +1,1 @@
+"""Models that leave the pipeline, and checkpoints that enter it."""

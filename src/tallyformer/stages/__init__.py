@@ -1,0 +1,1 @@
+"""The pipeline: each file opens artifacts, calls pure code and writes one artifact."""
