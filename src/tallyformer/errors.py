@@ -8,7 +8,8 @@
         ├── ArtifactError         a folder or file written by an earlier stage
         │   └── CheckpointError   a checkpoint that is damaged or belongs to another model
         ├── TokenizerError        a tokenizer that is missing or does not fit
-        └── TrainingError         a run that cannot go on, for example a loss that is not finite
+        ├── TrainingError         a run that cannot go on, for example a loss that is not finite
+        └── Interrupted           SIGINT or SIGTERM, after everything has been saved
 
 Each message is one line that says what is wrong, where, and how to mend it.
 """
@@ -20,6 +21,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "Interrupted",
     "RunError",
     "TallyFormerError",
     "TokenizerError",
@@ -66,3 +68,11 @@ class TokenizerError(RunError):
 
 class TrainingError(RunError):
     """Training cannot go on."""
+
+
+class Interrupted(RunError):
+    """The user or the system asked the process to stop; its work is saved and can be resumed."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_status = 128 + signal_number

@@ -77,6 +77,8 @@ class StageWork:
     config: Mapping[str, Any]
     seed: int
     inputs: Mapping[str, str]
+    resume: bool = True
+    """Whether a started folder may be gone on with; otherwise it is an error."""
 
     @property
     def folder(self) -> Path:
@@ -128,6 +130,11 @@ class StageWork:
         if claim.is_file():
             if claim.read_text(encoding="utf-8").strip() != self.fingerprint:
                 raise self._other_work()
+            if not self.resume:
+                raise ArtifactError(
+                    f"{self.folder}: holds unfinished work of this recipe. Add --resume to go "
+                    "on with it, or delete the folder to start anew"
+                )
             return
         if self.folder.is_dir() and any(self.folder.iterdir()):
             raise ArtifactError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, model_validator
 
 from tallyformer.config.base import Section
@@ -19,6 +21,8 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     description: str = ""
     seed: int = Field(1337, ge=0, lt=2**63)
+    data_root: str = "."
+    """Folder that relative paths of sources, tokenizer and teacher are looked up in first."""
     model: ModelSection = ModelSection()
     tokenizer: TokenizerSection = TokenizerSection()
     prepare: PrepareSection
@@ -53,3 +57,8 @@ class Recipe(Section):
             if weights and not any(weights.values()):
                 raise ValueError(f"{where} has no weight above 0")
         return self
+
+    def locate(self, source: str) -> str:
+        """`source` under `data_root` if it exists there, else `source` as it stands."""
+        local = Path(self.data_root) / source
+        return str(local) if local.exists() else source

@@ -1,0 +1,41 @@
+# The two commands of the README, and what a developer needs besides.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CHAT ?= 1
+
+.PHONY: quickstart test lint docs clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/tallyformer run --recipe recipes/quickstart.yaml
+	@if [ "$(CHAT)" != 0 ] && [ -t 0 ] && [ -t 1 ]; then \
+		$(BIN)/tallyformer chat --model runs/quickstart/model; \
+	else \
+		echo "Chat with it: $(BIN)/tallyformer chat --model runs/quickstart/model"; \
+	fi
+
+test: $(VENV)/.installed-dev
+	$(MAKE) lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tallyformer.cli.docs --check
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tallyformer.cli.docs
+
+$(VENV)/.installed: requirements.lock pyproject.toml scripts/install.sh
+	PYTHON="$(PYTHON)" sh scripts/install.sh $(VENV)
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info

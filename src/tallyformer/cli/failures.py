@@ -1,0 +1,88 @@
+"""The one place that turns exceptions into a line on standard error and an exit status.
+
+    0    done
+    1    a defect of TallyFormer itself: the traceback is printed, so that it can be reported
+    2    the command line or the recipe is wrong
+    3    an input, an artifact, the disk or the run itself failed
+    130  Ctrl-C, 143 SIGTERM; 141 the reader of our output went away
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+from tallyformer.errors import TallyFormerError
+
+DEFECT, USAGE, RUN, INTERRUPTED, PIPE_CLOSED = 1, 2, 3, 130, 141
+
+
+def exit_status_of(action: Callable[[], object]) -> int:
+    """Run `action`; print what a user can mend as one line and return the exit status.
+
+    Any other exception passes through, so Python prints its traceback and exits with 1.
+    """
+    try:
+        action()
+        sys.stdout.flush()
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        _print_usage_error(error)
+        return error.exit_code
+    except TallyFormerError as error:
+        _print_error(str(error))
+        return error.exit_status
+    except (KeyboardInterrupt, click.Abort):
+        _print_error("interrupted. Run the same command again to go on")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()
+        return PIPE_CLOSED
+    except OSError as error:
+        message = describe_os_error(error)
+        if message is None:
+            raise
+        _print_error(message)
+        return RUN
+    return 0
+
+
+def describe_os_error(error: OSError) -> str | None:
+    """One line for a full disk or a missing permission; None for what may be our own defect."""
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{where}the disk is full. Free space or choose another --out, then run the same "
+            "command again; finished work is kept"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        reason = error.strerror.lower() if error.strerror else "permission denied"
+        return f"{where}{reason}. Allow it for this user, or choose another path"
+    return None
+
+
+def _print_usage_error(error: click.ClickException) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    hint = f". See: {context.command_path} --help" if context else ""
+    if message.endswith(("?)", "?")):
+        hint = hint.removeprefix(".")
+    _print_error(message + hint)
+
+
+def _print_error(message: str) -> None:
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+
+
+def _drop_output() -> None:
+    """Point standard output at nothing, so that the interpreter's last flush stays quiet."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())

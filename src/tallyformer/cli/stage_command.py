@@ -1,0 +1,34 @@
+"""What every command of a single stage does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tallyformer.cli.options import load
+from tallyformer.cli.output import StageAnnouncer, print_dry_run
+from tallyformer.cli.quiet import quieten_libraries
+
+
+def run_one_stage(
+    stage: str,
+    *,
+    recipe: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+) -> None:
+    """Run, or with `dry_run` describe, one stage of a recipe.
+
+    Raises:
+        UsageError: the recipe has no such stage.
+    """
+    from tallyformer.stages.run import dry_run_stages, require_stage, run_stages
+
+    checked, folder = load(recipe, overrides, out)
+    require_stage(checked, stage, str(recipe))
+    if dry_run:
+        print_dry_run(dry_run_stages(checked, folder, [stage], resume=resume))
+        return
+    quieten_libraries()
+    run_stages(checked, folder, [stage], resume=resume, announcer=StageAnnouncer())

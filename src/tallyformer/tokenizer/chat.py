@@ -1,0 +1,147 @@
+"""The chat format: its ids, its loss mask and its Jinja template, side by side.
+
+    <|user|> {content} <|assistant|> {content}<|endoftext|>
+
+Contents are stripped. A system message is put before the first user's, with an empty line
+between them. Trained are the assistant's content, with its leading space, and the end-of-text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tallyformer.errors import UsageError
+
+END_OF_TEXT = "<|endoftext|>"
+PAD = "<|pad|>"
+USER = "<|user|>"
+ASSISTANT = "<|assistant|>"
+CONTROL_TOKENS = (END_OF_TEXT, PAD, USER, ASSISTANT)
+"""In the order in which missing ones are appended to a vocabulary."""
+
+Message = dict[str, str]
+
+_ORDER = "messages are an optional system message, then user and assistant in turn"
+_ENDS_WITH_ANSWER = (
+    "a generation prompt follows a user message, but the last one is the assistant's"
+)
+
+
+@dataclass(frozen=True)
+class ControlIds:
+    """Ids of the four control tokens."""
+
+    eot: int
+    pad: int
+    user: int
+    assistant: int
+
+
+def encode_turns(
+    messages: Sequence[Message],
+    encode: Callable[[str], list[int]],
+    control: ControlIds,
+    add_generation_prompt: bool,
+) -> tuple[list[int], list[bool]]:
+    """Ids of a conversation and, for each, whether it is trained.
+
+    Raises:
+        UsageError: a role is unknown or out of turn, or a content is not text.
+    """
+    ids: list[int] = []
+    trained: list[bool] = []
+    contents = fold_system(messages)
+    for turn, content in enumerate(contents):
+        if turn % 2 == 0:
+            piece = [control.user, *encode(f" {content} ")]
+            trained += [False] * len(piece)
+        else:
+            answer = [*encode(f" {content}"), control.eot]
+            piece = [control.assistant, *answer]
+            trained += [False] + [True] * len(answer)
+        ids += piece
+    if add_generation_prompt:
+        if len(contents) % 2 == 0:
+            raise UsageError(f"chat: {_ENDS_WITH_ANSWER}. Add a user message")
+        ids.append(control.assistant)
+        trained.append(False)
+    return ids, trained
+
+
+def fold_system(messages: Sequence[Message]) -> list[str]:
+    """Stripped contents of the turns, user first, the system message within the first.
+
+    Raises:
+        UsageError: a role is unknown or out of turn, or a content is not text.
+    """
+    contents = [_content(number, message) for number, message in enumerate(messages)]
+    roles = [message["role"] for message in messages]
+    system = roles[:1] == ["system"]
+    turns = roles[1:] if system else roles
+    if not turns:
+        raise UsageError(f"chat: no user message; {_ORDER}")
+    for number, role in enumerate(turns):
+        expected = "assistant" if number % 2 else "user"
+        if role != expected:
+            raise UsageError(
+                f"chat: message {number + system} has role {role!r} where {expected!r} is "
+                f"due; {_ORDER}"
+            )
+    if system:
+        contents = [f"{contents[0]}\n\n{contents[1]}".strip(), *contents[2:]]
+    return contents
+
+
+def _content(number: int, message: Message) -> str:
+    if set(message) < {"role", "content"}:
+        raise UsageError(f"chat: message {number} needs the keys role and content")
+    content = message["content"]
+    if not isinstance(content, str):
+        raise UsageError(
+            f"chat: message {number} has a content of type {type(content).__name__}; give text"
+        )
+    return content.strip()
+
+
+def chat_template(control_tokens: Iterable[str]) -> str:
+    """Jinja template for `apply_chat_template`, with `generation` markers for its mask.
+
+    Unlike `encode_turns`, a template goes through text, where a spelled-out control token would
+    become one. So it breaks every such spelling in a content with a space, "<|" to "< |"; text
+    without such spellings gets the same ids on both ways.
+    """
+    broken = ["<|", *sorted(t for t in control_tokens if not t.startswith("<|") and len(t) > 1)]
+    harmless = "".join(
+        f" | replace({json.dumps(t)}, {json.dumps(t[0] + ' ' + t[1:])})" for t in broken
+    )
+    lines = (
+        "{%- set first = 1 if messages and messages[0]['role'] == 'system' else 0 %}",
+        "{%- if messages | length <= first %}",
+        f"{{{{- raise_exception('no user message; {_ORDER}') }}}}",
+        "{%- endif %}",
+        "{%- for message in messages[first:] %}",
+        "{%- if message['role'] != ('assistant' if loop.index0 % 2 else 'user') %}",
+        f"{{{{- raise_exception('{_ORDER}') }}}}",
+        "{%- endif %}",
+        "{%- set content = message['content'] | trim %}",
+        "{%- if first and loop.first %}",
+        "{%- set content = (messages[0]['content'] | trim ~ '\\n\\n' ~ content) | trim %}",
+        "{%- endif %}",
+        f"{{%- set content = content{harmless} %}}",
+        "{%- if message['role'] == 'user' %}",
+        f"{{{{- '{USER} ' ~ content ~ ' ' }}}}",
+        "{%- else %}",
+        f"{{{{- '{ASSISTANT}' }}}}",
+        f"{{%- generation %}}{{{{- ' ' ~ content ~ '{END_OF_TEXT}' }}}}{{%- endgeneration %}}",
+        "{%- endif %}",
+        "{%- endfor %}",
+        "{%- if add_generation_prompt %}",
+        "{%- if messages[-1]['role'] == 'assistant' %}",
+        f'{{{{- raise_exception("{_ENDS_WITH_ANSWER}") }}}}',
+        "{%- endif %}",
+        f"{{{{- '{ASSISTANT}' }}}}",
+        "{%- endif %}",
+    )
+    return "\n".join(lines)

@@ -1,0 +1,140 @@
+"""A byte-level BPE from a local folder or from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer as Backend
+
+from tallyformer.errors import TokenizerError
+from tallyformer.tokenizer.byte_level import byte_of_character
+from tallyformer.tokenizer.chat import CONTROL_TOKENS
+
+FILES = ("tokenizer.json", "vocab.json", "merges.txt")
+
+
+def load_backend(source: str | Path) -> Backend:
+    """The `tokenizers` object of a folder or hub name, ready for this package.
+
+    Raises:
+        TokenizerError: nothing is there, it is damaged, or it is not a byte-level BPE.
+    """
+    folder = _folder(source)
+    backend = _read(folder)
+    check_byte_level(backend, str(folder))
+    return make_ready(backend)
+
+
+def make_ready(backend: Backend) -> Backend:
+    """Add the control tokens that are missing and make text unable to spell one."""
+    backend.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in CONTROL_TOKENS]
+    )
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
+    # Offsets that include the leading space: the template's training mask is found by them.
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    return backend
+
+
+def byte_level_backend(model: models.BPE) -> Backend:
+    """GPT-2's pipeline around a BPE model: no normalisation, GPT-2's pattern, bytes."""
+    backend = Backend(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def check_byte_level(backend: Backend, where: str) -> None:
+    """Refuse what cannot give every text ids and the ids their text back.
+
+    Raises:
+        TokenizerError: it is no byte-level BPE, or its ids have holes.
+    """
+    state = json.loads(backend.to_str())
+    vocabulary = backend.get_vocab(with_added_tokens=False)
+    decoder = state["decoder"] or {}
+    if state["model"]["type"] != "BPE" or decoder.get("type") != "ByteLevel":
+        raise TokenizerError(
+            f"{where}: not a byte-level BPE (model {state['model']['type']}, decoder "
+            f"{decoder.get('type')}). Use GPT-2's tokenizer, or tokenizer.kind: train"
+        )
+    missing = [c for c in byte_of_character() if c not in vocabulary]
+    if missing:
+        raise TokenizerError(
+            f"{where}: {len(missing)} of the 256 bytes are not in the vocabulary, so some text "
+            "would be lost. Use a complete byte-level vocabulary"
+        )
+    ids = backend.get_vocab(with_added_tokens=True).values()
+    if max(ids) + 1 != len(set(ids)):
+        raise TokenizerError(
+            f"{where}: the vocabulary has {len(set(ids))} tokens but ids up to {max(ids)}. "
+            "Give a vocabulary whose ids have no holes"
+        )
+
+
+def _folder(source: str | Path) -> Path:
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise TokenizerError(f"{path}: is a file. Give the folder that holds {FILES[0]}")
+    name = str(source)
+    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise TokenizerError(f"{path}: no such folder. Give a tokenizer folder or a hub name")
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    import huggingface_hub  # keeps start-up fast where everything is local
+
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(FILES)))
+    except Exception as error:  # the hub client raises errors of several libraries
+        reason = " ".join(str(error).split())[:200]
+        raise TokenizerError(
+            f"{name}: no such local folder, and the hub did not deliver it ({reason}). Give a "
+            f"local folder with {FILES[0]}, or with {FILES[1]} and {FILES[2]}"
+        ) from None
+
+
+def _read(folder: Path) -> Backend:
+    whole, vocabulary, merges = (folder / name for name in FILES)
+    try:
+        if whole.is_file():
+            return Backend.from_file(str(whole))
+        if vocabulary.is_file() and merges.is_file():
+            return byte_level_backend(_read_bpe(vocabulary, merges))
+    except TokenizerError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exception
+        raise TokenizerError(
+            f"{folder}: the tokenizer is damaged ({' '.join(str(error).split())[:200]}). "
+            "Fetch or make it again"
+        ) from None
+    raise TokenizerError(
+        f"{folder}: holds neither {FILES[0]} nor {FILES[1]} with {FILES[2]}. "
+        "Give a tokenizer folder"
+    )
+
+
+def _read_bpe(vocabulary: Path, merges: Path) -> models.BPE:
+    vocab, pairs = models.BPE.read_file(str(vocabulary), str(merges))
+    expected = 256 + len(pairs)
+    plain = len([t for t in vocab if t not in CONTROL_TOKENS])
+    if plain != expected:
+        raise TokenizerError(
+            f"{vocabulary}: {plain} tokens, but {merges.name} makes {expected} of them "
+            f"(256 bytes and {len(pairs)} merges). The two files do not belong together; "
+            "fetch both again"
+        )
+    return _bpe(vocab, pairs)
+
+
+def _bpe(vocab: dict[str, int], pairs: list[tuple[str, str]]) -> models.BPE:
+    arguments: dict[str, Any] = {"vocab": vocab, "merges": pairs}
+    return models.BPE(**arguments)

@@ -1,0 +1,209 @@
+"""The tokenizer: text to ids and back, and the chat format."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiktoken
+from tokenizers import Tokenizer as Backend
+
+from tallyformer.artifacts.atomic import atomic_file, write_json
+from tallyformer.tokenizer import chat
+from tallyformer.tokenizer.byte_level import bulk_encoder, byte_of_character, canonical
+from tallyformer.tokenizer.chat import ControlIds, Message
+from tallyformer.tokenizer.loading import load_backend
+from tallyformer.tokenizer.stream import StreamDecoder
+from tallyformer.tokenizer.training import train_backend
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+class Tokenizer:
+    """A byte-level BPE with the control tokens `<|endoftext|> <|pad|> <|user|> <|assistant|>`.
+
+    Every text has ids, and decoding them gives the text back. No text gets a control id, not
+    even one that spells a control token: those ids come from `encode_chat` and from the
+    `..._id` attributes alone. Lone surrogates, which UTF-8 cannot express, become U+FFFD.
+
+    Attributes:
+        vocab_size: number of ids, control tokens included.
+        control_ids: ids that stand for no text.
+        fingerprint: SHA-256 of everything that decides ids; equal for a saved and loaded copy.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._state: dict[str, Any] = json.loads(backend.to_str())
+        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        self.control_ids = frozenset(
+            int(t["id"]) for t in self._state["added_tokens"] if t["special"]
+        )
+        self._control = ControlIds(*(backend.token_to_id(t) for t in chat.CONTROL_TOKENS))
+        self.fingerprint = hashlib.sha256(canonical(self._state)).hexdigest()
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Tokenizer:
+        """Load a folder with tokenizer.json, or vocab.json and merges.txt; or a hub name.
+
+        Control tokens that are missing are appended to the vocabulary.
+
+        Raises:
+            TokenizerError: it is missing, damaged, out of reach, or no byte-level BPE.
+        """
+        return cls(load_backend(folder))
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+        """Learn a vocabulary of exactly `vocab_size` ids: 256 bytes, merges, control tokens.
+
+        Raises:
+            TokenizerError: the text does not support so many ids.
+        """
+        return cls(train_backend((_utf8(t) for t in texts), vocab_size))
+
+    def save(self, folder: Path, model_max_length: int | None = None) -> list[Path]:
+        """Write a folder that transformers' `AutoTokenizer` loads without our code.
+
+        Args:
+            folder: made if it is not there.
+            model_max_length: the model's context length, recorded for other programs.
+
+        Returns:
+            The files written.
+        """
+        tokens = [self._backend.id_to_token(i) for i in sorted(self.control_ids)]
+        config: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": chat.END_OF_TEXT,
+            "eos_token": chat.END_OF_TEXT,
+            "pad_token": chat.PAD,
+            "clean_up_tokenization_spaces": False,
+        }
+        if model_max_length is not None:
+            config["model_max_length"] = model_max_length
+        paths = [folder / name for name in TOKENIZER_FILES]
+        write_json(paths[0], self._state)
+        write_json(paths[1], config)
+        with atomic_file(paths[2], "w") as file:
+            file.write(chat.chat_template(tokens))
+        return paths
+
+    @property
+    def eot_id(self) -> int:
+        """Id of `<|endoftext|>`, which ends documents and answers."""
+        return self._control.eot
+
+    @property
+    def pad_id(self) -> int:
+        """Id of `<|pad|>`."""
+        return self._control.pad
+
+    @property
+    def user_id(self) -> int:
+        """Id of `<|user|>`."""
+        return self._control.user
+
+    @property
+    def assistant_id(self) -> int:
+        """Id of `<|assistant|>`."""
+        return self._control.assistant
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token in the vocabulary's spelling, or None."""
+        token_id: int | None = self._backend.token_to_id(token)
+        return token_id
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, never a control id."""
+        ids: list[int] = self._backend.encode(_utf8(text), add_special_tokens=False).ids
+        return ids
+
+    def encode_to_numpy(self, text: str) -> np.ndarray:
+        """The same ids as `encode`, faster on long text; uint32 (N,)."""
+        if self._bulk is None:
+            return np.asarray(self.encode(text), dtype=np.uint32)
+        try:
+            return np.asarray(self._bulk.encode_to_numpy(text), dtype=np.uint32)
+        except ValueError:  # a run of white space too long for its regular expression
+            return np.asarray(self.encode(text), dtype=np.uint32)
+
+    def decode(self, ids: Iterable[int], skip_control: bool = True) -> str:
+        """Text of ids; bytes that are no UTF-8 become U+FFFD.
+
+        Args:
+            ids: any ids of the vocabulary.
+            skip_control: leave control tokens out instead of spelling them.
+        """
+        table = self._bytes_of_id if skip_control else self._spelled_bytes_of_id
+        return b"".join(table[i] for i in ids).decode("utf-8", errors="replace")
+
+    def stream_decoder(self) -> StreamDecoder:
+        """A decoder that takes one id at a time."""
+        return StreamDecoder(self._bytes_of_id)
+
+    def token_bytes(self) -> np.ndarray:
+        """UTF-8 bytes that each id stands for, int32 (V,); 0 for control tokens."""
+        return np.array([len(b) for b in self._bytes_of_id], dtype=np.int32)
+
+    def encode_chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False
+    ) -> list[int]:
+        """Ids of a conversation; contents can never become control tokens.
+
+        Args:
+            messages: {"role", "content"}: an optional system message, then user and
+                assistant in turn.
+            add_generation_prompt: end with `<|assistant|>`, where the model goes on.
+
+        Raises:
+            UsageError: a role is unknown or out of turn, or a content is not text.
+        """
+        return chat.encode_turns(messages, self.encode, self._control, add_generation_prompt)[0]
+
+    def encode_chat_with_mask(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """Ids of a conversation and, for each, whether it is trained.
+
+        True are the ids of the assistant's text and of its end-of-text, nothing else.
+        """
+        return chat.encode_turns(messages, self.encode, self._control, False)
+
+    @functools.cached_property
+    def _bulk(self) -> tiktoken.Encoding | None:
+        tokens = [self._backend.id_to_token(i) for i in range(self.vocab_size)]
+        plain = [t for i, t in enumerate(tokens) if i not in self.control_ids]
+        return bulk_encoder(
+            self._state, self.control_ids, [self._backend.model.tokenize(t) for t in plain]
+        )
+
+    @functools.cached_property
+    def _bytes_of_id(self) -> list[bytes]:
+        return [
+            b"" if i in self.control_ids else spelled
+            for i, spelled in enumerate(self._spelled_bytes_of_id)
+        ]
+
+    @functools.cached_property
+    def _spelled_bytes_of_id(self) -> list[bytes]:
+        byte = byte_of_character()
+        added = {int(t["id"]): t["content"].encode() for t in self._state["added_tokens"]}
+        table = [b""] * self.vocab_size
+        for token, i in self._state["model"]["vocab"].items():
+            table[i] = added.get(i) or bytes(byte[c] for c in token)
+        for i, spelled in added.items():
+            table[i] = spelled
+        return table
+
+
+def _utf8(text: str) -> str:
+    """`text` with lone surrogates replaced, as tiktoken does."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
