@@ -145,7 +145,7 @@ def test_the_equation_in_a_response_holds_and_is_marked_where_it_is_rounded() ->
     for example in SAMPLE:
         for expression, shown, mark in _equations(example.response):
             exact = _evaluate(expression)
-            percent = shown.endswith("%")
+            percent = shown.endswith("%") and "%" not in expression
             exact = exact * 100 if percent else exact
             assert Decimal(shown.rstrip("%").replace(",", "")) == _half_up(exact), example
             assert bool(mark) == (Fraction(_half_up(exact)) != exact), example
@@ -156,14 +156,14 @@ def test_the_equation_in_a_response_holds_and_is_marked_where_it_is_rounded() ->
 
 def _equations(response: str) -> list[tuple[str, str, str]]:
     """(expression, shown value, rounding mark) of every sentence that is an equation."""
-    sentences = response.replace("% / 12", " / 12").split(". ")
-    pattern = r"(?:[A-Za-z ]+ )?([\d(][\d.,x()/+^ -]*) = ([\d,]+(?:\.\d+)?%?)( \(rounded\))?\.?"
+    sentences = response.split(". ")
+    pattern = r"(?:[A-Za-z ]+ )?([\d(][\d.,%x()/+^ -]*) = ([\d,]+(?:\.\d+)?%?)( \(rounded\))?\.?"
     return [match.groups() for s in sentences if (match := re.fullmatch(pattern, s))]
 
 
 def _evaluate(expression: str) -> Fraction:
     """The value of an expression of the responses, in exact fractions."""
-    python = expression.replace(",", "").replace("x", "*").replace("^", "**")
+    python = re.sub("[,%]", "", expression).replace("x", "*").replace("^", "**")
     return _node(ast.parse(python.strip(), mode="eval").body, python)
 
 

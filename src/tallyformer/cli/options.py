@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 
-def recipe_options(command: Command) -> Command:
+def recipe_options(command: Command, *, required: bool = True) -> Command:
     """`--recipe FILE` and `--set a.b=c`."""
     command = click.option(
         "--set",
@@ -26,7 +26,7 @@ def recipe_options(command: Command) -> Command:
     )(command)
     return click.option(
         "--recipe",
-        required=True,
+        required=required,
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="The recipe, a YAML file.",
@@ -54,10 +54,15 @@ def dry_run_option(command: Command) -> Command:
 
 def stage_options(command: Command) -> Command:
     """The options of every stage: recipe, overrides, folder, resume, dry run."""
+    return recipe_options(work_options(command))
+
+
+def work_options(command: Command) -> Command:
+    """The options of every stage but the recipe's."""
     resume = click.option(
         "--resume", is_flag=True, help="Go on with unfinished work in the run's folder."
     )
-    return recipe_options(out_option(resume(dry_run_option(command))))
+    return out_option(resume(dry_run_option(command)))
 
 
 def model_option(command: Command) -> Command:

@@ -1,1 +1,7 @@
-"""Prompts to text."""
+"""Inference: sampling parameters, sampler, stop strings, batched generation, `LLM`.
+
+    LLM.generate ── Request (one prompt's state) ── Batch (KV cache, sliding window) ── sampler
+                        └── TextAssembler (ids to text, stop strings)
+
+Nothing is imported here, so that `tallyformer.inference.sampling_params` loads without torch.
+"""

@@ -24,9 +24,7 @@ CONTROL_TOKENS = (END_OF_TEXT, PAD, USER, ASSISTANT)
 Message = dict[str, str]
 
 _ORDER = "messages are an optional system message, then user and assistant in turn"
-_ENDS_WITH_ANSWER = (
-    "a generation prompt follows a user message, but the last one is the assistant's"
-)
+_ENDS_WITH_ANSWER = "a generation prompt follows a user message; the last one is not"
 
 
 @dataclass(frozen=True)

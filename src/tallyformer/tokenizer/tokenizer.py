@@ -44,7 +44,7 @@ class Tokenizer:
         self.control_ids = frozenset(
             int(t["id"]) for t in self._state["added_tokens"] if t["special"]
         )
-        self._control = ControlIds(*(backend.token_to_id(t) for t in chat.CONTROL_TOKENS))
+        self._control = ControlIds(*(_known_id(backend, t) for t in chat.CONTROL_TOKENS))
         self.fingerprint = hashlib.sha256(canonical(self._state)).hexdigest()
 
     @classmethod
@@ -77,7 +77,7 @@ class Tokenizer:
         Returns:
             The files written.
         """
-        tokens = [self._backend.id_to_token(i) for i in sorted(self.control_ids)]
+        tokens = [t["content"] for t in self._state["added_tokens"] if t["special"]]
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": chat.END_OF_TEXT,
@@ -198,6 +198,13 @@ class Tokenizer:
         for i, spelled in added.items():
             table[i] = spelled
         return table
+
+
+def _known_id(backend: Backend, token: str) -> int:
+    """Id of a token that is in the vocabulary."""
+    token_id = backend.token_to_id(token)
+    assert token_id is not None, token
+    return int(token_id)
 
 
 def _utf8(text: str) -> str:

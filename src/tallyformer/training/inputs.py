@@ -24,8 +24,8 @@ class Inputs:
     Attributes:
         ids_BT: token ids.
         mask_B1TT: True where a query may attend; None is plain causal attention.
-        labels_N: the labels that count, in row-major order.
-        rows_N: their places in the flattened batch; None if every position counts.
+        labels_N: the labels that count, in row-major order, perhaps with IGNORED at the end.
+        rows_N: their places in the flattened batch; None if they are all its positions.
         positions_BT: positions counted from the start of each document, or None.
     """
 
@@ -41,25 +41,44 @@ def count_labels(batch: Batch) -> int:
     return int((batch.labels != IGNORED).sum())
 
 
-def place(batch: Batch, device: torch.device, *, attend_across_documents: bool) -> Inputs:
-    """Move a batch to the device and drop the positions that have no label from the head's work."""
-    labels = batch.labels.flatten()
-    rows = None
-    if count_labels(batch) < labels.numel():
-        rows = (labels != IGNORED).nonzero().squeeze(1)
-        labels = labels[rows]
-    mask = positions = None
-    if batch.segments is not None and not attend_across_documents:
-        segments_BT = batch.segments.to(device, non_blocking=True)
-        mask = document_mask(segments_BT)
-        positions = document_positions(segments_BT)
-    return Inputs(
-        ids_BT=batch.input_ids.to(device, non_blocking=True),
-        mask_B1TT=mask,
-        labels_N=labels.to(device, non_blocking=True),
-        rows_N=None if rows is None else rows.to(device, non_blocking=True),
-        positions_BT=positions,
-    )
+@dataclass(frozen=True)
+class Placement:
+    """How batches are brought to the device.
+
+    Attributes:
+        device: where to.
+        attend_across_documents: no mask but the causal one.
+        pad_labels_to: labelled positions are padded to a multiple of this, so that compiled code
+            sees one shape only.
+    """
+
+    device: torch.device
+    attend_across_documents: bool = False
+    pad_labels_to: int = 1
+
+    def __call__(self, batch: Batch) -> Inputs:
+        """Move a batch to the device; positions without a label are left out of the head's work."""
+        labels_N, rows_N = self._labelled(batch.labels.flatten())
+        mask = positions = None
+        if batch.segments is not None and not self.attend_across_documents:
+            segments_BT = batch.segments.to(self.device, non_blocking=True)
+            mask = document_mask(segments_BT)
+            positions = document_positions(segments_BT)
+        return Inputs(
+            ids_BT=batch.input_ids.to(self.device, non_blocking=True),
+            mask_B1TT=mask,
+            labels_N=labels_N.to(self.device, non_blocking=True),
+            rows_N=None if rows_N is None else rows_N.to(self.device, non_blocking=True),
+            positions_BT=positions,
+        )
+
+    def _labelled(self, labels_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        rows_N = (labels_N != IGNORED).nonzero().squeeze(1)
+        missing = -rows_N.numel() % self.pad_labels_to
+        if rows_N.numel() == labels_N.numel() and not missing:
+            return labels_N, None
+        pad = torch.nn.functional.pad
+        return pad(labels_N[rows_N], (0, missing), value=IGNORED), pad(rows_N, (0, missing))
 
 
 def document_mask(segments_BT: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,34 @@
+"""`tallyformer run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tallyformer.cli.options import dry_run_option, load, out_option, recipe_options
+from tallyformer.cli.output import StageAnnouncer, print_dry_run
+from tallyformer.cli.quiet import quieten_libraries
+
+
+@click.command()
+@recipe_options
+@out_option
+@dry_run_option
+def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, dry_run: bool) -> None:
+    """Run all stages of a recipe, and resume.
+
+    Stages that are finished are checked and skipped; one that was interrupted goes on where it
+    was. Ends with the paths of the report and of the final model.
+    """
+    from tallyformer.stages.run import dry_run_stages, run_stages, stages_of
+
+    checked, folder = load(recipe, overrides, out)
+    stages = stages_of(checked)
+    if dry_run:
+        print_dry_run(dry_run_stages(checked, folder, stages, resume=True))
+        return
+    quieten_libraries()
+    run_stages(checked, folder, stages, resume=True, announcer=StageAnnouncer())
+    click.echo(f"report: {folder.stage('evaluate') / 'report.html'}")
+    click.echo(f"model:  {folder.stage('export')}")

@@ -1,0 +1,78 @@
+"""Does the model know the primer's facts? Held-out paraphrases, key facts, accuracy by topic."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tallyformer.corpus.questions import Fact
+from tallyformer.evaluation.answers import Ask
+from tallyformer.evaluation.statistics import Proportion
+
+_DROPPED = re.compile(r"[^\w+=%$<>.]|_|(?<!\d)\.|\.(?!\d)")
+
+
+@dataclass(frozen=True)
+class FactAnswer:
+    """One held-out question with the model's answer, and whether a key fact is in it."""
+
+    fact: str
+    topic: str
+    question: str
+    answer: str
+    expected: str
+    right: bool
+
+
+def ask_facts(facts: Iterable[Fact], ask: Ask) -> list[FactAnswer]:
+    """Ask every held-out question of every fact."""
+    asked = [(fact, question) for fact in facts for question in fact.held_out]
+    answers = ask([question for _, question in asked])
+    return [
+        FactAnswer(
+            fact=fact.id,
+            topic=fact.topic,
+            question=question,
+            answer=answer,
+            expected=fact.answer,
+            right=contains_key_fact(answer, fact.key_facts),
+        )
+        for (fact, question), answer in zip(asked, answers, strict=True)
+    ]
+
+
+def contains_key_fact(answer: str, key_facts: Sequence[str]) -> bool:
+    """Whether any key fact is in the answer, whatever the case, spacing and punctuation.
+
+    A key fact starts at a word's start, and one that ends in a digit ends there: "10%" is not in
+    "110%" and "1.5" not in "1.55", but "dividend" is in "dividends".
+    """
+    text = normalise(answer)
+    return any(_occurs(normalise(key), text) for key in key_facts)
+
+
+def normalise(text: str) -> str:
+    """Lower case, punctuation out (not + = % $ < > and decimal points), single spaces."""
+    text = unicodedata.normalize("NFKC", text).lower()
+    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    # An apostrophe joins ("owner's" and "owners" alike); any other punctuation separates.
+    text = re.sub(r"(?<=\w)['’](?=\w)", "", text)
+    return " ".join(_DROPPED.sub(" ", text).split())
+
+
+def by_topic(answers: Iterable[FactAnswer]) -> dict[str, Proportion]:
+    """Accuracy by topic, topics in alphabetical order."""
+    verdicts: dict[str, list[bool]] = {}
+    for answer in answers:
+        verdicts.setdefault(answer.topic, []).append(answer.right)
+    return {t: Proportion(sum(v), len(v)) for t, v in sorted(verdicts.items())}
+
+
+def _occurs(key: str, text: str) -> bool:
+    if not key:
+        return False
+    start = r"(?<![\w.])" if key[0].isalnum() else ""
+    end = r"(?![\w.])" if key[-1].isdigit() else ""
+    return re.search(start + re.escape(key) + end, text) is not None

@@ -1,0 +1,108 @@
+"""Cross-entropy of a model on batches, as mean loss, perplexity and bits per byte.
+
+Only the cross-entropy is summed; no z-loss and no other training term can enter. The logits of
+a batch never exist whole.
+
+Shapes: B batch, T positions, N labelled positions, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from tallyformer.training.inputs import Inputs, place
+
+if TYPE_CHECKING:
+    from tallyformer.data.batch import Batch
+
+LOGITS_AT_ONCE = 2**24
+"""Logits held at one time: 64 MB in float32."""
+
+
+@dataclass(frozen=True)
+class TextLoss:
+    """Summed cross-entropy over predicted tokens.
+
+    Attributes:
+        nats: sum of -ln p(token).
+        tokens: how many were predicted, ends of text included.
+        bytes: UTF-8 bytes that these tokens stand for; an end of text stands for none.
+    """
+
+    nats: float = 0.0
+    tokens: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: TextLoss) -> TextLoss:
+        return TextLoss(
+            self.nats + other.nats, self.tokens + other.tokens, self.bytes + other.bytes
+        )
+
+    @property
+    def mean(self) -> float:
+        """Nats per token; NaN without tokens."""
+        return self.nats / self.tokens if self.tokens else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean; infinite where that overflows."""
+        try:
+            return math.exp(self.mean)
+        except OverflowError:
+            return math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per UTF-8 byte, comparable between tokenizers; NaN without bytes."""
+        return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
+
+
+@torch.inference_mode()
+def measure_loss(
+    model: Any,
+    batches: Iterable[Batch],
+    token_bytes: np.ndarray,
+    *,
+    device: torch.device,
+    attend_across_documents: bool = False,
+) -> TextLoss:
+    """Cross-entropy of a causal language model over every labelled position of `batches`.
+
+    Args:
+        model: a transformers causal language model on `device`; set to evaluation mode.
+        batches: labels are shifted already; -100 is not counted.
+        token_bytes: UTF-8 bytes of each id, int (V,).
+        device: where to compute.
+        attend_across_documents: what the model was trained with.
+    """
+    model.eval()
+    total = TextLoss()
+    for batch in batches:
+        inputs = place(batch, device, attend_across_documents=attend_across_documents)
+        labels = inputs.labels_N.cpu().numpy()
+        nats = float(_nats(model, inputs)) if labels.size else 0.0
+        total += TextLoss(nats, int(labels.size), int(token_bytes[labels].sum()))
+    return total
+
+
+def _nats(model: Any, inputs: Inputs) -> torch.Tensor:
+    """Summed cross-entropy in nats, accumulated in float64."""
+    body = model.base_model(inputs.ids_BT, attention_mask=inputs.mask_B1TT, use_cache=False)
+    h_ND = body.last_hidden_state.flatten(0, 1)
+    if inputs.rows_N is not None:
+        h_ND = h_ND[inputs.rows_N]
+    head = model.get_output_embeddings()
+    step = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
+    total = torch.zeros((), dtype=torch.float64, device=h_ND.device)
+    for start in range(0, h_ND.shape[0], step):
+        logits_NV = head(h_ND[start : start + step]).float()
+        labels_N = inputs.labels_N[start : start + step]
+        total += functional.cross_entropy(logits_NV, labels_N, reduction="sum").double()
+    return total

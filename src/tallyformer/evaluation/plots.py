@@ -1,0 +1,148 @@
+"""Line plots as inline SVG that follow the page's colours, light or dark.
+
+matplotlib draws in marker colours, which are then replaced by CSS: text and axes take the page's
+text colour, series the variables --series-1, --series-2, ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, ScalarFormatter
+
+SERIES = 6
+"""Distinct series colours the page's style sheet defines."""
+_TEXT, _GRID = "#010203", "#010204"
+_COLOURS = [f"#0102{16 + n:02x}" for n in range(SERIES)]
+_DASHES = ("-", "--", ":", "-.")
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.linewidth": 0.6,
+    "text.color": _TEXT,
+    "axes.edgecolor": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "xtick.color": _TEXT,
+    "ytick.color": _TEXT,
+    "grid.color": _GRID,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve.
+
+    Attributes:
+        label: its name in the legend.
+        x, y: points, in order; neither NaN nor infinite.
+        run: which run it belongs to (0 or 1); the second is dashed.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    run: int = 0
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot: its title, what it shows in words, and an SVG element."""
+
+    title: str
+    description: str
+    svg: str
+
+
+def line_plot(title: str, lines: Sequence[Line], *, y_label: str, log: bool = False) -> Plot | None:
+    """Draw curves over optimizer steps; None if there is not a single point.
+
+    Args:
+        title: what is shown, also the figure's caption.
+        lines: one colour each, by label: the same label of two runs shares its colour.
+        y_label: name and unit of the vertical axis.
+        log: logarithmic vertical axis.
+    """
+    drawn = [line for line in lines if len(line.x)]
+    if not drawn:
+        return None
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": _salt(title, drawn)}):
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        axes = figure.subplots()
+        labels = list(dict.fromkeys(line.label for line in drawn))
+        for line in drawn:
+            axes.plot(
+                line.x,
+                line.y,
+                label=line.label,
+                color=_COLOURS[labels.index(line.label) % SERIES],
+                linestyle=_DASHES[line.run % len(_DASHES)],
+                linewidth=1.6,
+                marker="o" if len(line.x) <= 2 else None,
+                markersize=4,
+            )
+        axes.set_xlabel("step")
+        axes.set_ylabel(y_label)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        _scale(axes, drawn, log)
+        if len(drawn) > 1:
+            axes.legend()
+        svg = _as_svg(figure)
+    return Plot(title, describe(drawn), svg)
+
+
+def describe(lines: Sequence[Line]) -> str:
+    """The plot in words: where each curve starts, ends, and its range."""
+    parts = []
+    for line in lines:
+        name = line.label if len({other.run for other in lines}) == 1 else (
+            f"{line.label} of run {line.run + 1}"
+        )
+        parts.append(
+            f"{name} goes from {line.y[0]:.4g} at step {line.x[0]:g} to {line.y[-1]:.4g} at step "
+            f"{line.x[-1]:g}, between {min(line.y):.4g} and {max(line.y):.4g}"
+        )
+    return "; ".join(parts) + "."
+
+
+def _scale(axes: object, lines: Sequence[Line], log: bool) -> None:
+    values = [value for line in lines for value in line.y]
+    if log and min(values) > 0:
+        axes.set_yscale("log")  # type: ignore[attr-defined]
+        if max(values) < 30 * min(values):
+            axes.yaxis.set_minor_formatter(ScalarFormatter())  # type: ignore[attr-defined]
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # type: ignore[attr-defined]
+    elif max(abs(v) for v in values) >= 1000:
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # type: ignore[attr-defined]
+
+
+def _as_svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', text, 1)
+    text = re.sub(r"(font: [\d.]+px) [^;\"]+", r"\1 system-ui, sans-serif", text)
+    text = text.replace("xlink:href", "href").replace(_TEXT, "currentColor")
+    text = text.replace(_GRID, "var(--grid)")
+    for number, colour in enumerate(_COLOURS, start=1):
+        text = text.replace(colour, f"var(--series-{number})")
+    return text
+
+
+def _salt(title: str, lines: Sequence[Line]) -> str:
+    """Ids inside an SVG must differ from those of the page's other plots."""
+    return hashlib.sha256(repr((title, lines)).encode()).hexdigest()

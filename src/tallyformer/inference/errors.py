@@ -1,0 +1,9 @@
+"""What a caller of the inference API can get wrong."""
+
+from __future__ import annotations
+
+from tallyformer.errors import UsageError
+
+
+class InvalidRequest(UsageError, ValueError):
+    """A prompt or a sampling parameter is out of range. Also a `ValueError`, as callers expect."""

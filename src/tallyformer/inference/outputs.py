@@ -1,0 +1,41 @@
+"""What generation gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+"""`stop`: the model's end-of-text, a stop string or a stop token. `length`: `max_tokens`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """The answer to one prompt.
+
+    Attributes:
+        text: the generated text, without the prompt, control tokens or the stop string.
+        token_ids: every generated id, those of the end-of-text or stop string included.
+        finish_reason: why generation ended.
+        prompt_token_ids: the prompt's ids, as they were given.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    prompt_token_ids: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Part of a streamed answer; all pieces' texts and ids, joined, are those of `Output`.
+
+    Attributes:
+        text: new text; empty at most in the last piece.
+        token_ids: the ids generated since the piece before.
+        finish_reason: None except in the last piece.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason | None = None

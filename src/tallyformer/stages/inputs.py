@@ -1,0 +1,136 @@
+"""Whether everything a stage reads is there, found out before any work and without writing."""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tallyformer.artifacts.run_folder import RunFolder
+from tallyformer.config import Recipe
+from tallyformer.config.data import PairSource, TextSource
+from tallyformer.errors import ArtifactError, DataError
+
+NEEDS = {
+    "tokenizer": (),
+    "prepare": ("tokenizer",),
+    "pretrain": ("tokenizer", "prepare"),
+    "teacher": ("tokenizer", "prepare"),
+    "distill": ("tokenizer", "prepare", "pretrain"),
+    "sft": ("tokenizer", "pretrain"),
+    "merge": ("sft",),
+    "evaluate": ("tokenizer", "prepare", "pretrain"),
+    "export": ("tokenizer", "pretrain"),
+}
+"""Stages whose finished folders a stage reads, whatever the recipe."""
+
+
+def check_inputs(recipe: Recipe, folder: RunFolder, stages: Sequence[str]) -> None:
+    """Check the files, folders and earlier stages that `stages` read.
+
+    A stage that is finished needs nothing; one that `stages` makes itself need not be there.
+
+    Raises:
+        ArtifactError: an earlier stage is not finished.
+        DataError: a source is missing or empty; every such source is named.
+    """
+    problems: list[str] = []
+    for place, stage in enumerate(stages):
+        if folder.is_finished(stage):
+            continue
+        _check_earlier_stages(recipe, folder, stage, stages[:place])
+        problems += _missing(recipe, stage)
+    if len(problems) == 1:
+        raise DataError(problems[0])
+    if problems:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        raise DataError(f"{recipe.name}: {len(problems)} inputs are missing:{listed}")
+
+
+def needs_of(recipe: Recipe, stage: str) -> list[str]:
+    """The stages that `stage` reads in this recipe."""
+    needs = list(NEEDS[stage])
+    if stage == "distill" and recipe.teacher and recipe.teacher.model:
+        needs.append("teacher")
+    if stage in ("sft", "evaluate", "export") and recipe.distill:
+        needs.append("distill")
+    if stage in ("evaluate", "export") and recipe.sft:
+        needs.append("merge")
+    return needs
+
+
+def files_of(recipe: Recipe, source: TextSource | PairSource) -> list[Path]:
+    """The files that a source's paths and patterns name, sorted; empty for other origins."""
+    found: set[Path] = set()
+    for pattern in source.paths:
+        for root in (Path(recipe.data_root), Path()):
+            matches = [Path(p) for p in glob.glob(str(root / pattern), recursive=True)]
+            if matches:
+                found.update(m for m in matches if m.is_file())
+                break
+    return sorted(found)
+
+
+def _check_earlier_stages(
+    recipe: Recipe, folder: RunFolder, stage: str, made_before: Sequence[str]
+) -> None:
+    for needed in needs_of(recipe, stage):
+        if needed not in made_before:
+            try:
+                folder.manifest(needed)
+            except ArtifactError as error:
+                raise ArtifactError(f"{stage} needs {needed}: {error}") from None
+
+
+def _missing(recipe: Recipe, stage: str) -> Iterator[str]:
+    if stage == "tokenizer" and recipe.tokenizer.kind == "pretrained":
+        yield from _missing_folder(recipe, "tokenizer.source", recipe.tokenizer.source)
+    reads_texts = stage == "tokenizer" and recipe.tokenizer.kind == "train"
+    if stage == "prepare" or reads_texts:
+        for source in recipe.prepare.sources:
+            yield from _missing_source(recipe, "prepare", source)
+    if stage == "distill" and recipe.teacher and recipe.teacher.source:
+        yield from _missing_folder(recipe, "teacher.source", recipe.teacher.source)
+    if stage == "sft" and recipe.sft:
+        for pairs in recipe.sft.sources:
+            yield from _missing_source(recipe, "sft", pairs)
+
+
+def _missing_folder(recipe: Recipe, key: str, source: str) -> Iterator[str]:
+    """A folder that is not there, unless its name could be one of the hub."""
+    place = Path(recipe.locate(source))
+    could_be_hub_name = source.count("/") <= 1 and not source.startswith((".", "/", "~"))
+    if place.is_file():
+        yield f"{key}: {place} is a file. Give the folder that holds it"
+    elif not place.is_dir() and not could_be_hub_name:
+        yield f"{key}: {source}: no such folder. Correct the path, or set data_root"
+
+
+def _missing_source(
+    recipe: Recipe, section: str, source: TextSource | PairSource
+) -> Iterator[str]:
+    where = f"{section} source {source.name!r}"
+    if source.dataset and importlib.util.find_spec("datasets") is None:
+        yield f"{where}: reads a data set; install the reader: pip install 'tallyformer[hub]'"
+    if not source.paths:
+        return
+    files = files_of(recipe, source)
+    if not files:
+        yield (
+            f"{where}: no file matches {', '.join(source.paths)} in {recipe.data_root!r}. "
+            "Correct the paths, or set data_root"
+        )
+    for file in files:
+        yield from _unusable(where, file)
+
+
+def _unusable(where: str, file: Path) -> Iterator[str]:
+    try:
+        with file.open("rb") as handle:
+            if not handle.read(1):
+                yield f"{where}: {file} is empty. Remove it from the paths, or fetch it again"
+    except OSError as error:
+        yield f"{where}: {file} cannot be read ({error.strerror}). Allow it for this user"
+
+

@@ -1,0 +1,193 @@
+"""A run: the stages of a recipe in their order, each skipped when its work is finished."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import yaml
+
+from tallyformer.artifacts.atomic import atomic_file, cannot_write
+from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.run_folder import RunFolder
+from tallyformer.config import Recipe
+from tallyformer.errors import ArtifactError, UsageError
+from tallyformer.stages.inputs import check_inputs
+
+STAGES = (
+    "tokenizer",
+    "prepare",
+    "pretrain",
+    "teacher",
+    "distill",
+    "sft",
+    "merge",
+    "evaluate",
+    "export",
+)
+"""Every stage, in the order of a full run."""
+RECIPE = "recipe.yaml"
+LOCK = ".lock"
+
+
+class Announcer(Protocol):
+    """Hears what a run does; the command line prints it."""
+
+    def begins(self, stage: str, number: int, count: int, *, finished: bool) -> None:
+        """A stage begins; `finished` means its work exists and is only checked."""
+
+    def ends(self, stage: str, folder: Path, manifest: Manifest, *, finished: bool) -> None:
+        """The stage's folder is complete."""
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One line of a dry run.
+
+    Attributes:
+        state: "finished", "unfinished" (it would go on) or "to do".
+    """
+
+    stage: str
+    folder: Path
+    state: str
+
+
+class _StageFunction(Protocol):
+    def __call__(self, recipe: Recipe, folder: RunFolder, *, resume: bool) -> Manifest: ...
+
+
+def stages_of(recipe: Recipe) -> list[str]:
+    """The stages that this recipe asks for, in order."""
+    return [stage for stage in STAGES if not _why_absent(recipe, stage)]
+
+
+def require_stage(recipe: Recipe, stage: str, where: str) -> None:
+    """Check that a recipe has a stage.
+
+    Args:
+        where: the recipe's file, named in the error.
+
+    Raises:
+        UsageError: it has not.
+    """
+    reason = _why_absent(recipe, stage)
+    if reason:
+        raise UsageError(f"{where}: {reason}, so there is nothing for `{stage}` to do. Add it")
+
+
+def run_stages(
+    recipe: Recipe,
+    folder: RunFolder,
+    stages: Sequence[str],
+    *,
+    resume: bool,
+    announcer: Announcer,
+) -> None:
+    """Run stages one after the other in this process.
+
+    The folder's `recipe.yaml` is written before the first work in a new folder. In an old one it
+    is replaced after the first stage that worked by a changed recipe, so that a refused recipe
+    leaves no trace.
+
+    Raises:
+        ArtifactError: another process works in the folder, or a stage's folder holds other work.
+        TallyFormerError: what a stage raises.
+    """
+    with _alone_in(folder.path):
+        if not (folder.path / RECIPE).exists():
+            write_recipe(recipe, folder.path / RECIPE)
+        for number, stage in enumerate(stages, start=1):
+            finished = folder.is_finished(stage)
+            announcer.begins(stage, number, len(stages), finished=finished)
+            manifest = _function_of(stage)(recipe, folder, resume=resume)
+            if not finished:
+                write_recipe(recipe, folder.path / RECIPE)
+            announcer.ends(stage, folder.stage(stage), manifest, finished=finished)
+
+
+def dry_run_stages(
+    recipe: Recipe, folder: RunFolder, stages: Sequence[str], *, resume: bool
+) -> list[PlannedStage]:
+    """Check all inputs of some stages and say what each would do, writing nothing.
+
+    Raises:
+        DataError, ArtifactError: an input is missing; all that are missing are named.
+        ArtifactError: unfinished work is there and `resume` is not given.
+    """
+    check_inputs(recipe, folder, stages)
+    plan = []
+    for stage in stages:
+        path = folder.stage(stage)
+        state = "to do"
+        if folder.is_finished(stage):
+            state = "finished"
+        elif path.is_dir() and any(path.iterdir()):
+            state = "unfinished"
+            if not resume:
+                raise ArtifactError(
+                    f"{path}: holds unfinished work. Add --resume to go on with it, or delete "
+                    "the folder to start anew"
+                )
+        plan.append(PlannedStage(stage, path, state))
+    return plan
+
+
+def recipe_as_yaml(recipe: Recipe) -> str:
+    """The recipe with every default filled in, as a recipe file that loads to an equal recipe."""
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the full recipe atomically, unless that very text is already there."""
+    text = recipe_as_yaml(recipe)
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    with atomic_file(path, "w") as file:
+        file.write(text)
+
+
+def _why_absent(recipe: Recipe, stage: str) -> str | None:
+    if stage == "teacher" and not (recipe.teacher and recipe.teacher.model):
+        return "the recipe has no teacher.model section"
+    if stage == "distill" and recipe.distill is None:
+        return "the recipe has no distill section"
+    if stage in ("sft", "merge") and recipe.sft is None:
+        return "the recipe has no sft section"
+    return None
+
+
+def _function_of(stage: str) -> _StageFunction:
+    """A stage's `run`. Imported late: a stage that has nothing to do with torch loads none."""
+    assert stage in STAGES
+    module = importlib.import_module(f"tallyformer.stages.{stage}")
+    return cast(_StageFunction, module.run)
+
+
+@contextlib.contextmanager
+def _alone_in(path: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system frees it even if this process is killed.
+
+    Raises:
+        ArtifactError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / LOCK).open("w")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArtifactError(
+                f"{path}: another tallyformer process is working in this folder. Wait for it, "
+                "or choose another --out"
+            ) from None
+        yield

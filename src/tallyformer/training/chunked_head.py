@@ -1,0 +1,129 @@
+"""The head and its loss, a few hundred tokens at a time.
+
+At a vocabulary of 50k the logits of one batch outweigh the rest of the model, and the usual loss
+holds them several times over. Here the logits of one chunk are turned into their own gradient in
+place and multiplied into the two gradients that are wanted, so only one chunk ever exists.
+Cost: the same three matrix products as the usual way. Idea: Wijmans et al. 2024, "Cut Your Losses",
+https://arxiv.org/abs/2411.09009, section 4.
+
+Shapes: N labelled positions, C positions of one chunk, D hidden size, V vocabulary, K sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+
+_CHUNK_ELEMENTS = 2**25
+"""Logits in one chunk: 64 MB in bf16, large enough for full speed of the matrix products."""
+_VOCABULARY_BLOCK = 4096
+"""Rows of the head whose gradient is added at once, so that the product stays in the cache."""
+
+
+class ChunkLoss(Protocol):
+    """A loss of logits that are there for one chunk only."""
+
+    def __call__(
+        self, logits_CV: torch.Tensor, chunk: slice, scale: float, *, gradient: bool
+    ) -> torch.Tensor:
+        """Return the K sums of the chunk, in float32; the first is what is minimised.
+
+        With `gradient`, `logits_CV` holds afterwards `scale` times the derivative of the first
+        sum. `chunk` says which of the N positions these are.
+        """
+
+
+def chunk_length(positions: int, vocabulary: int) -> int:
+    """Positions a chunk: as equal as can be, at most about 32 million logits."""
+    most = max(64, _CHUNK_ELEMENTS // vocabulary)
+    chunks = -(-positions // most)
+    return max(1, -(-positions // chunks))
+
+
+def chunked_loss(
+    h_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    loss: ChunkLoss,
+    *,
+    scale: float,
+    dtype: torch.dtype,
+    chunk: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum a loss over positions without ever holding all their logits.
+
+    What surprises: gradients are computed here, not in `backward`, and in `dtype`; `scale` must
+    therefore hold every factor (1 / tokens, fp16's loss scale) that keeps them in its range.
+
+    Args:
+        h_ND: hidden states after the final norm.
+        weight_VD: the head; logits are `h @ weight.T`.
+        loss: what is summed.
+        scale: factor on the differentiable result.
+        dtype: of the matrix products and the logits.
+        chunk: positions a chunk; by default `chunk_length`.
+
+    Returns:
+        `scale` times the first sum, differentiable once in `h_ND` and `weight_VD`; and all K sums,
+        detached and without `scale`.
+    """
+    length = chunk or chunk_length(h_ND.shape[0], weight_VD.shape[0])
+    objective, sums_K = _ChunkedHead.apply(h_ND, weight_VD, loss, scale, dtype, length)  # type: ignore[no-untyped-call]
+    return objective, sums_K
+
+
+class _ChunkedHead(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h_ND: torch.Tensor,
+        weight_VD: torch.Tensor,
+        loss: ChunkLoss,
+        scale: float,
+        dtype: torch.dtype,
+        length: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        wants_h, wants_weight = ctx.needs_input_grad[:2]
+        narrow_ND, narrow_VD = h_ND.detach().to(dtype), weight_VD.detach().to(dtype)
+        grad_h_ND = torch.empty_like(narrow_ND) if wants_h else None
+        grad_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if wants_weight else None
+        buffer_CV = narrow_ND.new_empty(length, weight_VD.shape[0])
+        sums = []
+        for start in range(0, h_ND.shape[0], length):
+            chunk = slice(start, min(start + length, h_ND.shape[0]))
+            h_CD = narrow_ND[chunk]
+            logits_CV = torch.mm(h_CD, narrow_VD.T, out=buffer_CV[: h_CD.shape[0]])
+            sums.append(loss(logits_CV, chunk, scale, gradient=wants_h or wants_weight))
+            if grad_h_ND is not None:
+                torch.mm(logits_CV, narrow_VD, out=grad_h_ND[chunk])
+            if grad_VD is not None:
+                _add_outer(grad_VD, logits_CV, h_CD)
+        sums_K = torch.stack(sums).sum(dim=0)
+        ctx.save_for_backward(grad_h_ND, grad_VD)
+        ctx.dtypes = (h_ND.dtype, weight_VD.dtype)
+        ctx.mark_non_differentiable(sums_K)
+        return sums_K[0] * scale, sums_K
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        factor = grads[0]
+        # The loop always calls backward on the result itself: a pass over V * D numbers saved.
+        unit = factor.device.type == "cpu" and factor.item() == 1.0
+        scaled = [
+            None if grad is None else (grad if unit else grad * factor).to(dtype)
+            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return scaled[0], scaled[1], None, None, None, None
+
+
+def _add_outer(grad_VD: torch.Tensor, gradient_CV: torch.Tensor, h_CD: torch.Tensor) -> None:
+    """`grad_VD += gradient_CV.T @ h_CD`, added in float32."""
+    if grad_VD.is_cuda or gradient_CV.dtype == torch.float32:
+        if gradient_CV.dtype == torch.float32:
+            grad_VD.addmm_(gradient_CV.T, h_CD)
+        else:
+            grad_VD.add_(gradient_CV.T @ h_CD)
+        return
+    for start in range(0, grad_VD.shape[0], _VOCABULARY_BLOCK):
+        block = slice(start, start + _VOCABULARY_BLOCK)
+        grad_VD[block].add_(gradient_CV[:, block].T @ h_CD)

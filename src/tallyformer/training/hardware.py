@@ -1,0 +1,111 @@
+"""What the machine is, what it can do at most, and how busy it is."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+GPU_PEAK_TFLOPS = {
+    "GH200": 989.0,
+    "H200": 989.0,
+    "H100 PCIe": 756.0,
+    "H100": 989.0,
+    "B200": 2250.0,
+    "A100": 312.0,
+    "A6000": 155.0,
+    "A10": 125.0,
+    "A40": 150.0,
+    "L40S": 362.0,
+    "L4": 121.0,
+    "V100": 125.0,
+    "T4": 65.0,
+    "RTX 5090": 210.0,
+    "RTX 4090": 165.0,
+    "RTX 3090": 71.0,
+}
+"""Dense 16-bit matrix peak by a part of the device's name, from the makers' data sheets."""
+
+
+def pick_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s that count as 100%.
+
+    A GPU of the table: its 16-bit peak. Any other device: what a large matrix product reaches now,
+    which takes about a fifth of a second.
+    """
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        for part, tera in GPU_PEAK_TFLOPS.items():
+            if part in name and dtype != torch.float32:
+                return tera * 1e12
+    return _measured_flops(device, dtype)
+
+
+def _measured_flops(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
+    a, b = torch.full((2, size, size), 0.5, device=device, dtype=dtype)
+    best = float("inf")
+    stop = time.perf_counter() + 0.2
+    while time.perf_counter() < stop:
+        start = time.perf_counter()
+        c = a @ b
+        c[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return float(2 * size**3 / best)
+
+
+class Usage:
+    """Load of the machine since the last look. All values are None where they are unknown."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._process = psutil.Process()
+        psutil.cpu_percent()
+
+    def look(self) -> dict[str, float | None]:
+        """CPU and GPU load in percent, and memory in MB (10^6 bytes)."""
+        on_gpu = self._device.type == "cuda"
+        return {
+            "cpu_percent": psutil.cpu_percent(),
+            "memory_mb": round(self._process.memory_info().rss / 1e6, 1),
+            "gpu_percent": _gpu_percent(self._device) if on_gpu else None,
+            "gpu_memory_mb": (
+                round(torch.cuda.max_memory_allocated(self._device) / 1e6, 1) if on_gpu else None
+            ),
+        }
+
+
+def _gpu_percent(device: torch.device) -> float | None:
+    try:
+        return float(torch.cuda.utilization(device))
+    except (ModuleNotFoundError, RuntimeError):
+        return None
+
+
+class PeakMemory:
+    """The largest resident memory of this process from now on."""
+
+    def __init__(self) -> None:
+        reset = Path("/proc/self/clear_refs")
+        try:
+            reset.write_text("5", encoding="ascii")
+            self._since_now = True
+        except OSError:
+            self._since_now = False
+
+    def megabytes(self) -> float:
+        """In MB (10^6 bytes); of the process's whole life where the system keeps no other."""
+        if self._since_now:
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+            for line in status.splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024 / 1e6
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+

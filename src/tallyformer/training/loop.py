@@ -1,0 +1,384 @@
+"""The training loop: one for pretraining, the teacher, distillation and fine-tuning.
+
+A step is: batches -> loss and gradients, weighted by tokens -> clipping -> AdamW. Around it are
+metrics, validation, checkpoints, early stopping and a clean end on SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tallyformer.artifacts.atomic import atomic_folder
+from tallyformer.config.training import TrainSection
+from tallyformer.errors import Interrupted
+from tallyformer.progress import progress_bar
+from tallyformer.training.checkpoints import (
+    Checkpoints,
+    Snapshot,
+    model_tensors,
+    optimizer_tensors,
+    recover_replaced,
+    restore,
+)
+from tallyformer.training.chunked_head import chunk_length
+from tallyformer.training.compiling import compile_blocks, wants_compile
+from tallyformer.training.hardware import PeakMemory, Usage, peak_flops
+from tallyformer.training.inputs import Placement
+from tallyformer.training.interrupt import Interruption, watch_signals
+from tallyformer.training.losses import Loss, NextTokenLoss, head_weight
+from tallyformer.training.metrics import MetricsLog
+from tallyformer.training.optimizers import build_adamw
+from tallyformer.training.precision import choose_precision
+from tallyformer.training.random_state import (
+    preserved_random_states,
+    random_states,
+    seed_everything,
+    set_random_states,
+)
+from tallyformer.training.run_state import RunState
+from tallyformer.training.schedules import learning_rate_factor
+from tallyformer.training.step import Step, StepResult
+from tallyformer.training.validation import Validation, validate
+
+if TYPE_CHECKING:
+    from tallyformer.data.batch import BatchSource
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """Everything a run of the loop is given.
+
+    Attributes:
+        name: the stage's name, for the progress bar and errors.
+        model: a causal language model with `model` (the body, with `blocks`) and an output head.
+        make_loss: builds the loss; its argument says whether to compile it.
+        train: batches of `section.micro_batch` rows.
+        validation: a fixed set of batches.
+        section: how the run goes.
+        folder: gets metrics, TensorBoard events and checkpoints.
+        best: folder that the best weights are written to by `save_best`.
+        seed: of dropout.
+        token_bytes: (V,) UTF-8 bytes each id stands for.
+        flops_per_token: forward and backward.
+        resume_command: what the user types to go on.
+        clock: seconds, monotonic.
+    """
+
+    name: str
+    model: Any
+    make_loss: Callable[[bool], Loss]
+    train: BatchSource
+    validation: BatchSource
+    section: TrainSection
+    folder: Path
+    best: Path
+    save_best: Callable[[Path], None]
+    seed: int
+    device: torch.device
+    token_bytes: np.ndarray
+    flops_per_token: float
+    resume_command: str
+    clock: Callable[[], float] = time.monotonic
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        if self.section.steps is not None:
+            return self.section.steps
+        assert self.section.epochs is not None
+        batches = self.section.epochs * self.train.batches_per_epoch
+        return max(1, math.ceil(batches / self.section.gradient_accumulation))
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Ids the model reads in one optimizer step."""
+        return self.train.tokens_per_batch * self.section.gradient_accumulation
+
+    @property
+    def evaluation_steps(self) -> frozenset[int]:
+        """Steps after which validation runs."""
+        count = min(self.section.evaluations, self.steps)
+        return frozenset(math.ceil(self.steps * k / count) for k in range(1, count + 1))
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run reached.
+
+    Attributes:
+        best: the best validation.
+        best_step: optimizer steps done at that time.
+        steps: optimizer steps done.
+        tokens: ids read.
+        seconds: wall time of all processes that worked on the run.
+        peak_memory_mb: largest resident memory of this process while it trained.
+    """
+
+    best: Validation
+    best_step: int
+    steps: int
+    tokens: int
+    seconds: float
+    peak_memory_mb: float
+    precision: str
+    compiled: bool
+
+    def metrics(self) -> dict[str, Any]:
+        """Values for a manifest."""
+        return {
+            "validation_loss": self.best.loss,
+            "validation_perplexity": self.best.perplexity,
+            "validation_bits_per_byte": self.best.bits_per_byte,
+            "best_step": self.best_step,
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "wall_seconds": round(self.seconds, 3),
+            "tokens_per_second": round(self.tokens / max(self.seconds, 1e-9), 1),
+            "peak_memory_mb": round(self.peak_memory_mb, 1),
+            "precision": self.precision,
+            "compiled": self.compiled,
+        }
+
+
+def train(job: TrainingJob) -> TrainingResult:
+    """Run a job to its end, from its newest checkpoint if it has one.
+
+    On one CPU with the same number of threads, a run that was stopped or killed any number of
+    times ends with the same bits as one that was not.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; everything is saved.
+        TrainingError: a loss or gradient is not finite.
+        CheckpointError: the checkpoint is damaged or belongs to another model.
+    """
+    with preserved_random_states(job.device), watch_signals() as interruption:
+        return _Run(job, interruption).to_the_end()
+
+
+class _Run:
+    """The state of one call of `train`."""
+
+    def __init__(self, job: TrainingJob, interruption: Interruption):
+        self.job = job
+        self.interruption = interruption
+        self.memory = PeakMemory()
+        self.started = self.saved_at = job.clock()
+        self.checkpoints = Checkpoints(job.folder / CHECKPOINTS, job.resume_command)
+        self.precision = choose_precision(job.section.precision, job.device)
+        self.optimizer = build_adamw(job.model, job.section.optimizer)
+        recover_replaced(job.best)
+        self.state = self._start_or_resume()
+        self.seconds_before = self.state.seconds
+        if self.state.compiled:
+            compile_blocks(job.model)
+        self._prepare_step()
+
+    def _start_or_resume(self) -> RunState:
+        job = self.job
+        snapshot = self.checkpoints.load()
+        if snapshot is None:
+            seed_everything(job.seed)
+            flops = job.flops_per_token * job.tokens_per_step * job.steps
+            return RunState(compiled=wants_compile(job.section.compile, job.device, flops))
+        where = self.checkpoints.newest()
+        assert where is not None
+        restore(job.model, self.optimizer, snapshot, where)
+        set_random_states(snapshot.tensors["random"], job.device)
+        return RunState.from_json(snapshot.state)
+
+    def _prepare_step(self) -> None:
+        job, section = self.job, self.job.section
+        rows = job.train.tokens_per_batch
+        chunk = chunk_length(rows, head_weight(job.model).shape[0])
+        self.placement = Placement(
+            job.device,
+            attend_across_documents=section.attend_across_documents,
+            pad_labels_to=chunk if self.state.compiled else 1,
+        )
+        self.step = Step(
+            name=job.name,
+            model=job.model,
+            loss=job.make_loss(self.state.compiled),
+            source=job.train,
+            optimizer=self.optimizer,
+            section=section,
+            precision=self.precision,
+            placement=self.placement,
+            checkpoints=self.checkpoints,
+            resume_command=job.resume_command,
+        )
+        self.step.load_scaler(self.state.scaler)
+        self.cross_entropy = NextTokenLoss(compiled=False)
+
+    def to_the_end(self) -> TrainingResult:
+        job = self.job
+        job.model.train()
+        self.peak = peak_flops(job.device, self.precision.dtype)
+        self.usage = Usage(job.device)
+        total, done = job.steps * job.tokens_per_step, self.state.tokens
+        with (
+            MetricsLog(job.folder, self.state.step) as self.log,
+            progress_bar(job.name, total, "tok", initial=done) as self.bar,
+        ):
+            while self.state.step < job.steps and not self.state.stopped_early:
+                self._one_step()
+        return self._result()
+
+    def _one_step(self) -> None:
+        job, state = self.job, self.state
+        began = job.clock()
+        before = random_states(job.device)
+        factor = learning_rate_factor(job.section.schedule, state.step, job.steps)
+        rate = job.section.optimizer.learning_rate * factor
+        result = self.step.run(state, rate, lambda: self.interruption.signal_number is not None)
+        if result is None:
+            self._stop(before)
+        assert result is not None
+        self._count(result, job.clock() - began)
+        if state.step % job.section.log_every == 0 or state.step == job.steps:
+            self._log_window(rate, result.gradient_norm)
+        if state.step in job.evaluation_steps:
+            self._evaluate()
+        elif job.clock() - self.saved_at > 60 * job.section.checkpoint_minutes:
+            self._save(random_states(job.device))
+        if self.interruption.signal_number is not None and state.step < job.steps:
+            self._stop(random_states(job.device))
+
+    def _count(self, result: StepResult, seconds: float) -> None:
+        state, job = self.state, self.job
+        state.step += 1
+        state.tokens += job.tokens_per_step
+        state.scaler = self.step.scaler_state()
+        sums = {**result.sums, "labels": result.labels, "tokens": job.tokens_per_step}
+        sums["seconds"] = seconds
+        for name, value in sums.items():
+            state.window[name] = state.window.get(name, 0.0) + value
+        self.bar.update(job.tokens_per_step)
+        self.bar.set_postfix_str(f"loss {result.sums['loss'] / result.labels:.3f}", refresh=False)
+
+    def _log_window(self, rate: float, gradient_norm: float) -> None:
+        window = self.state.window
+        labels, seconds = window.pop("labels"), max(window.pop("seconds"), 1e-9)
+        speed = window.pop("tokens") / seconds
+        means = {name: value / labels for name, value in window.items()}
+        self.state.window = {}
+        self.log.write(
+            "train",
+            self.state.step,
+            {
+                "tokens": self.state.tokens,
+                **means,
+                "perplexity": math.exp(min(means["loss"], 700.0)),
+                "learning_rate": rate,
+                "grad_norm": gradient_norm,
+                "loss_scale": self.state.scaler.get("scale"),
+                "tokens_per_second": round(speed, 1),
+                "mfu": round(speed * self.job.flops_per_token / self.peak, 4),
+                **self.usage.look(),
+            },
+        )
+
+    def _evaluate(self) -> None:
+        job, state = self.job, self.state
+        found = self._validate()
+        self.log.write(
+            "validation",
+            state.step,
+            {
+                "tokens": state.tokens,
+                "loss": found.loss,
+                "perplexity": found.perplexity,
+                "bits_per_byte": found.bits_per_byte,
+            },
+        )
+        if not state.best or found.loss < state.best["loss"]:
+            state.best = {
+                "step": state.step,
+                "loss": found.loss,
+                "tokens": found.tokens,
+                "bits_per_byte": found.bits_per_byte,
+            }
+            state.stale_evaluations = 0
+            with atomic_folder(job.best) as folder:
+                job.save_best(folder)
+        else:
+            state.stale_evaluations += 1
+        patience = job.section.early_stopping_patience
+        state.stopped_early = patience is not None and state.stale_evaluations >= patience
+        self._save(random_states(job.device))
+
+    def _validate(self) -> Validation:
+        return validate(
+            self.job.model,
+            self.job.validation,
+            precision=self.precision,
+            placement=self.placement,
+            token_bytes=self.job.token_bytes,
+            cross_entropy=self.cross_entropy,
+        )
+
+    def _save(self, states: dict[str, torch.Tensor]) -> None:
+        state = self.state
+        state.seconds = self.seconds_before + self.job.clock() - self.started
+        tensors = {
+            "model": model_tensors(self.job.model),
+            "optimizer": optimizer_tensors(self.job.model, self.optimizer),
+            "random": states,
+        }
+        self.checkpoints.save(Snapshot(tensors, state.as_json()))
+        self.saved_at = self.job.clock()
+
+    def _stop(self, states: dict[str, torch.Tensor]) -> None:
+        number = self.interruption.signal_number
+        assert number is not None
+        self._save(states)
+        raise Interrupted(
+            f"{self.job.name}: stopped at step {self.state.step} of {self.job.steps}; everything "
+            f"is saved. Go on with: {self.job.resume_command}",
+            number,
+        )
+
+    def _result(self) -> TrainingResult:
+        best = self.state.best
+        validation = Validation(best["loss"], int(best["tokens"]), best["bits_per_byte"])
+        return TrainingResult(
+            best=validation,
+            best_step=int(best["step"]),
+            steps=self.state.step,
+            tokens=self.state.tokens,
+            seconds=self.state.seconds,
+            peak_memory_mb=self.memory.megabytes(),
+            precision=self.precision.name,
+            compiled=self.state.compiled,
+        )
+
+
+def evaluate_only(
+    model: nn.Module,
+    source: BatchSource,
+    *,
+    device: torch.device,
+    section: TrainSection,
+    token_bytes: np.ndarray,
+) -> Validation:
+    """Validation of a model in the precision and with the mask that a run of `section` uses."""
+    return validate(
+        model,
+        source,
+        precision=choose_precision(section.precision, device),
+        placement=Placement(
+            device, attend_across_documents=section.attend_across_documents
+        ),
+        token_bytes=token_bytes,
+    )

@@ -1,0 +1,113 @@
+"""The next-token loss: cross-entropy, with z-loss beside it.
+
+Shapes: B batch, T positions, N labelled positions, C positions of one chunk, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from tallyformer.training.chunked_head import ChunkLoss, chunked_loss
+from tallyformer.training.compiling import maybe_compiled
+from tallyformer.training.inputs import IGNORED, Inputs
+from tallyformer.training.precision import Precision
+
+
+class Loss(Protocol):
+    """What the loop minimises, and which sums it reports."""
+
+    names: tuple[str, ...]
+    """Names of the sums after the first, which is the objective; "loss" is the cross-entropy."""
+
+    def __call__(
+        self, model: nn.Module, inputs: Inputs, scale: float, precision: Precision
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `scale` times the objective's sum, to be differentiated, and all sums."""
+
+
+def hidden_states(model: nn.Module, inputs: Inputs, precision: Precision) -> torch.Tensor:
+    """Hidden states (N, D) of the labelled positions after the final norm."""
+    body: Any = model.model
+    with precision.autocast():
+        output = body(inputs.ids_BT, attention_mask=inputs.mask_B1TT, use_cache=False)
+    h_ND: torch.Tensor = output.last_hidden_state.flatten(0, 1)
+    return h_ND if inputs.rows_N is None else h_ND[inputs.rows_N]
+
+
+def head_weight(model: Any) -> torch.Tensor:
+    """The output matrix (V, D) of a causal language model."""
+    weight: torch.Tensor = model.get_output_embeddings().weight
+    return weight
+
+
+class NextTokenLoss:
+    """Cross-entropy of the next token + z_loss * logsumexp^2, over labelled positions.
+
+    The z-loss keeps the logits' normaliser near 1 (Chowdhery et al. 2022, PaLM,
+    https://arxiv.org/abs/2204.02311, section 5). It is minimised, never reported.
+
+    Args:
+        z_loss: its coefficient.
+        compiled: fuse the loss of a chunk into one kernel.
+    """
+
+    names = ("loss",)
+
+    def __init__(self, z_loss: float = 0.0, *, compiled: bool = False) -> None:
+        self.z_loss = z_loss
+        self._core = maybe_compiled(softmax_gradient_, compiled)
+
+    def __call__(
+        self, model: nn.Module, inputs: Inputs, scale: float, precision: Precision
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `scale` * (CE + z-loss) summed, and the sums of (CE + z-loss, CE)."""
+        h_ND = hidden_states(model, inputs, precision)
+        loss = self.over(inputs.labels_N)
+        return chunked_loss(h_ND, head_weight(model), loss, scale=scale, dtype=precision.dtype)
+
+    def over(self, labels_N: torch.Tensor) -> ChunkLoss:
+        """The loss of chunks of these labels."""
+        return _NextTokenChunk(labels_N, self.z_loss, self._core)
+
+
+@dataclass(frozen=True)
+class _NextTokenChunk:
+    labels_N: torch.Tensor
+    z_loss: float
+    core: Any
+
+    def __call__(
+        self, logits_CV: torch.Tensor, chunk: slice, scale: float, *, gradient: bool
+    ) -> torch.Tensor:
+        labels_C = self.labels_N[chunk]
+        counts_C = (labels_C != IGNORED).float()
+        labels_C1 = labels_C.clamp_min(0).unsqueeze(1)
+        label_logit_C = logits_CV.gather(1, labels_C1).squeeze(1).float()
+        if gradient:
+            lse_C = self.core(logits_CV, counts_C * scale, self.z_loss)
+            pull_C = (label_logit_C - lse_C).exp() * (1 + 2 * self.z_loss * lse_C) - 1
+            pull_C = pull_C * counts_C * scale
+            logits_CV.scatter_(1, labels_C1, pull_C.to(logits_CV.dtype).unsqueeze(1))
+        else:
+            lse_C = logits_CV.float().logsumexp(dim=1)
+        ce_C = (lse_C - label_logit_C) * counts_C
+        z_C = self.z_loss * lse_C.square() * counts_C
+        return torch.stack([(ce_C + z_C).sum(), ce_C.sum()])
+
+
+def softmax_gradient_(
+    logits_CV: torch.Tensor, scale_C: torch.Tensor, z_loss: float
+) -> torch.Tensor:
+    """Overwrite logits by `scale` * d(lse + z_loss * lse^2)/d logits and return lse (C,).
+
+    That is the loss's gradient but for the label's -1, which the caller sets exactly.
+    """
+    wide_CV = logits_CV.float()
+    lse_C = wide_CV.logsumexp(dim=1)
+    factor_C = scale_C * (1 + 2 * z_loss * lse_C)
+    logits_CV.copy_(wide_CV.sub_(lse_C[:, None]).exp_().mul_(factor_C[:, None]))
+    return lse_C

@@ -1,0 +1,83 @@
+"""Metrics of a run: one JSON object a line, and TensorBoard events of the same numbers.
+
+A line has `kind` "train" or "validation" and `step`, the optimizer steps done.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tallyformer.artifacts.atomic import atomic_file
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+class MetricsLog:
+    """Appends lines to `metrics.jsonl` and scalars to `tensorboard/`.
+
+    Args:
+        folder: the stage's folder.
+        steps_done: lines of later steps, which a killed run left, are dropped.
+    """
+
+    def __init__(self, folder: Path, steps_done: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / METRICS
+        kept = [line for line in read_metrics(path) if line["step"] <= steps_done]
+        with atomic_file(path, "w") as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+        self._file = path.open("a", encoding="utf-8")
+        self._events = _events(folder / TENSORBOARD, steps_done)
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Add a line. Floats that are not finite are written as null, which JSON can hold."""
+        line = {"kind": kind, "step": step, **values}
+        self._file.write(json.dumps(_finite(line)) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._file.close()
+        self._events.close()
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; a last line that a kill has torn is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def _finite(line: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and value - value != 0 else value
+        for name, value in line.items()
+    }
+
+
+def _events(folder: Path, steps_done: int) -> SummaryWriter:
+    # TensorBoard takes seconds to import; a process that trains nothing does not pay for it.
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=steps_done + 1 if steps_done else None)  # type: ignore[no-untyped-call]

@@ -1,0 +1,148 @@
+"""One optimizer step over several micro-batches, equal to one step over a single large batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from tallyformer.config.training import TrainSection
+from tallyformer.errors import TrainingError
+from tallyformer.training.checkpoints import Checkpoints, trainable
+from tallyformer.training.inputs import Placement, count_labels
+from tallyformer.training.losses import Loss
+from tallyformer.training.precision import Precision
+from tallyformer.training.run_state import RunState
+
+if TYPE_CHECKING:
+    from tallyformer.data.batch import BatchSource
+
+MOST_SKIPPED_STEPS = 40
+"""fp16 halves its loss scale at each skipped step; from 65536 this many leave no scale at all."""
+_NAMED_DOCUMENTS = 5
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Sums over the step's labelled positions, their number, and the norm before clipping."""
+
+    sums: dict[str, float]
+    labels: int
+    gradient_norm: float
+
+
+@dataclass(kw_only=True)
+class Step:
+    """Computes steps of a run; what it needs is fixed for the run."""
+
+    name: str
+    model: nn.Module
+    loss: Loss
+    source: BatchSource
+    optimizer: torch.optim.Optimizer
+    section: TrainSection
+    precision: Precision
+    placement: Placement
+    checkpoints: Checkpoints
+    resume_command: str
+
+    def __post_init__(self) -> None:
+        self.scaler = self.precision.scaler()
+        self.parameters = list(trainable(self.model).values())
+        # The scaler makes its tensors when it first scales something; the loss is scaled before
+        # it gets there, because its gradients are computed in fp16.
+        self.scaler.scale(torch.zeros((), device=self.placement.device))
+
+    def load_scaler(self, state: dict[str, Any]) -> None:
+        """Go on with the loss scale of a checkpoint."""
+        if state and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state)
+            self.scaler.scale(torch.zeros((), device=self.placement.device))
+
+    def scaler_state(self) -> dict[str, Any]:
+        """The loss scaling's state; empty unless fp16."""
+        return dict(self.scaler.state_dict())
+
+    def run(
+        self, state: RunState, learning_rate: float, interrupted: Callable[[], bool]
+    ) -> StepResult | None:
+        """Do step `state.step`.
+
+        Returns:
+            What was measured; None if `interrupted` between two micro-batches, with the weights
+            as they were.
+
+        Raises:
+            TrainingError: the loss or a gradient is not finite.
+        """
+        count = self.section.gradient_accumulation
+        indices = range(state.step * count, (state.step + 1) * count)
+        batches = [self.source.batch(index) for index in indices]
+        labels = max(1, sum(count_labels(batch) for batch in batches))
+        scale = (self.scaler.get_scale() if self.scaler.is_enabled() else 1.0) / labels
+        parts = []
+        for batch in batches:
+            if parts and interrupted():
+                self.optimizer.zero_grad()
+                return None
+            inputs = self.placement(batch)
+            objective, sums_K = self.loss(self.model, inputs, scale, self.precision)
+            objective.backward()  # type: ignore[no-untyped-call]
+            parts.append(sums_K)
+        sums_MK = torch.stack(parts).tolist()
+        norm = self._gradient_norm()
+        self._check(state, indices, sums_MK, norm)
+        self._update(state, learning_rate, norm)
+        totals = [math.fsum(column) for column in zip(*sums_MK, strict=True)]
+        sums = dict(zip(self.loss.names, totals[1:], strict=True))
+        return StepResult(sums, labels, norm)
+
+    def _gradient_norm(self) -> float:
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
+
+    def _update(self, state: RunState, learning_rate: float, norm: float) -> None:
+        state.skipped = 0 if math.isfinite(norm) else state.skipped + 1
+        if not state.skipped:
+            if norm > self.section.optimizer.clip_norm:
+                torch.nn.utils.clip_grads_with_norm_(
+                    self.parameters, self.section.optimizer.clip_norm, torch.tensor(norm)
+                )
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+        self.scaler.update()
+        self.optimizer.zero_grad()
+
+    def _check(
+        self, state: RunState, indices: range, sums_MK: list[list[float]], norm: float
+    ) -> None:
+        bad = [i for i, sums in zip(indices, sums_MK, strict=True) if not _all_finite(sums)]
+        if not bad and math.isfinite(norm):
+            return
+        # fp16 overflows now and then; its scaler lowers the scale and the step is left out.
+        if self.scaler.is_enabled() and state.skipped < MOST_SKIPPED_STEPS:
+            return
+        what = "the loss" if bad else "the gradient norm"
+        last = self.checkpoints.newest()
+        kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
+        raise TrainingError(
+            f"{self.name}: {what} is not finite at step {state.step + 1} (documents: "
+            f"{self._documents(bad or list(indices))}). {kept}. Look at these documents or lower "
+            f"optimizer.learning_rate, then: {self.resume_command}"
+        )
+
+    def _documents(self, indices: list[int]) -> str:
+        names = [name for index in indices for name in self.source.documents(index)]
+        names = list(dict.fromkeys(names))
+        rest = len(names) - _NAMED_DOCUMENTS
+        return ", ".join(names[:_NAMED_DOCUMENTS]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _all_finite(values: list[float]) -> bool:
+    return all(math.isfinite(value) for value in values)

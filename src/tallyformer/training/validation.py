@@ -1,0 +1,73 @@
+"""Validation: mean cross-entropy, perplexity and bits per byte of a fixed set of batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from tallyformer.training.inputs import IGNORED, Placement
+from tallyformer.training.losses import NextTokenLoss
+from tallyformer.training.precision import Precision
+
+if TYPE_CHECKING:
+    from tallyformer.data.batch import BatchSource
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Result of one validation.
+
+    Attributes:
+        loss: mean cross-entropy in nats a token.
+        tokens: labelled positions.
+        bits_per_byte: bits needed for a byte of the text; comparable between tokenizers.
+    """
+
+    loss: float
+    tokens: int
+    bits_per_byte: float
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss)."""
+        return math.exp(min(self.loss, 700.0))
+
+
+def validate(
+    model: nn.Module,
+    source: BatchSource,
+    *,
+    precision: Precision,
+    placement: Placement,
+    token_bytes: np.ndarray,
+    cross_entropy: NextTokenLoss | None = None,
+) -> Validation:
+    """One pass over `source`, without dropout; the model's mode is put back afterwards.
+
+    Args:
+        token_bytes: (V,) UTF-8 bytes each id stands for.
+        cross_entropy: to reuse a compiled one; its z-loss has no part in the result.
+    """
+    loss = cross_entropy or NextTokenLoss()
+    was_training = model.training
+    model.eval()
+    nats, tokens, text_bytes = 0.0, 0, 0
+    with torch.no_grad():
+        for index in range(source.batches_per_epoch):
+            batch = source.batch(index)
+            labels = batch.labels[batch.labels != IGNORED]
+            if not labels.numel():
+                continue
+            _, sums = loss(model, placement(batch), 1.0, precision)
+            nats += float(sums[1])
+            tokens += labels.numel()
+            text_bytes += int(token_bytes[labels.numpy()].sum())
+    model.train(was_training)
+    if not tokens:
+        raise ValueError("a validation source without labels")
+    return Validation(nats / tokens, tokens, nats / math.log(2) / max(1, text_bytes))
