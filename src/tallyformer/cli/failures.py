@@ -1,10 +1,10 @@
 """The one place that turns exceptions into a line on standard error and an exit status.
 
-    0    done
-    1    a defect of TallyFormer itself: the traceback is printed, so that it can be reported
-    2    the command line or the recipe is wrong
-    3    an input, an artifact, the disk or the run itself failed
-    130  Ctrl-C, 143 SIGTERM; 141 the reader of our output went away
+0    done
+1    a defect of TallyFormer itself: the traceback is printed, so that it can be reported
+2    the command line or the recipe is wrong
+3    an input, an artifact, the disk or the run itself failed
+130  Ctrl-C, 143 SIGTERM; 141 the reader of our output went away
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def _print_usage_error(error: click.ClickException) -> None:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
         return
-    message = " ".join(error.format_message().split()).rstrip(".")
+    near = getattr(error, "possibilities", None)
+    message = " ".join((error.message if near else error.format_message()).split()).rstrip(".")
+    guess = f". Did you mean {near[0]!r}?" if near else "."
     context = getattr(error, "ctx", None)
-    hint = f". See: {context.command_path} --help" if context else ""
-    if message.endswith(("?)", "?")):
-        hint = hint.removeprefix(".")
-    _print_error(message + hint)
+    hint = f" See: {context.command_path} --help" if context else ""
+    _print_error(message + guess + hint)
 
 
 def _print_error(message: str) -> None:

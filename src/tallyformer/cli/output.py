@@ -22,7 +22,9 @@ class StageAnnouncer:
         """`── 3/9 pretrain ──────`, or a line saying that its work is there and is checked."""
         place = f"{number}/{count} " if count > 1 else ""
         if finished:
-            click.secho(f"── {place}{stage}: finished before, checking its files", err=True, dim=True)
+            click.secho(
+                f"── {place}{stage}: finished before, checking its files", err=True, dim=True
+            )
         else:
             click.secho(f"── {place}{stage} ".ljust(_WIDTH, "─"), err=True, bold=True)
 

@@ -15,7 +15,7 @@ from tallyformer.cli.stage_command import run_one_stage
 def pretrain(**options: Any) -> None:
     """Train the model from scratch.
 
-    Writes the best weights to DIR/pretrain/best, with metrics and checkpoints beside them. Needs the
-    prepare stage. Ctrl-C and SIGTERM save and exit; --resume goes on where the run was stopped.
+    Writes the best weights to DIR/pretrain/best, with metrics and checkpoints beside them. Needs
+    the prepare stage. Ctrl-C and SIGTERM save and exit; --resume goes on where the run stopped.
     """
     run_one_stage("pretrain", **options)

@@ -12,7 +12,9 @@ from tallyformer.cli.stage_command import run_one_stage
 
 COMMANDS = {
     "inspect": CommandEntry(
-        "tallyformer.cli.sft_inspect", "inspect", "Show training rows token by token with their mask"
+        "tallyformer.cli.sft_inspect",
+        "inspect",
+        "Show training rows token by token with their mask",
     )
 }
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.progress import progress_bar
-from tallyformer.tokenizer.tokenizer import Tokenizer
 
 Ask = Callable[[Sequence[str]], list[str]]
 """Questions to answers, in the same order."""
@@ -15,7 +14,7 @@ Ask = Callable[[Sequence[str]], list[str]]
 QUESTIONS_AT_ONCE = 64
 
 
-def greedy_answers(llm: LLM, tokenizer: Tokenizer, *, max_tokens: int, label: str) -> Ask:
+def greedy_answers(llm: LLM, *, max_tokens: int, label: str) -> Ask:
     """A function that asks each question as the first user message and decodes greedily."""
     params = SamplingParams(max_tokens=max_tokens, temperature=0.0)
 
@@ -24,7 +23,7 @@ def greedy_answers(llm: LLM, tokenizer: Tokenizer, *, max_tokens: int, label: st
         with progress_bar(label, len(questions), "question") as bar:
             for start in range(0, len(questions), QUESTIONS_AT_ONCE):
                 group = questions[start : start + QUESTIONS_AT_ONCE]
-                prompts = [tokenizer.encode_chat([user_says(q)], True) for q in group]
+                prompts = [llm.chat_prompt([user_says(question)]) for question in group]
                 answers += [output.text.strip() for output in llm.generate(prompts, params)]
                 bar.update(len(group))
         return answers

@@ -6,10 +6,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tallyformer.corpus.questions import Fact
 from tallyformer.evaluation.answers import Ask
 from tallyformer.evaluation.statistics import Proportion
+
+if TYPE_CHECKING:
+    from tallyformer.corpus.questions import Fact
 
 _DROPPED = re.compile(r"[^\w+=%$<>.]|_|(?<!\d)\.|\.(?!\d)")
 

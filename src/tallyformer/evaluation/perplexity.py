@@ -11,16 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from tallyformer.training.inputs import Inputs, place
-
-if TYPE_CHECKING:
-    from tallyformer.data.batch import Batch
+from tallyformer.data.batch import IGNORED, Batch
+from tallyformer.training.inputs import Inputs, Placement
+from tallyformer.training.precision import Precision
 
 LOGITS_AT_ONCE = 2**24
 """Logits held at one time: 64 MB in float32."""
@@ -70,39 +69,42 @@ def measure_loss(
     batches: Iterable[Batch],
     token_bytes: np.ndarray,
     *,
-    device: torch.device,
-    attend_across_documents: bool = False,
+    precision: Precision,
+    placement: Placement,
 ) -> TextLoss:
     """Cross-entropy of a causal language model over every labelled position of `batches`.
 
     Args:
-        model: a transformers causal language model on `device`; set to evaluation mode.
+        model: a transformers causal language model on the device; its mode is put back afterwards.
         batches: labels are shifted already; -100 is not counted.
         token_bytes: UTF-8 bytes of each id, int (V,).
-        device: where to compute.
-        attend_across_documents: what the model was trained with.
+        precision: number format of the matrix products.
+        placement: how batches come to the device, and whether documents see each other.
     """
+    was_training = model.training
     model.eval()
     total = TextLoss()
     for batch in batches:
-        inputs = place(batch, device, attend_across_documents=attend_across_documents)
-        labels = inputs.labels_N.cpu().numpy()
-        nats = float(_nats(model, inputs)) if labels.size else 0.0
-        total += TextLoss(nats, int(labels.size), int(token_bytes[labels].sum()))
+        labels = batch.labels[batch.labels != IGNORED].numpy()
+        if labels.size:
+            nats = float(_nats(model, placement(batch), precision))
+            total += TextLoss(nats, int(labels.size), int(token_bytes[labels].sum()))
+    model.train(was_training)
     return total
 
 
-def _nats(model: Any, inputs: Inputs) -> torch.Tensor:
-    """Summed cross-entropy in nats, accumulated in float64."""
-    body = model.base_model(inputs.ids_BT, attention_mask=inputs.mask_B1TT, use_cache=False)
-    h_ND = body.last_hidden_state.flatten(0, 1)
-    if inputs.rows_N is not None:
-        h_ND = h_ND[inputs.rows_N]
+def _nats(model: Any, inputs: Inputs, precision: Precision) -> torch.Tensor:
+    """Summed cross-entropy in nats, added up in float64."""
     head = model.get_output_embeddings()
     step = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
-    total = torch.zeros((), dtype=torch.float64, device=h_ND.device)
-    for start in range(0, h_ND.shape[0], step):
-        logits_NV = head(h_ND[start : start + step]).float()
-        labels_N = inputs.labels_N[start : start + step]
-        total += functional.cross_entropy(logits_NV, labels_N, reduction="sum").double()
+    with precision.autocast():
+        body = model.base_model(inputs.ids_BT, attention_mask=inputs.mask_B1TT, use_cache=False)
+        h_ND = body.last_hidden_state.flatten(0, 1)
+        if inputs.rows_N is not None:
+            h_ND = h_ND[inputs.rows_N]
+        total = torch.zeros((), dtype=torch.float64, device=h_ND.device)
+        for start in range(0, h_ND.shape[0], step):
+            logits_NV = head(h_ND[start : start + step]).float()
+            labels_N = inputs.labels_N[start : start + step]
+            total += functional.cross_entropy(logits_NV, labels_N, reduction="sum").double()
     return total

@@ -21,6 +21,14 @@ SERIES = 6
 _TEXT, _GRID = "#010203", "#010204"
 _COLOURS = [f"#0102{16 + n:02x}" for n in range(SERIES)]
 _DASHES = ("-", "--", ":", "-.")
+_CLEANING = (
+    (r"<metadata>.*?</metadata>", ""),
+    (r"<style[^>]*>.*?</style>", ""),  # it would style the whole page
+    (r' id="[A-Za-z0-9.]+_\d+"', ""),  # figure_1, axes_1: the same in every plot
+    (r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">'),
+    (r"font-family: [^;\"]+", "font-family: inherit"),
+    (r"\s*\n\s*", " "),
+)
 _STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -106,8 +114,10 @@ def describe(lines: Sequence[Line]) -> str:
     """The plot in words: where each curve starts, ends, and its range."""
     parts = []
     for line in lines:
-        name = line.label if len({other.run for other in lines}) == 1 else (
-            f"{line.label} of run {line.run + 1}"
+        name = (
+            line.label
+            if len({other.run for other in lines}) == 1
+            else (f"{line.label} of run {line.run + 1}")
         )
         parts.append(
             f"{name} goes from {line.y[0]:.4g} at step {line.x[0]:g} to {line.y[-1]:.4g} at step "
@@ -132,10 +142,8 @@ def _as_svg(figure: Figure) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
-    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', text, 1)
-    text = re.sub(r"(font: [\d.]+px) [^;\"]+", r"\1 system-ui, sans-serif", text)
+    for pattern, replacement in _CLEANING:
+        text = re.sub(pattern, replacement, text, flags=re.DOTALL)
     text = text.replace("xlink:href", "href").replace(_TEXT, "currentColor")
     text = text.replace(_GRID, "var(--grid)")
     for number, colour in enumerate(_COLOURS, start=1):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tallyformer.corpus.questions import Fact
 from tallyformer.evaluation.answers import Ask
+
+if TYPE_CHECKING:
+    from tallyformer.corpus.questions import Fact
 
 DEFAULT_QUESTIONS = 5
 

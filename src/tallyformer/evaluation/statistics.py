@@ -82,7 +82,9 @@ def bootstrap_difference(
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if not (a.size and b.size):
         raise ValueError("a mean needs at least one value in each sample")
-    means = [_resampled_mean(a, generator) - _resampled_mean(b, generator) for _ in range(resamples)]
+    means = [
+        _resampled_mean(a, generator) - _resampled_mean(b, generator) for _ in range(resamples)
+    ]
     low, high = np.quantile(means, [0.025, 0.975])
     return Difference(float(a.mean() - b.mean()), float(low), float(high))
 

@@ -19,11 +19,11 @@ _FIRST_WIDTH = 1024
 class Filters:
     """Settings of N rows, each a tensor of shape (N,). No row has temperature 0."""
 
-    temperature_N: Tensor
-    top_k_N: Tensor
-    top_p_N: Tensor
-    min_p_N: Tensor
-    independent_N: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+    independent: Tensor
 
 
 def subtract_penalties(
@@ -51,12 +51,13 @@ def candidates(logits_NV: Tensor, filters: Filters) -> tuple[Tensor, Tensor]:
         ids_NK in falling order of probability, and probs_NK, float64, each row with sum 1 and
         exactly 0 for what its filters exclude.
     """
-    scaled_NV = _scaled(logits_NV, filters.temperature_N)
+    scaled_NV = _scaled(logits_NV, filters.temperature)
     vocabulary = logits_NV.shape[1]
-    limit_N = torch.where(filters.top_k_N > 0, filters.top_k_N, vocabulary).clamp(max=vocabulary)
+    limit_N = torch.where(filters.top_k > 0, filters.top_k, vocabulary).clamp(max=vocabulary)
     log_mass_N1 = scaled_NV.logsumexp(dim=1, keepdim=True)
     widest = int(limit_N.max())
-    width = widest if bool((filters.top_k_N > 0).all()) else min(_FIRST_WIDTH, widest)
+    least = int((limit_N * (filters.top_k > 0)).max())
+    width = widest if bool((filters.top_k > 0).all()) else min(max(_FIRST_WIDTH, least), widest)
     while True:
         top_NK, ids_NK = scaled_NV.topk(width, dim=1)
         probs_NK = (top_NK - log_mass_N1).exp()
@@ -99,10 +100,10 @@ def _kept(probs_NK: Tensor, limit_N: Tensor, filters: Filters) -> Tensor:
     rank_K = torch.arange(probs_NK.shape[1], device=probs_NK.device)
     in_top_k_NK = rank_K < limit_N.unsqueeze(1)
     inside_NK = probs_NK * in_top_k_NK
-    whole_N1 = torch.where(filters.independent_N | (filters.top_k_N == 0), 1.0, inside_NK.sum(1))
+    whole_N1 = torch.where(filters.independent | (filters.top_k == 0), 1.0, inside_NK.sum(1))
     before_NK = inside_NK.cumsum(dim=1) - inside_NK
     # top_p = 1 keeps all: the sum before the last token may round to 1.
-    reached_NK = before_NK >= (filters.top_p_N * whole_N1).unsqueeze(1)
-    in_top_p_NK = ~reached_NK | (filters.top_p_N == 1).unsqueeze(1)
-    in_min_p_NK = probs_NK >= filters.min_p_N.unsqueeze(1) * probs_NK[:, :1]
+    reached_NK = before_NK >= (filters.top_p * whole_N1).unsqueeze(1)
+    in_top_p_NK = ~reached_NK | (filters.top_p == 1).unsqueeze(1)
+    in_min_p_NK = probs_NK >= filters.min_p.unsqueeze(1) * probs_NK[:, :1]
     return in_top_k_NK & in_top_p_NK & in_min_p_NK

@@ -5,5 +5,5 @@ from __future__ import annotations
 from tallyformer.errors import UsageError
 
 
-class InvalidRequest(UsageError, ValueError):
+class InvalidRequestError(UsageError, ValueError):
     """A prompt or a sampling parameter is out of range. Also a `ValueError`, as callers expect."""

@@ -31,19 +31,25 @@ def sample(logits_NV: Tensor, requests: Sequence[Request]) -> list[int]:
     Raises:
         CheckpointError: a row of logits is not finite.
     """
-    logits_NV = torch.stack(
-        [_penalised(row_V, r) for row_V, r in zip(logits_NV.float(), requests, strict=True)]
-    )
+    logits_NV = logits_NV.float()
+    if any(_has_penalty(r.params) for r in requests):
+        rows = zip(logits_NV, requests, strict=True)
+        logits_NV = torch.stack([_penalised(row_V, request) for row_V, request in rows])
     _check_finite(logits_NV)
     chosen_N = logits_NV.argmax(dim=1)
-    for rows, choose in (
-        (_rows(requests, _is_plain), _sample_plain),
-        (_rows(requests, lambda p: not p.greedy and p.top_k > 0), _sample_filtered),
-        (_rows(requests, _is_filtered_without_top_k), _sample_filtered),
+    for belongs, choose in (
+        (_is_plain, _sample_plain),
+        (_has_top_k, _sample_filtered),
+        (_is_filtered_without_top_k, _sample_filtered),
     ):
-        if rows:
-            chosen_N[rows] = choose(logits_NV[rows], [requests[i] for i in rows])
+        group = [i for i, request in enumerate(requests) if belongs(request.params)]
+        if group:
+            chosen_N[group] = choose(logits_NV[group], [requests[i] for i in group])
     return [int(i) for i in chosen_N]
+
+
+def _has_penalty(params: SamplingParams) -> bool:
+    return params.frequency_penalty != 0 or params.presence_penalty != 0
 
 
 def _is_plain(params: SamplingParams) -> bool:
@@ -51,13 +57,12 @@ def _is_plain(params: SamplingParams) -> bool:
     return not params.greedy and unfiltered
 
 
+def _has_top_k(params: SamplingParams) -> bool:
+    return not params.greedy and params.top_k > 0
+
+
 def _is_filtered_without_top_k(params: SamplingParams) -> bool:
     return not params.greedy and params.top_k == 0 and not _is_plain(params)
-
-
-def _rows(requests: Sequence[Request], wanted: object) -> list[int]:
-    assert callable(wanted)
-    return [i for i, request in enumerate(requests) if wanted(request.params)]
 
 
 def _sample_plain(logits_NV: Tensor, requests: Sequence[Request]) -> Tensor:
@@ -74,13 +79,11 @@ def _sample_filtered(logits_NV: Tensor, requests: Sequence[Request]) -> Tensor:
 def filters_of(requests: Sequence[Request], device: torch.device) -> Filters:
     """The requests' settings as tensors."""
     return Filters(
-        temperature_N=_column(requests, "temperature", device),
-        top_k_N=_column(requests, "top_k", device).long(),
-        top_p_N=_column(requests, "top_p", device),
-        min_p_N=_column(requests, "min_p", device),
-        independent_N=torch.tensor(
-            [r.params.mode == "independent" for r in requests], device=device
-        ),
+        temperature=_column(requests, "temperature", device),
+        top_k=_column(requests, "top_k", device).long(),
+        top_p=_column(requests, "top_p", device),
+        min_p=_column(requests, "min_p", device),
+        independent=torch.tensor([r.params.mode == "independent" for r in requests], device=device),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tallyformer.inference.errors import InvalidRequest
+from tallyformer.inference.errors import InvalidRequestError
 
 MODES = ("combined", "independent")
 _MAX_SEED = 2**63 - 1
@@ -42,8 +42,8 @@ class SamplingParams:
         ignore_eos: go on after the model's end-of-text, to `max_tokens`.
 
     Raises:
-        InvalidRequest: a field has the wrong type or is out of range; field, value and range are
-            named.
+        InvalidRequestError: a field has the wrong type or is out of range; field, value and
+            range are named.
     """
 
     max_tokens: int = 256
@@ -146,5 +146,5 @@ def _ids(value: Any) -> tuple[int, ...]:
     return tuple(i for i in ids if i is not None)
 
 
-def _invalid(field: str, value: Any, expected: str) -> InvalidRequest:
-    return InvalidRequest(f"{field}: must be {expected}; it is {value!r}")
+def _invalid(field: str, value: Any, expected: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{field}: must be {expected}; it is {value!r}")

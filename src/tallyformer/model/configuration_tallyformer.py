@@ -66,15 +66,6 @@ class TallyFormerConfig(PreTrainedConfig):  # type: ignore[misc]
     model_type: ClassVar[str] = "tallyformer"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
     _auto_class: ClassVar[str | None] = "AutoConfig"
-    base_model_tp_plan: ClassVar[dict[str, Any] | None] = {
-        "blocks.*.attention.query": "colwise",
-        "blocks.*.attention.key": "colwise",
-        "blocks.*.attention.value": "colwise",
-        "blocks.*.attention.proj": "rowwise",
-        "blocks.*.mlp.fc1": "colwise",
-        "blocks.*.mlp.gate": "colwise",
-        "blocks.*.mlp.fc2": "rowwise",
-    }
     base_model_fsdp_plan: ClassVar[dict[str, str]] = {
         "token_embed": "free_full_weight",
         "blocks.*": "free_full_weight",

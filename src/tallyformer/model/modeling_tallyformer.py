@@ -235,7 +235,6 @@ class TallyFormerForCausalLM(TallyFormerPreTrainedModel, GenerationMixin):  # ty
 
     _auto_class = "AutoModelForCausalLM"
     _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.token_embed.weight"}
-    _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
     _fsdp_plan: ClassVar[dict[str, str]] = {"lm_head": "keep_full_weight"}
 
     def __init__(self, config: TallyFormerConfig) -> None:

@@ -107,9 +107,7 @@ def _missing_folder(recipe: Recipe, key: str, source: str) -> Iterator[str]:
         yield f"{key}: {source}: no such folder. Correct the path, or set data_root"
 
 
-def _missing_source(
-    recipe: Recipe, section: str, source: TextSource | PairSource
-) -> Iterator[str]:
+def _missing_source(recipe: Recipe, section: str, source: TextSource | PairSource) -> Iterator[str]:
     where = f"{section} source {source.name!r}"
     if source.dataset and importlib.util.find_spec("datasets") is None:
         yield f"{where}: reads a data set; install the reader: pip install 'tallyformer[hub]'"
@@ -132,5 +130,3 @@ def _unusable(where: str, file: Path) -> Iterator[str]:
                 yield f"{where}: {file} is empty. Remove it from the paths, or fetch it again"
     except OSError as error:
         yield f"{where}: {file} cannot be read ({error.strerror}). Allow it for this user"
-
-

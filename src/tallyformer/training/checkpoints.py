@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +72,8 @@ class Checkpoints:
         if self.last.exists():
             if self.previous.exists():
                 shutil.rmtree(self.previous)
-            os.replace(self.last, self.previous)
-        os.replace(fresh, self.last)
+            self.last.replace(self.previous)
+        fresh.replace(self.last)
 
     def newest(self) -> Path | None:
         """Folder of the newest checkpoint, or None."""
@@ -122,10 +121,10 @@ class Checkpoints:
 
 
 def recover_replaced(folder: Path) -> None:
-    """Put back a folder whose replacement by `atomic_folder` was cut off between its two renames."""
+    """Put back a folder whose replacement by `atomic_folder` was cut off half-way."""
     old = folder.with_name(folder.name + ".old" + PARTIAL)
     if old.is_dir() and not folder.exists():
-        os.replace(old, folder)
+        old.replace(folder)
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

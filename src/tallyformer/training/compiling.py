@@ -57,4 +57,3 @@ def compile_blocks(model: Any) -> None:
 def maybe_compiled(function: Callable[P, R], compiled: bool) -> Callable[P, R]:
     """`function`, compiled if asked for."""
     return torch.compile(function) if compiled else function
-

@@ -6,15 +6,10 @@ Shapes: B batch, T positions, N positions with a label (all rows of the batch in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from tallyformer.data.batch import Batch
-
-IGNORED = -100
-"""The label of a position that is not trained."""
+from tallyformer.data.batch import IGNORED, Batch
 
 
 @dataclass(frozen=True)
@@ -22,18 +17,18 @@ class Inputs:
     """One micro-batch on the device.
 
     Attributes:
-        ids_BT: token ids.
-        mask_B1TT: True where a query may attend; None is plain causal attention.
-        labels_N: the labels that count, in row-major order, perhaps with IGNORED at the end.
-        rows_N: their places in the flattened batch; None if they are all its positions.
-        positions_BT: positions counted from the start of each document, or None.
+        ids: token ids (B, T).
+        mask: bool (B, 1, T, T), True where a query may attend; None is plain causal attention.
+        labels: (N,) the labels that count, in row-major order, perhaps with IGNORED at the end.
+        rows: (N,) their places in the flattened batch; None if they are all its positions.
+        positions: (B, T) counted from the start of each document, or None.
     """
 
-    ids_BT: torch.Tensor
-    mask_B1TT: torch.Tensor | None
-    labels_N: torch.Tensor
-    rows_N: torch.Tensor | None
-    positions_BT: torch.Tensor | None
+    ids: torch.Tensor
+    mask: torch.Tensor | None
+    labels: torch.Tensor
+    rows: torch.Tensor | None
+    positions: torch.Tensor | None
 
 
 def count_labels(batch: Batch) -> int:
@@ -65,11 +60,11 @@ class Placement:
             mask = document_mask(segments_BT)
             positions = document_positions(segments_BT)
         return Inputs(
-            ids_BT=batch.input_ids.to(self.device, non_blocking=True),
-            mask_B1TT=mask,
-            labels_N=labels_N.to(self.device, non_blocking=True),
-            rows_N=None if rows_N is None else rows_N.to(self.device, non_blocking=True),
-            positions_BT=positions,
+            ids=batch.input_ids.to(self.device, non_blocking=True),
+            mask=mask,
+            labels=labels_N.to(self.device, non_blocking=True),
+            rows=None if rows_N is None else rows_N.to(self.device, non_blocking=True),
+            positions=positions,
         )
 
     def _labelled(self, labels_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

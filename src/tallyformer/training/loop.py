@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import nn
 
 from tallyformer.artifacts.atomic import atomic_folder
 from tallyformer.config.training import TrainSection
+from tallyformer.data.batch import BatchSource
 from tallyformer.errors import Interrupted
 from tallyformer.progress import progress_bar
 from tallyformer.training.checkpoints import (
@@ -48,9 +49,6 @@ from tallyformer.training.run_state import RunState
 from tallyformer.training.schedules import learning_rate_factor
 from tallyformer.training.step import Step, StepResult
 from tallyformer.training.validation import Validation, validate
-
-if TYPE_CHECKING:
-    from tallyformer.data.batch import BatchSource
 
 CHECKPOINTS = "checkpoints"
 
@@ -260,17 +258,19 @@ class _Run:
         state.step += 1
         state.tokens += job.tokens_per_step
         state.scaler = self.step.scaler_state()
-        sums = {**result.sums, "labels": result.labels, "tokens": job.tokens_per_step}
-        sums["seconds"] = seconds
+        sums = {"tokens": job.tokens_per_step, "seconds": seconds}
+        if not state.skipped:
+            sums |= {**result.sums, "labels": result.labels}
         for name, value in sums.items():
             state.window[name] = state.window.get(name, 0.0) + value
         self.bar.update(job.tokens_per_step)
-        self.bar.set_postfix_str(f"loss {result.sums['loss'] / result.labels:.3f}", refresh=False)
+        mean = result.sums["loss"] / max(1, result.labels)
+        self.bar.set_postfix_str(f"loss {mean:.3f}", refresh=False)
 
     def _log_window(self, rate: float, gradient_norm: float) -> None:
         window = self.state.window
-        labels, seconds = window.pop("labels"), max(window.pop("seconds"), 1e-9)
-        speed = window.pop("tokens") / seconds
+        speed = window.pop("tokens") / max(window.pop("seconds"), 1e-9)
+        labels = window.pop("labels", 0.0)
         means = {name: value / labels for name, value in window.items()}
         self.state.window = {}
         self.log.write(
@@ -279,7 +279,7 @@ class _Run:
             {
                 "tokens": self.state.tokens,
                 **means,
-                "perplexity": math.exp(min(means["loss"], 700.0)),
+                "perplexity": math.exp(min(means["loss"], 700.0)) if labels else None,
                 "learning_rate": rate,
                 "grad_norm": gradient_norm,
                 "loss_scale": self.state.scaler.get("scale"),
@@ -377,8 +377,6 @@ def evaluate_only(
         model,
         source,
         precision=choose_precision(section.precision, device),
-        placement=Placement(
-            device, attend_across_documents=section.attend_across_documents
-        ),
+        placement=Placement(device, attend_across_documents=section.attend_across_documents),
         token_bytes=token_bytes,
     )

@@ -1,6 +1,6 @@
 """The next-token loss: cross-entropy, with z-loss beside it.
 
-Shapes: B batch, T positions, N labelled positions, C positions of one chunk, D hidden, V vocabulary.
+Shapes: B batch, T positions, N labelled positions, C positions of a chunk, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from tallyformer.data.batch import IGNORED
 from tallyformer.training.chunked_head import ChunkLoss, chunked_loss
 from tallyformer.training.compiling import maybe_compiled
-from tallyformer.training.inputs import IGNORED, Inputs
+from tallyformer.training.inputs import Inputs
 from tallyformer.training.precision import Precision
 
 
@@ -33,9 +34,9 @@ def hidden_states(model: nn.Module, inputs: Inputs, precision: Precision) -> tor
     """Hidden states (N, D) of the labelled positions after the final norm."""
     body: Any = model.model
     with precision.autocast():
-        output = body(inputs.ids_BT, attention_mask=inputs.mask_B1TT, use_cache=False)
+        output = body(inputs.ids, attention_mask=inputs.mask, use_cache=False)
     h_ND: torch.Tensor = output.last_hidden_state.flatten(0, 1)
-    return h_ND if inputs.rows_N is None else h_ND[inputs.rows_N]
+    return h_ND if inputs.rows is None else h_ND[inputs.rows]
 
 
 def head_weight(model: Any) -> torch.Tensor:
@@ -55,7 +56,7 @@ class NextTokenLoss:
         compiled: fuse the loss of a chunk into one kernel.
     """
 
-    names = ("loss",)
+    names: tuple[str, ...] = ("loss",)
 
     def __init__(self, z_loss: float = 0.0, *, compiled: bool = False) -> None:
         self.z_loss = z_loss
@@ -66,7 +67,7 @@ class NextTokenLoss:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return `scale` * (CE + z-loss) summed, and the sums of (CE + z-loss, CE)."""
         h_ND = hidden_states(model, inputs, precision)
-        loss = self.over(inputs.labels_N)
+        loss = self.over(inputs.labels)
         return chunked_loss(h_ND, head_weight(model), loss, scale=scale, dtype=precision.dtype)
 
     def over(self, labels_N: torch.Tensor) -> ChunkLoss:
@@ -76,14 +77,14 @@ class NextTokenLoss:
 
 @dataclass(frozen=True)
 class _NextTokenChunk:
-    labels_N: torch.Tensor
+    labels: torch.Tensor
     z_loss: float
     core: Any
 
     def __call__(
         self, logits_CV: torch.Tensor, chunk: slice, scale: float, *, gradient: bool
     ) -> torch.Tensor:
-        labels_C = self.labels_N[chunk]
+        labels_C = self.labels[chunk]
         counts_C = (labels_C != IGNORED).float()
         labels_C1 = labels_C.clamp_min(0).unsqueeze(1)
         label_logit_C = logits_CV.gather(1, labels_C1).squeeze(1).float()

@@ -80,4 +80,4 @@ def _events(folder: Path, steps_done: int) -> SummaryWriter:
     # TensorBoard takes seconds to import; a process that trains nothing does not pay for it.
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=steps_done + 1 if steps_done else None)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=steps_done + 1 if steps_done else None)

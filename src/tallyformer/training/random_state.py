@@ -1,4 +1,4 @@
-"""All random states of a process, as tensors, so that a resumed run draws what it would have drawn."""
+"""All random states of a process, as tensors: a resumed run draws what it would have drawn."""
 
 from __future__ import annotations
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from tallyformer.config.training import TrainSection
+from tallyformer.data.batch import BatchSource
 from tallyformer.errors import TrainingError
 from tallyformer.training.checkpoints import Checkpoints, trainable
 from tallyformer.training.inputs import Placement, count_labels
 from tallyformer.training.losses import Loss
 from tallyformer.training.precision import Precision
 from tallyformer.training.run_state import RunState
-
-if TYPE_CHECKING:
-    from tallyformer.data.batch import BatchSource
 
 MOST_SKIPPED_STEPS = 40
 """fp16 halves its loss scale at each skipped step; from 65536 this many leave no scale at all."""
@@ -82,9 +80,9 @@ class Step:
         count = self.section.gradient_accumulation
         indices = range(state.step * count, (state.step + 1) * count)
         batches = [self.source.batch(index) for index in indices]
-        labels = max(1, sum(count_labels(batch) for batch in batches))
-        scale = (self.scaler.get_scale() if self.scaler.is_enabled() else 1.0) / labels
-        parts = []
+        labels = sum(count_labels(batch) for batch in batches)
+        scale = (self.scaler.get_scale() if self.scaler.is_enabled() else 1.0) / max(1, labels)
+        parts: list[torch.Tensor] = []
         for batch in batches:
             if parts and interrupted():
                 self.optimizer.zero_grad()

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from tallyformer.training.inputs import IGNORED, Placement
+from tallyformer.data.batch import IGNORED, BatchSource
+from tallyformer.training.inputs import Placement
 from tallyformer.training.losses import NextTokenLoss
 from tallyformer.training.precision import Precision
-
-if TYPE_CHECKING:
-    from tallyformer.data.batch import BatchSource
 
 
 @dataclass(frozen=True)

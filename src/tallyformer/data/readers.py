@@ -1,0 +1,179 @@
+"""One reader a kind of file: each yields the rows of one local file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tallyformer.data.files import kind_of, open_bytes, unreadable
+from tallyformer.data.rows import Payload, Row, missing_field
+from tallyformer.errors import DataError
+
+_PARQUET_ROWS = 256
+_BOM = b"\xef\xbb\xbf"
+_Rows = Iterator[tuple[int, Payload, int]]
+
+
+def read_file(
+    path: Path,
+    *,
+    file: int,
+    label: str,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    max_text_bytes: int | None = None,
+) -> Iterator[Row]:
+    """The rows of one file, in order.
+
+    A .txt or .md file is one row with the first required field alone.
+
+    Args:
+        path: the file.
+        file: its number within the source.
+        label: its name in errors and document names.
+        required: fields that must be there; CSV and Parquet are checked before the first row.
+        optional: fields that are read where the file has them.
+        max_text_bytes: a .txt or .md file that is larger is read only so far, because its
+            document is dropped as too long anyway.
+
+    Raises:
+        DataError: the file is missing, empty, damaged or lacks a field.
+    """
+    kind = kind_of(path)
+    if kind in (".txt", ".md"):
+        yield _read_text(path, file, required[0], max_text_bytes)
+        return
+    readers: dict[str, Callable[[Path, str, Sequence[str], Sequence[str]], _Rows]] = {
+        ".jsonl": _read_json_lines,
+        ".csv": _read_csv,
+        ".parquet": _read_parquet,
+    }
+    before = number = 0
+    for number, payload, position in readers[kind](path, label, required, optional):
+        yield Row(file, number, payload, max(0, position - before))
+        before = max(before, position)
+    if number == 0:
+        raise DataError(f"{path}: has no rows. Remove it from the paths, or fetch it again")
+
+
+def _read_text(path: Path, file: int, field: str, max_text_bytes: int | None) -> Row:
+    with open_bytes(path) as (stream, _):
+        data = stream.read(-1 if max_text_bytes is None else max_text_bytes)
+    return Row(file, 0, {field: data.removeprefix(_BOM)}, path.stat().st_size)
+
+
+def _read_json_lines(path: Path, *_: object) -> _Rows:
+    with open_bytes(path) as (stream, raw):
+        for number, line in enumerate(stream, start=1):
+            line = line.removeprefix(_BOM) if number == 1 else line
+            if line.strip():
+                yield number, line, raw.tell()
+
+
+def _read_csv(path: Path, label: str, required: Sequence[str], optional: Sequence[str]) -> _Rows:
+    with open_bytes(path) as (stream, raw), _long_fields():
+        rows = csv.reader(_csv_lines(stream), strict=True)
+        number = 0
+        try:
+            header = next(rows, [])
+            columns = _csv_columns(header, label, required, optional)
+            for number, row in enumerate(rows, start=1):
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise DataError(
+                        f"{label}:{number}: {len(row)} columns, the header has {len(header)}. "
+                        "Mend or remove that row"
+                    )
+                values = {n: row[c].encode("utf-8", "surrogateescape") for n, c in columns}
+                yield number, values, raw.tell()
+        except csv.Error as error:
+            raise DataError(
+                f"{label}:{number + 1}: not valid CSV ({error}). Mend or remove that row"
+            ) from None
+
+
+def _csv_lines(stream: IO[bytes]) -> Iterator[str]:
+    """Lines as text; bytes that are no UTF-8 survive as surrogates until the row is checked."""
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    try:
+        yield from iter(text.readline, "")
+    finally:
+        text.detach()
+
+
+def _csv_columns(
+    header: Sequence[str], label: str, required: Sequence[str], optional: Sequence[str]
+) -> list[tuple[str, int]]:
+    for name in required:
+        if name not in header:
+            raise missing_field(label, name, header)
+    return [(n, header.index(n)) for n in (*required, *optional) if n in header]
+
+
+class _long_fields:  # noqa: N801
+    """Lifts the csv module's limit on a field's length while a file is read."""
+
+    def __enter__(self) -> None:
+        self._before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+
+    def __exit__(self, *_: object) -> None:
+        csv.field_size_limit(self._before)
+
+
+def _read_parquet(
+    path: Path, label: str, required: Sequence[str], optional: Sequence[str]
+) -> _Rows:
+    try:
+        size = path.stat().st_size
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            columns = _parquet_columns(file.schema_arrow, label, required, optional)
+            total = max(1, file.metadata.num_rows)
+            number = 0
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
+                values = [_as_bytes(batch.column(name)) for name in columns]
+                for row in zip(*values, strict=True):
+                    number += 1
+                    fields = dict(zip(columns, row, strict=True))
+                    yield number, fields, size * number // total
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: damaged or no Parquet file ({reason}). Fetch the file again"
+        ) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _parquet_columns(
+    schema: pa.Schema, label: str, required: Sequence[str], optional: Sequence[str]
+) -> list[str]:
+    for name in required:
+        if name not in schema.names:
+            raise missing_field(label, name, schema.names)
+    columns = [n for n in (*required, *optional) if n in schema.names]
+    for name in columns:
+        kind = schema.field(name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise DataError(
+                f"{label}: field {name!r} is of type {kind}, not text. Name a field that holds "
+                "text"
+            )
+    return columns
+
+
+def _as_bytes(column: pa.Array) -> list[Any]:
+    """Values as UTF-8 bytes, so that invalid ones are found row by row."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    values: list[Any] = column.cast(pa.large_binary()).to_pylist()
+    return values

@@ -1,0 +1,110 @@
+"""Rows as they come from a file, and the text of their fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tallyformer.data.documents import document_id
+from tallyformer.errors import DataError
+
+Payload = bytes | Mapping[str, Any]
+
+
+class Row(NamedTuple):
+    """One row, not parsed yet, so that the processes that clean it can do that too.
+
+    Attributes:
+        file: number of its file within the source.
+        number: of the row in its file, from 1; 0 where the whole file is one document.
+        payload: a line of JSON, or the fields by name (text or UTF-8 bytes).
+        read: what reading it took off the source's `size`.
+    """
+
+    file: int
+    number: int
+    payload: Payload
+    read: int
+
+
+class InvalidTextError(DataError):
+    """A text is not valid UTF-8; a recipe may drop such rows."""
+
+
+def fields_of(
+    row: Row, file: str, required: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, str]:
+    """The text of a row's fields; a field that is null is "".
+
+    Args:
+        row: as read.
+        file: name of its file, for errors.
+        required: fields that each row must have.
+        optional: fields that are left out of the result if the row has none.
+
+    Raises:
+        DataError: the row is no JSON object, lacks a field, or a field is not text.
+        InvalidTextError: a text is not valid UTF-8.
+    """
+    where = document_id(file, row.number)
+    values = row.payload if isinstance(row.payload, Mapping) else _parse(row.payload, where)
+    for name in required:
+        if name not in values:
+            raise missing_field(where, name, list(values))
+    wanted = [*required, *(name for name in optional if name in values)]
+    return {name: _text(values[name], name, where) for name in wanted}
+
+
+def missing_field(where: str, name: str, present: Sequence[str]) -> DataError:
+    """The error for a row or file without a field that the recipe names."""
+    shown = ", ".join(map(repr, present)) or "none"
+    return DataError(
+        f"{where}: no field {name!r}; there are {shown}. Name the right field in the recipe"
+    )
+
+
+def _parse(line: bytes, where: str) -> Mapping[str, Any]:
+    try:
+        values = json.loads(_decode(line, where))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}: not valid JSON ({error.msg} at column {error.colno}). Mend or remove "
+            "that line"
+        ) from None
+    if not isinstance(values, dict):
+        raise DataError(
+            f"{where}: a {type(values).__name__}, not an object with fields. Write each row as "
+            '{"text": "..."} on its own line'
+        )
+    return values
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return _decode(value, where)
+    if not isinstance(value, str):
+        raise DataError(
+            f"{where}: field {name!r} is a {type(value).__name__}, not text. Name a field that "
+            "holds text"
+        )
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidTextError(
+            f"{where}: field {name!r} has a lone surrogate at character {error.start}, which is "
+            "no valid UTF-8. Mend the row, or set prepare.on_invalid_utf8: drop"
+        ) from None
+    return value
+
+
+def _decode(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidTextError(
+            f"{where}: not valid UTF-8 at byte {error.start}. Convert the file to UTF-8, or set "
+            "prepare.on_invalid_utf8: drop"
+        ) from None

@@ -1,0 +1,277 @@
+"""The sources of a recipe: local files, data sets of the hub, and the corpora of the package.
+
+Each yields rows in a fixed order and names what it reads, so that a stage knows whether its
+inputs have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tallyformer.artifacts.manifest import sha256
+from tallyformer.config.data import PairSource, TextSource
+from tallyformer.corpus.primer import articles
+from tallyformer.corpus.questions import facts
+from tallyformer.corpus.worked_examples import worked_examples
+from tallyformer.data.files import find_files, kind_of, unreadable
+from tallyformer.data.readers import read_file
+from tallyformer.data.rows import Row
+from tallyformer.errors import DataError
+
+
+class RowSource(Protocol):
+    """Rows in a fixed order, and what decides them."""
+
+    @property
+    def name(self) -> str:
+        """The source's name in the recipe."""
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Names of what is read, by file number."""
+
+    @property
+    def size(self) -> int | None:
+        """What all rows' `read` add up to: bytes of files, or rows; None if unknown."""
+
+    @property
+    def unit(self) -> str:
+        """What `size` counts."""
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, in the same order each time."""
+
+    def rows_of_file(self, file: int) -> Iterator[Row]:
+        """The rows of one file."""
+
+    def fingerprints(self) -> dict[str, str]:
+        """Name and checksum of everything that is read."""
+
+
+def text_source(
+    section: TextSource, *, data_root: str, seed: int, max_chars: int
+) -> RowSource:
+    """The rows of a text source; each has the field `section.text_field`.
+
+    Raises:
+        DataError: a file is missing or of an unknown kind, or the hub's reader is missing.
+    """
+    if section.corpus:
+        return BuiltinCorpus(section.name, section.corpus, section.examples, seed)
+    if section.dataset:
+        return HubDataset(section, data_root, (section.text_field,))
+    paths = find_files(section.paths, data_root, section.name)
+    return LocalFiles(
+        section.name,
+        paths,
+        data_root,
+        (section.text_field,),
+        max_text_bytes=4 * max_chars + 4,  # UTF-8 needs at most four bytes a character
+    )
+
+
+def pair_source(section: PairSource, *, data_root: str, seed: int) -> RowSource:
+    """The rows of a pair source, with its prompt, response and context fields.
+
+    Raises:
+        DataError: a file is missing or of an unknown kind, or the hub's reader is missing.
+    """
+    if section.corpus:
+        return BuiltinCorpus(section.name, section.corpus, section.examples, seed)
+    required = (section.prompt_field, section.response_field)
+    if section.dataset:
+        return HubDataset(section, data_root, required)
+    paths = find_files(section.paths, data_root, section.name)
+    for path in paths:
+        if kind_of(path) in (".txt", ".md"):
+            raise DataError(f"{path}: has no fields. Give pairs as .jsonl, .csv or .parquet")
+    return LocalFiles(section.name, paths, data_root, required, section.context_fields)
+
+
+class LocalFiles:
+    """Rows of files on the disk."""
+
+    unit = "B"
+
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        data_root: str,
+        required: Sequence[str],
+        optional: Sequence[str] = (),
+        max_text_bytes: int | None = None,
+    ) -> None:
+        for path in paths:
+            kind_of(path)
+        self.name = name
+        self._paths = paths
+        self._required = required
+        self._optional = optional
+        self._max_text_bytes = max_text_bytes
+        self.files = [_label(path, data_root) for path in paths]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files, as they lie on the disk."""
+        return sum(path.stat().st_size for path in self._paths)
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, file by file."""
+        for file in range(len(self._paths)):
+            yield from self.rows_of_file(file)
+
+    def rows_of_file(self, file: int) -> Iterator[Row]:
+        """The rows of one file."""
+        return read_file(
+            self._paths[file],
+            file=file,
+            label=self.files[file],
+            required=self._required,
+            optional=self._optional,
+            max_text_bytes=self._max_text_bytes,
+        )
+
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of each file, by name."""
+        result = {}
+        for path, label in zip(self._paths, self.files, strict=True):
+            try:
+                result[f"{self.name}/{label}"] = sha256(path)
+            except OSError as error:
+                raise unreadable(path, error) from None
+        return result
+
+
+class HubDataset:
+    """Rows of a Hugging Face data set, a hub name or a local folder, read as a stream."""
+
+    unit = "rows"
+    size = None
+
+    def __init__(
+        self, section: TextSource | PairSource, data_root: str, required: Sequence[str]
+    ) -> None:
+        if importlib.util.find_spec("datasets") is None:
+            raise DataError(
+                f"source {section.name!r}: reading the data set {section.dataset!r} needs a "
+                "package that is not installed. Install it: pip install 'tallyformer[hub]'"
+            )
+        local = Path(data_root) / str(section.dataset)
+        self._dataset = str(local) if local.exists() else str(section.dataset)
+        self._section = section
+        self._required = required
+        self.name = section.name
+        self.files = [f"{section.dataset}/{section.dataset_split}"]
+
+    def rows(self) -> Iterator[Row]:
+        """Every row of the data set's split."""
+        import datasets  # an optional package, and slow to load
+
+        try:
+            stream = datasets.load_dataset(
+                self._dataset,
+                self._section.dataset_config,
+                split=self._section.dataset_split,
+                streaming=True,
+            )
+            for number, values in enumerate(stream, start=1):
+                yield Row(0, number, values, 1)
+        except DataError:
+            raise
+        except Exception as error:  # that library raises errors of many libraries
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"source {self.name!r}: the data set {self._dataset!r} cannot be read "
+                f"({type(error).__name__}: {reason}). Check its name, config and split, and the "
+                "network"
+            ) from None
+
+    def rows_of_file(self, file: int) -> Iterator[Row]:
+        """Every row; a data set counts as one file."""
+        assert file == 0
+        return self.rows()
+
+    def fingerprints(self) -> dict[str, str]:
+        """What names the data; for a local folder, the checksums of its files."""
+        key = f"{self.name}/{self.files[0]}"
+        folder = Path(self._dataset)
+        if not folder.is_dir():
+            return {key: f"hub:{self._section.dataset}:{self._section.dataset_config}"}
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        parts = [(path.relative_to(folder).as_posix(), sha256(path)) for path in files]
+        return {key: _digest(parts)}
+
+
+class BuiltinCorpus:
+    """Rows of a corpus that ships with the package: `text`, and for pairs prompt and response.
+
+    Held-out questions and held-out examples are never among them.
+    """
+
+    unit = "rows"
+
+    def __init__(self, name: str, corpus: str, examples: int, seed: int) -> None:
+        self.name = name
+        self.files = [f"corpus-{corpus}"]
+        made = {
+            "primer": _primer_rows,
+            "questions": _question_rows,
+            "worked-examples": lambda: _example_rows(examples, seed),
+        }
+        self._values = list(made[corpus]())
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return len(self._values)
+
+    def rows(self) -> Iterator[Row]:
+        """Every row."""
+        for number, values in enumerate(self._values, start=1):
+            yield Row(0, number, values, 1)
+
+    def rows_of_file(self, file: int) -> Iterator[Row]:
+        """Every row; a corpus counts as one file."""
+        assert file == 0
+        return self.rows()
+
+    def fingerprints(self) -> dict[str, str]:
+        """Checksum of all rows."""
+        return {f"{self.name}/{self.files[0]}": _digest(self._values)}
+
+
+def _primer_rows() -> Iterator[dict[str, str]]:
+    for article in articles():
+        yield {"text": article.text}
+
+
+def _question_rows() -> Iterator[dict[str, str]]:
+    for fact in facts():
+        for question in fact.questions:
+            yield _pair(question, fact.answer)
+
+
+def _example_rows(examples: int, seed: int) -> Iterator[dict[str, str]]:
+    for example in worked_examples(examples, seed):
+        yield _pair(example.prompt, example.response)
+
+
+def _pair(prompt: str, response: str) -> dict[str, str]:
+    return {"prompt": prompt, "response": response, "text": f"{prompt}\n\n{response}"}
+
+
+def _label(path: Path, data_root: str) -> str:
+    """A file's name that stays the same when the data are moved as a whole."""
+    relative = os.path.relpath(path, data_root)
+    return path.name if relative.startswith("..") else Path(relative).as_posix()
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,232 @@
+"""`LLM`: a model folder that answers prompts."""
+
+from __future__ import annotations
+
+import operator
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tallyformer.inference.batch import Batch
+from tallyformer.inference.errors import InvalidRequestError
+from tallyformer.inference.loading import choose_device, load_model
+from tallyformer.inference.outputs import Output, Piece
+from tallyformer.inference.request import Request
+from tallyformer.inference.sampler import sample
+from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.tokenizer.chat import Message
+from tallyformer.tokenizer.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]
+_ROWS = 64
+"""Most rows of one batch; more prompts are answered one batch after the other."""
+
+
+class LLM:
+    """A causal language model and its tokenizer.
+
+    Generation never ends because the context is full; see `tallyformer.inference.batch` for what
+    is kept then. A text prompt never becomes control tokens, whatever it spells.
+
+    Attributes:
+        model: the transformers model.
+        tokenizer: its tokenizer.
+        context_length: tokens the model sees at once.
+        eos_ids: ids that end an answer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.context_length = int(model.config.max_position_embeddings)
+        self.eos_ids = _eos_ids(model, tokenizer)
+        self._rows = int(model.get_input_embeddings().num_embeddings)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> LLM:
+        """Load a TallyFormer folder, or one of another model that transformers knows.
+
+        Args:
+            folder: a Hugging Face folder with tokenizer files.
+            dtype: of the weights, "float32", "bfloat16" or "float16"; None keeps the folder's.
+            device: None takes the GPU if there is one.
+
+        Raises:
+            ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged.
+            UsageError: dtype or device is unknown or not there.
+        """
+        model = load_model(folder, dtype=dtype, device=choose_device(device))
+        return cls(model, Tokenizer.from_pretrained(folder))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[Output]:
+        """Answer prompts, in batches; an answer does not depend on the others in its batch.
+
+        Args:
+            prompts: one prompt or several, each a text or its ids. An empty one starts from the
+                end-of-text, as a document does.
+            params: settings for all prompts, or one for each.
+
+        Returns:
+            One output a prompt, in their order.
+
+        Raises:
+            InvalidRequestError: an id is not in the vocabulary, a prompt is neither text nor
+                ids, or there are not as many params as prompts.
+        """
+        several = _several(prompts)
+        settings = _one_for_each(params, len(several))
+        requests = [self._request(p, s) for p, s in zip(several, settings, strict=True)]
+        for start in range(0, len(requests), _ROWS):
+            self._answer(requests[start : start + _ROWS])
+        return [request.output() for request in requests]
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Piece]:
+        """Answer one prompt piece by piece, as text becomes certain.
+
+        Args, errors: as for `generate`; they are raised at the call, not at the first piece.
+        """
+        return self._pieces(self._request(prompt, params or SamplingParams()))
+
+    def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Output:
+        """Answer a conversation.
+
+        Args:
+            messages: {"role", "content"}: an optional system message, then user and assistant
+                in turn, the last one the user's.
+            params: settings.
+
+        Raises:
+            UsageError: a role is unknown or out of turn.
+        """
+        return self.generate(self.chat_prompt(messages), params)[0]
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation up to where the assistant's answer begins."""
+        return self.tokenizer.encode_chat(list(messages), add_generation_prompt=True)
+
+    def _request(self, prompt: Prompt, params: SamplingParams) -> Request:
+        if not isinstance(params, SamplingParams):
+            raise InvalidRequestError(f"params: must be SamplingParams; it is {params!r}")
+        seed = params.seed if params.seed is not None else secrets.randbits(63)
+        return Request(
+            self._prompt_ids(prompt),
+            params,
+            eos_ids=self.eos_ids,
+            decoder=self.tokenizer.stream_decoder(),
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _as_ids(prompt)
+        limit = self._rows
+        for place, token_id in enumerate(ids):
+            if not 0 <= token_id < limit:
+                raise InvalidRequestError(
+                    f"prompt: id {token_id} at place {place} is not in the vocabulary, whose ids "
+                    f"go from 0 to {limit - 1}. Encode the prompt with this model's tokenizer"
+                )
+        return ids or [self.tokenizer.eot_id]
+
+    def _pieces(self, request: Request) -> Iterator[Piece]:
+        batch = self._batch([request])
+        logits_BV = batch.prefill()
+        waiting: list[int] = []
+        while True:
+            [new_id] = sample(self._with_text(logits_BV), [request])
+            text = request.push(new_id)
+            waiting.append(new_id)
+            if text or request.finish_reason:
+                yield Piece(text=text, token_ids=waiting, finish_reason=request.finish_reason)
+                waiting = []
+            if request.finish_reason:
+                return
+            logits_BV = batch.step([new_id])
+
+    def _answer(self, requests: Sequence[Request]) -> None:
+        """Generate until all requests are finished."""
+        batch = self._batch(requests)
+        logits_BV = batch.prefill()
+        while True:
+            ids = sample(self._with_text(logits_BV), requests)
+            for request, new_id in zip(requests, ids, strict=True):
+                request.push(new_id)
+            going_on = [i for i, r in enumerate(requests) if r.finish_reason is None]
+            if not going_on:
+                return
+            batch.keep(going_on)
+            requests = [requests[i] for i in going_on]
+            logits_BV = batch.step([ids[i] for i in going_on])
+
+    def _batch(self, requests: Sequence[Request]) -> Batch:
+        return Batch(
+            self.model,
+            context=self.context_length,
+            prompts=[r.prompt_ids for r in requests],
+            device=self.device,
+        )
+
+    def _with_text(self, logits_BV: torch.Tensor) -> torch.Tensor:
+        """Logits of the ids that the tokenizer knows; a model may have more rows than that."""
+        return logits_BV[:, : self.tokenizer.vocab_size]
+
+
+def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str):
+        return [prompts]
+    items: list[Any] = list(prompts)
+    if items and _is_id(items[0]):
+        return [items]
+    return items
+
+
+def _one_for_each(
+    params: SamplingParams | Sequence[SamplingParams] | None, count: int
+) -> list[SamplingParams]:
+    if params is None:
+        params = SamplingParams()
+    if isinstance(params, SamplingParams):
+        return [params] * count
+    if len(params) != count:
+        raise InvalidRequestError(
+            f"params: {len(params)} for {count} prompts. Give one for all, or one for each"
+        )
+    return list(params)
+
+
+def _is_id(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def _as_ids(prompt: Any) -> list[int]:
+    try:
+        return [operator.index(i) for i in prompt]
+    except TypeError:
+        raise InvalidRequestError(
+            f"prompt: must be a text or a list of ids; it is {prompt!r}"
+        ) from None
+
+
+def _eos_ids(model: Any, tokenizer: Tokenizer) -> frozenset[int]:
+    generation = getattr(model, "generation_config", None)
+    found = getattr(generation, "eos_token_id", None)
+    if found is None:
+        found = model.config.eos_token_id
+    ids = [found] if isinstance(found, int) else list(found or ())
+    return frozenset({*ids, tokenizer.eot_id})

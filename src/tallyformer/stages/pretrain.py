@@ -1,0 +1,82 @@
+"""Pretraining: next-token prediction from random weights. Leaves `pretrain/best`."""
+
+from __future__ import annotations
+
+from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
+from tallyformer.config import Recipe
+from tallyformer.config.model import ModelSection
+from tallyformer.config.training import PretrainSection
+from tallyformer.model.flops import count_parameters, flops_per_token
+from tallyformer.stages import training_stage as common
+from tallyformer.training.hardware import pick_device
+from tallyformer.training.loop import TrainingJob, train
+from tallyformer.training.losses import NextTokenLoss
+
+
+def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
+    """Train the recipe's model, or return at once if that has been done.
+
+    Raises:
+        ArtifactError: the shards or the tokenizer are missing or altered.
+        Interrupted, TrainingError, CheckpointError: see `training.loop.train`.
+    """
+    return train_from_scratch(
+        recipe, folder, "pretrain", recipe.model, recipe.pretrain, resume=resume
+    )
+
+
+def train_from_scratch(
+    recipe: Recipe,
+    folder: RunFolder,
+    stage: str,
+    model_section: ModelSection,
+    section: PretrainSection,
+    *,
+    resume: bool,
+) -> Manifest:
+    """Train a model from random weights as stage `stage`."""
+    work = StageWork(
+        run=folder,
+        stage=stage,
+        config={
+            "model": model_section.model_dump(mode="json"),
+            "train": section.model_dump(mode="json"),
+        },
+        seed=recipe.seed,
+        inputs={name: common.fingerprint_of(folder, name) for name in ("tokenizer", "prepare")},
+        resume=resume,
+    )
+    if done := work.already_done():
+        return done
+    tokenizer = common.load_tokenizer(folder)
+    shards = common.load_shards(folder, tokenizer)
+    context = model_section.max_position_embeddings
+    batches, validation = common.packed_sources(
+        shards, section, section.weights, context=context, seed=recipe.seed
+    )
+    device = pick_device()
+    model = common.new_model(
+        model_section, tokenizer, dropout=section.dropout, seed=recipe.seed
+    ).to(device)
+    result = train(
+        TrainingJob(
+            name=stage,
+            model=model,
+            make_loss=lambda compiled: NextTokenLoss(section.z_loss, compiled=compiled),
+            train=batches,
+            validation=validation,
+            section=section,
+            folder=work.folder,
+            best=work.folder / BEST,
+            save_best=lambda best: common.save_model(
+                model, tokenizer, best, dropout=model_section.dropout
+            ),
+            seed=recipe.seed,
+            device=device,
+            token_bytes=tokenizer.token_bytes(),
+            flops_per_token=flops_per_token(model.config, context, backward=True),
+            resume_command=common.resume_command(folder, stage),
+        )
+    )
+    return common.finish(work, {**result.metrics(), "parameters": count_parameters(model.config)})

@@ -1,0 +1,151 @@
+"""What the training stages share: data, models on disk, and what a finished stage records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork, clear
+from tallyformer.config.model import ModelSection
+from tallyformer.config.training import TrainSection
+from tallyformer.data.batch import BatchSource
+from tallyformer.data.packed import PackedBatches, ValidationBatches
+from tallyformer.data.shards import Shards, read_shards
+from tallyformer.errors import ArtifactError
+from tallyformer.model.configuration_tallyformer import TallyFormerConfig
+from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.tokenizer import Tokenizer
+from tallyformer.training.loop import CHECKPOINTS
+from tallyformer.training.metrics import METRICS
+from tallyformer.training.random_state import preserved_random_states
+
+
+def load_tokenizer(folder: RunFolder) -> Tokenizer:
+    """The run's tokenizer."""
+    folder.manifest("tokenizer")
+    return Tokenizer.from_pretrained(folder.stage("tokenizer"))
+
+
+def load_shards(folder: RunFolder, tokenizer: Tokenizer) -> Shards:
+    """The run's prepared shards, with their checksums compared."""
+    return read_shards(
+        folder.stage("prepare"),
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        made_by=folder.command("prepare"),
+    )
+
+
+def packed_sources(
+    shards: Shards,
+    section: TrainSection,
+    weights: Mapping[str, float] | None,
+    *,
+    context: int,
+    seed: int,
+) -> tuple[BatchSource, BatchSource]:
+    """Training and validation batches of a run on the shards."""
+    weights = weights or shards.weights
+    isolate = not section.attend_across_documents
+    train = PackedBatches(
+        shards.train,
+        context=context,
+        batch_size=section.micro_batch,
+        seed=seed,
+        weights=weights,
+        isolate_documents=isolate,
+    )
+    validation = ValidationBatches(
+        shards.validation,
+        context=context,
+        batch_size=section.micro_batch,
+        max_tokens=section.evaluation_tokens,
+        weights=weights,
+        isolate_documents=isolate,
+    )
+    return train, validation
+
+
+def new_model(
+    section: ModelSection, tokenizer: Tokenizer, *, dropout: float | None, seed: int
+) -> TallyFormerForCausalLM:
+    """A model with seeded random weights; the process's generators are left as they were."""
+    values = section.model_dump(exclude={"preset"})
+    values["dropout"] = section.dropout if dropout is None else dropout
+    config = TallyFormerConfig(
+        vocab_size=tokenizer.vocab_size,
+        bos_token_id=tokenizer.eot_id,
+        eos_token_id=tokenizer.eot_id,
+        pad_token_id=tokenizer.pad_id,
+        **values,
+    )
+    with preserved_random_states(torch.device("cpu")):
+        torch.manual_seed(seed)
+        return TallyFormerForCausalLM(config)
+
+
+def load_model(
+    folder: Path, tokenizer: Tokenizer, *, dropout: float | None, made_by: str
+) -> TallyFormerForCausalLM:
+    """The weights of an earlier stage, in float32.
+
+    Raises:
+        ArtifactError: the folder cannot be loaded, or the vocabulary does not fit the tokenizer.
+    """
+    changed = {} if dropout is None else {"dropout": dropout}
+    try:
+        model: TallyFormerForCausalLM = TallyFormerForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, **changed
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"{folder}: no model can be loaded from it ({reason}). Make it again: {made_by}"
+        ) from None
+    if model.config.vocab_size != tokenizer.vocab_size:
+        raise ArtifactError(
+            f"{folder}: has {model.config.vocab_size} ids, the tokenizer {tokenizer.vocab_size}. "
+            f"Make it again with this tokenizer: {made_by}"
+        )
+    return model
+
+
+def save_model(
+    model: TallyFormerForCausalLM, tokenizer: Tokenizer, folder: Path, *, dropout: float
+) -> None:
+    """A Hugging Face folder with the tokenizer.
+
+    Args:
+        dropout: what the configuration records: the recipe's, not the one a run overrode.
+    """
+    trained_with = model.config.dropout
+    model.config.dropout = dropout
+    try:
+        model.save_pretrained(folder)
+    finally:
+        model.config.dropout = trained_with
+    tokenizer.save(folder, model_max_length=model.config.max_position_embeddings)
+
+
+def resume_command(folder: RunFolder, stage: str) -> str:
+    """What a user types to go on with a stage."""
+    return f"{folder.command(stage)} --resume"
+
+
+def fingerprint_of(folder: RunFolder, stage: str) -> str:
+    """Fingerprint of a finished stage; the stage must be finished."""
+    return folder.manifest(stage).fingerprint
+
+
+def finish(
+    work: StageWork, metrics: Mapping[str, Any], outputs: tuple[str, ...] = (BEST,)
+) -> Manifest:
+    """Sign a training stage: its result folders and metrics. One checkpoint is kept."""
+    previous = work.folder / CHECKPOINTS / "previous"
+    if previous.is_dir():
+        clear(previous)
+    files = [f for name in outputs for f in (work.folder / name).rglob("*") if f.is_file()]
+    return work.finish(metrics=metrics, files=[*files, *work.folder.glob(f"**/{METRICS}")])
