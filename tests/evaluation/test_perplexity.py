@@ -12,7 +12,6 @@ from tallyformer.evaluation import perplexity
 from tallyformer.evaluation.perplexity import TextLoss, measure_loss
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.tokenizer.tokenizer import Tokenizer
-from tallyformer.training.inputs import Placement
 from tallyformer.training.precision import Precision
 
 CPU = torch.device("cpu")
@@ -49,9 +48,7 @@ def test_packed_documents_lose_what_transformers_says_they_lose_alone(
     model: TallyFormerForCausalLM, tokenizer: Tokenizer
 ) -> None:
     batch = _batch(tokenizer, DOCUMENTS, pad_to=100)
-    found = measure_loss(
-        model, [batch], tokenizer.token_bytes(), precision=FP32, placement=Placement(CPU)
-    )
+    found = measure_loss(model, [batch], tokenizer.token_bytes(), precision=FP32)
     expected = sum(_alone(model, tokenizer, document) for document in DOCUMENTS)
     # float32 sums in another order; 60 terms of about 10 nats.
     assert found.nats == pytest.approx(expected, rel=1e-5)
@@ -65,9 +62,7 @@ def test_the_loss_does_not_depend_on_slices_batches_or_padding(
     model: TallyFormerForCausalLM, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measure(batches: list[Batch]) -> TextLoss:
-        return measure_loss(
-            model, batches, tokenizer.token_bytes(), precision=FP32, placement=Placement(CPU)
-        )
+        return measure_loss(model, batches, tokenizer.token_bytes(), precision=FP32)
 
     whole = measure([_batch(tokenizer, DOCUMENTS, pad_to=100)])
     apart = measure([_batch(tokenizer, [d], pad_to=40) for d in DOCUMENTS])
@@ -88,7 +83,7 @@ def test_documents_that_may_see_each_other_give_another_loss(
             [batch],
             tokenizer.token_bytes(),
             precision=FP32,
-            placement=Placement(CPU, attend_across_documents=across),
+            attend_across_documents=across,
         ).nats
         for across in (False, True)
     ]
@@ -101,9 +96,7 @@ def test_any_causal_language_model_can_be_measured(tokenizer: Tokenizer) -> None
         GPT2Config(vocab_size=tokenizer.vocab_size, n_embd=16, n_layer=1, n_head=2, n_positions=64)
     )
     batch = _batch(tokenizer, DOCUMENTS[:1], pad_to=0)
-    found = measure_loss(
-        gpt2, [batch], tokenizer.token_bytes(), precision=FP32, placement=Placement(CPU)
-    )
+    found = measure_loss(gpt2, [batch], tokenizer.token_bytes(), precision=FP32)
     gpt2.eval()
     assert found.nats == pytest.approx(_alone(gpt2, tokenizer, DOCUMENTS[0]), rel=1e-5)
 
@@ -114,10 +107,7 @@ def test_measuring_leaves_the_mode_as_it_was(
     model.train()
     batch = _batch(tokenizer, DOCUMENTS, pad_to=100)
     losses = {
-        measure_loss(
-            model, [batch], tokenizer.token_bytes(), precision=FP32, placement=Placement(CPU)
-        ).nats
-        for _ in range(2)
+        measure_loss(model, [batch], tokenizer.token_bytes(), precision=FP32).nats for _ in range(2)
     }
     assert model.training
     assert len(losses) == 1  # no dropout
@@ -140,8 +130,6 @@ def test_batches_without_labels_count_for_nothing(
     model: TallyFormerForCausalLM, tokenizer: Tokenizer
 ) -> None:
     empty = Batch(torch.zeros(1, 8, dtype=torch.long), torch.full((1, 8), -100), None)
-    found = measure_loss(
-        model, [empty], tokenizer.token_bytes(), precision=FP32, placement=Placement(CPU)
-    )
+    found = measure_loss(model, [empty], tokenizer.token_bytes(), precision=FP32)
     assert found == TextLoss()
     assert np.isnan(found.mean)

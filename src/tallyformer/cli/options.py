@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from tallyformer.artifacts.run_folder import RunFolder
     from tallyformer.config import Recipe
+    from tallyformer.inference.sampling_params import SamplingParams
 
 Command = Callable[..., Any]
 
@@ -65,14 +66,72 @@ def work_options(command: Command) -> Command:
     return out_option(resume(dry_run_option(command)))
 
 
-def model_option(command: Command) -> Command:
-    """`--model FOLDER`."""
-    return click.option(
+def model_options(command: Command) -> Command:
+    """`--model FOLDER`, and how it is loaded."""
+    device = click.option("--device", metavar="NAME", help="Default: the GPU if there is one.")
+    dtype = click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        help="Of the weights. Default: as they were saved.",
+    )
+    model = click.option(
         "--model",
         required=True,
         metavar="FOLDER",
         help="A model's Hugging Face folder, for example runs/quickstart/model.",
-    )(command)
+    )
+    return model(dtype(device(command)))
+
+
+_SAMPLING_HELP = {
+    "max_tokens": (int, "Generate at most so many tokens."),
+    "temperature": (float, "0 always takes the most probable token."),
+    "top_k": (int, "Sample from so many of the most probable tokens; 0: from all."),
+    "top_p": (float, "Sample from the most probable tokens that hold this share of the mass."),
+    "min_p": (float, "Drop tokens less probable than this share of the most probable one."),
+    "mode": (str, "Where --top-p measures: within --top-k (combined), or on all (independent)."),
+    "frequency_penalty": (float, "Lower a token's logit for each time it was generated."),
+    "presence_penalty": (float, "Lower a token's logit once it has been generated."),
+    "stop": (str, "End before this text. Repeatable."),
+    "seed": (int, "Make the answer reproducible."),
+    "ignore_eos": (bool, "Go on after the model's end-of-text."),
+}
+
+
+def sampling_options(command: Command) -> Command:
+    """One option a field of `SamplingParams`, with its default."""
+    from tallyformer.inference.sampling_params import MODES, SamplingParams
+
+    defaults = SamplingParams()
+    for field, (kind, text) in reversed(_SAMPLING_HELP.items()):
+        settings: dict[str, Any] = {"help": text, "default": getattr(defaults, field)}
+        if kind is bool:
+            settings |= {"is_flag": True}
+        elif field == "mode":
+            settings |= {"type": click.Choice(MODES), "show_default": True}
+        elif field == "stop":
+            settings |= {"multiple": True, "metavar": "TEXT"}
+        else:
+            settings |= {"type": kind, "show_default": field != "seed"}
+        command = click.option(f"--{field.replace('_', '-')}", field, **settings)(command)
+    return command
+
+
+def read_sampling(flags: dict[str, Any]) -> SamplingParams:
+    """The settings that the flags of `sampling_options` ask for.
+
+    Raises:
+        UsageError: one is out of range; the flag is named.
+    """
+    from tallyformer.errors import UsageError
+    from tallyformer.inference.errors import InvalidRequestError
+    from tallyformer.inference.sampling_params import SamplingParams
+
+    try:
+        return SamplingParams(**flags)
+    except InvalidRequestError as error:
+        field, _, rest = str(error).partition(":")
+        raise UsageError(f"--{field.replace('_', '-')}:{rest}") from None
 
 
 def load(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Recipe, RunFolder]:

@@ -25,8 +25,9 @@ class TextSource(Section):
     """How many worked examples to make; used by `corpus: worked-examples` alone."""
     text_field: str = "text"
     max_documents: int | None = Field(None, ge=1)
-    weight: float = Field(1.0, gt=0)
-    """Share of the training tokens, relative to the other sources' weights."""
+    weight: float | None = Field(None, gt=0)
+    """Share of the training tokens, relative to the other sources' weights. Where no source has
+    one, each has as large a share as it has tokens; so all have a weight, or none."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> TextSource:
@@ -53,11 +54,16 @@ class PrepareSection(Section):
     """Processes; 0 means one a core. The shards' bytes do not depend on it."""
 
     @model_validator(mode="after")
-    def _names_differ(self) -> PrepareSection:
+    def _sources_fit(self) -> PrepareSection:
         names = [s.name for s in self.sources]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"source names must differ; used twice: {', '.join(twice)}")
+        unweighted = [s.name for s in self.sources if s.weight is None]
+        if unweighted and len(unweighted) < len(self.sources):
+            raise ValueError(
+                f"weights are for all sources or for none; missing: {', '.join(unweighted)}"
+            )
         if self.min_chars > self.max_chars:
             raise ValueError(f"min_chars {self.min_chars} is above max_chars {self.max_chars}")
         return self

@@ -99,9 +99,7 @@ def _child(node: Any, name: str, where: str, override: str) -> Any:
 
 def _index(node: list[Any], name: str, where: str, override: str) -> int:
     if not name.isdigit() or int(name) >= len(node):
-        raise UsageError(
-            f"--set {override!r}: {where} must be a number from 0 to {len(node) - 1}"
-        )
+        raise UsageError(f"--set {override!r}: {where} must be a number from 0 to {len(node) - 1}")
     return int(name)
 
 

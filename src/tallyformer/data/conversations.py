@@ -1,11 +1,10 @@
-"""Prompt and response pairs as training rows: only the response is learnt.
+"""Pairs as training rows: whole conversations side by side, only responses learnt.
 
 B rows of a batch, T positions of a row.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,33 +13,12 @@ import torch
 
 from tallyformer.data.batch import IGNORED, Batch
 from tallyformer.data.packing import pack_rows
+from tallyformer.data.pairs import Pair
 from tallyformer.errors import DataError
 from tallyformer.tokenizer import Tokenizer
 
 PROMPT_SHARE = 4
 """A long response may push the prompt down to 1/4 of the row, not further."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One question and its answer.
-
-    Attributes:
-        id: where it was read.
-        prompt: the question.
-        response: the answer.
-        context: text that stands before the prompt; "" if there is none.
-    """
-
-    id: str
-    prompt: str
-    response: str
-    context: str = ""
-
-    @property
-    def question(self) -> str:
-        """What the user says: the context, an empty line, the prompt."""
-        return f"{self.context}\n\n{self.prompt}" if self.context else self.prompt
 
 
 @dataclass(frozen=True)
@@ -103,31 +81,13 @@ def encode_pair(tokenizer: Tokenizer, pair: Pair, context: int) -> Conversation:
     )
 
 
-def split_pairs(
-    pairs: Iterable[Pair], *, validation_fraction: float, seed: int
-) -> tuple[list[Pair], list[Pair], int]:
-    """Split by a hash of the prompt, exact repetitions left out.
-
-    A prompt decides its split alone: equal prompts (but for case and white space) never lie on
-    both sides, whatever their contexts and responses.
-
-    Returns:
-        Training pairs, validation pairs, and how many repetitions were dropped.
-    """
-    seen: set[bytes] = set()
-    train: list[Pair] = []
-    validation: list[Pair] = []
-    repetitions = 0
-    for pair in pairs:
-        whole = _digest(pair.question, pair.response)
-        if whole in seen:
-            repetitions += 1
-            continue
-        seen.add(whole)
-        prompt = _digest(str(seed), " ".join(pair.prompt.casefold().split()))
-        share = int.from_bytes(prompt[:8], "little") / 2**64
-        (validation if share < validation_fraction else train).append(pair)
-    return train, validation, repetitions
+def truncations(conversations: Iterable[Conversation]) -> dict[str, int]:
+    """How many conversations lost a part of the prompt, and how many of the response."""
+    cuts = [(c.prompt_cut > 0, c.response_cut > 0) for c in conversations]
+    return {
+        "prompts_shortened": sum(prompt for prompt, _ in cuts),
+        "responses_cut": sum(response for _, response in cuts),
+    }
 
 
 class ConversationBatches:
@@ -223,8 +183,3 @@ class ConversationBatches:
             generator = np.random.default_rng([self._seed, epoch]) if self._shuffle else None
             self._packed[epoch] = pack_rows(self._lengths, self._context, generator)
         return self._packed[epoch]
-
-
-def _digest(*parts: str) -> bytes:
-    text = "\x00".join(parts)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -66,7 +66,7 @@ def _matches(pattern: Path) -> list[Path]:
         return [pattern]
     if pattern.is_dir():
         raise DataError(f"{pattern}: is a folder. Name its files, for example {pattern}/**/*.txt")
-    names = glob.glob(str(pattern), recursive=True)
+    names = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - absolute patterns too
     return sorted(path for path in map(Path, names) if path.is_file())
 
 
@@ -81,9 +81,7 @@ def open_bytes(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     try:
         with path.open("rb") as raw:
             if not raw.read(1):
-                raise DataError(
-                    f"{path}: is empty. Remove it from the paths, or fetch it again"
-                )
+                raise DataError(f"{path}: is empty. Remove it from the paths, or fetch it again")
             raw.seek(0)
             with contextlib.closing(_unpacked(path, raw)) as stream:
                 yield stream, raw
@@ -106,7 +104,7 @@ def _unpacked(path: Path, raw: IO[bytes]) -> IO[bytes]:
     if path.suffix == ".gz":
         stream = gzip.GzipFile(fileobj=raw)
     elif path.suffix == ".xz":
-        stream = lzma.LZMAFile(raw)
+        stream = lzma.LZMAFile(raw)  # noqa: SIM115 - closed by the caller
     elif path.suffix == ".zst":
         stream = _ZstdReader(raw)
     return io.BufferedReader(stream, _READ) if stream is not raw else raw

@@ -10,8 +10,8 @@ def pack_rows(
 ) -> list[list[int]]:
     """Best-fit decreasing: each piece, longest first, goes into the fullest row it fits.
 
-    It needs at most 11/9 of the least number of rows, plus one (Johnson 1974). How many rows
-    come out depends on the lengths alone, so it is the same for every shuffle.
+    It needs at most 11/9 of the least possible number of rows, plus a constant (Johnson 1974).
+    How many rows come out depends on the lengths alone, so it is the same for every shuffle.
 
     Args:
         lengths: of each piece, 1 to `capacity`.

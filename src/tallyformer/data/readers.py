@@ -40,8 +40,7 @@ def read_file(
         label: its name in errors and document names.
         required: fields that must be there; CSV and Parquet are checked before the first row.
         optional: fields that are read where the file has them.
-        max_text_bytes: a .txt or .md file that is larger is read only so far, because its
-            document is dropped as too long anyway.
+        max_text_bytes: a .txt or .md file that is larger is not read (payload None).
 
     Raises:
         DataError: the file is missing, empty, damaged or lacks a field.
@@ -65,8 +64,10 @@ def read_file(
 
 def _read_text(path: Path, file: int, field: str, max_text_bytes: int | None) -> Row:
     with open_bytes(path) as (stream, _):
-        data = stream.read(-1 if max_text_bytes is None else max_text_bytes)
-    return Row(file, 0, {field: data.removeprefix(_BOM)}, path.stat().st_size)
+        size = path.stat().st_size
+        if max_text_bytes is not None and size > max_text_bytes:
+            return Row(file, 0, None, size)
+        return Row(file, 0, {field: stream.read().removeprefix(_BOM)}, size)
 
 
 def _read_json_lines(path: Path, *_: object) -> _Rows:
@@ -165,8 +166,7 @@ def _parquet_columns(
             kind = kind.value_type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise DataError(
-                f"{label}: field {name!r} is of type {kind}, not text. Name a field that holds "
-                "text"
+                f"{label}: field {name!r} is of type {kind}, not text. Name a field that holds text"
             )
     return columns
 

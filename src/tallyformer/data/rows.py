@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tallyformer.data.documents import document_id
 from tallyformer.errors import DataError
 
-Payload = bytes | Mapping[str, Any]
+Payload = bytes | Mapping[str, Any] | None
 
 
 class Row(NamedTuple):
@@ -18,7 +18,8 @@ class Row(NamedTuple):
     Attributes:
         file: number of its file within the source.
         number: of the row in its file, from 1; 0 where the whole file is one document.
-        payload: a line of JSON, or the fields by name (text or UTF-8 bytes).
+        payload: a line of JSON, or the fields by name (text or UTF-8 bytes); None for a file
+            that was not read because it is larger than any document may be.
         read: what reading it took off the source's `size`.
     """
 
@@ -48,6 +49,7 @@ def fields_of(
         InvalidTextError: a text is not valid UTF-8.
     """
     where = document_id(file, row.number)
+    assert row.payload is not None
     values = row.payload if isinstance(row.payload, Mapping) else _parse(row.payload, where)
     for name in required:
         if name not in values:
@@ -95,7 +97,8 @@ def _text(value: Any, name: str, where: str) -> str:
     except UnicodeEncodeError as error:
         raise InvalidTextError(
             f"{where}: field {name!r} has a lone surrogate at character {error.start}, which is "
-            "no valid UTF-8. Mend the row, or set prepare.on_invalid_utf8: drop"
+            "no valid UTF-8. Mend the row; prepare can leave such rows out "
+            "(on_invalid_utf8: drop)"
         ) from None
     return value
 
@@ -105,6 +108,6 @@ def _decode(data: bytes, where: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidTextError(
-            f"{where}: not valid UTF-8 at byte {error.start}. Convert the file to UTF-8, or set "
-            "prepare.on_invalid_utf8: drop"
+            f"{where}: not valid UTF-8 at byte {error.start}. Convert the file to UTF-8; "
+            "prepare can leave such rows out (on_invalid_utf8: drop)"
         ) from None

@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,9 +19,10 @@ from tallyformer.config.data import PairSource, TextSource
 from tallyformer.corpus.primer import articles
 from tallyformer.corpus.questions import facts
 from tallyformer.corpus.worked_examples import worked_examples
+from tallyformer.data.documents import document_id
 from tallyformer.data.files import find_files, kind_of, unreadable
 from tallyformer.data.readers import read_file
-from tallyformer.data.rows import Row
+from tallyformer.data.rows import Row, missing_field
 from tallyformer.errors import DataError
 
 
@@ -44,6 +45,14 @@ class RowSource(Protocol):
     def unit(self) -> str:
         """What `size` counts."""
 
+    @property
+    def required(self) -> Sequence[str]:
+        """Fields that each row has."""
+
+    @property
+    def optional(self) -> Sequence[str]:
+        """Fields that a row may have."""
+
     def rows(self) -> Iterator[Row]:
         """Every row, in the same order each time."""
 
@@ -54,16 +63,14 @@ class RowSource(Protocol):
         """Name and checksum of everything that is read."""
 
 
-def text_source(
-    section: TextSource, *, data_root: str, seed: int, max_chars: int
-) -> RowSource:
+def text_source(section: TextSource, *, data_root: str, seed: int, max_chars: int) -> RowSource:
     """The rows of a text source; each has the field `section.text_field`.
 
     Raises:
         DataError: a file is missing or of an unknown kind, or the hub's reader is missing.
     """
     if section.corpus:
-        return BuiltinCorpus(section.name, section.corpus, section.examples, seed)
+        return BuiltinCorpus(section.name, section.corpus, section.examples, seed, ("text",))
     if section.dataset:
         return HubDataset(section, data_root, (section.text_field,))
     paths = find_files(section.paths, data_root, section.name)
@@ -72,7 +79,7 @@ def text_source(
         paths,
         data_root,
         (section.text_field,),
-        max_text_bytes=4 * max_chars + 4,  # UTF-8 needs at most four bytes a character
+        max_text_bytes=4 * max_chars,  # UTF-8 needs at most four bytes a character
     )
 
 
@@ -83,10 +90,11 @@ def pair_source(section: PairSource, *, data_root: str, seed: int) -> RowSource:
         DataError: a file is missing or of an unknown kind, or the hub's reader is missing.
     """
     if section.corpus:
-        return BuiltinCorpus(section.name, section.corpus, section.examples, seed)
+        fields = ("prompt", "response")
+        return BuiltinCorpus(section.name, section.corpus, section.examples, seed, fields)
     required = (section.prompt_field, section.response_field)
     if section.dataset:
-        return HubDataset(section, data_root, required)
+        return HubDataset(section, data_root, required, section.context_fields)
     paths = find_files(section.paths, data_root, section.name)
     for path in paths:
         if kind_of(path) in (".txt", ".md"):
@@ -112,8 +120,8 @@ class LocalFiles:
             kind_of(path)
         self.name = name
         self._paths = paths
-        self._required = required
-        self._optional = optional
+        self.required = required
+        self.optional = optional
         self._max_text_bytes = max_text_bytes
         self.files = [_label(path, data_root) for path in paths]
 
@@ -133,8 +141,8 @@ class LocalFiles:
             self._paths[file],
             file=file,
             label=self.files[file],
-            required=self._required,
-            optional=self._optional,
+            required=self.required,
+            optional=self.optional,
             max_text_bytes=self._max_text_bytes,
         )
 
@@ -156,7 +164,11 @@ class HubDataset:
     size = None
 
     def __init__(
-        self, section: TextSource | PairSource, data_root: str, required: Sequence[str]
+        self,
+        section: TextSource | PairSource,
+        data_root: str,
+        required: Sequence[str],
+        optional: Sequence[str] = (),
     ) -> None:
         if importlib.util.find_spec("datasets") is None:
             raise DataError(
@@ -166,7 +178,8 @@ class HubDataset:
         local = Path(data_root) / str(section.dataset)
         self._dataset = str(local) if local.exists() else str(section.dataset)
         self._section = section
-        self._required = required
+        self.required = required
+        self.optional = optional
         self.name = section.name
         self.files = [f"{section.dataset}/{section.dataset_split}"]
 
@@ -182,7 +195,7 @@ class HubDataset:
                 streaming=True,
             )
             for number, values in enumerate(stream, start=1):
-                yield Row(0, number, values, 1)
+                yield Row(0, number, self._wanted(number, values), 1)
         except DataError:
             raise
         except Exception as error:  # that library raises errors of many libraries
@@ -192,6 +205,12 @@ class HubDataset:
                 f"({type(error).__name__}: {reason}). Check its name, config and split, and the "
                 "network"
             ) from None
+
+    def _wanted(self, number: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        for name in self.required:
+            if name not in values:
+                raise missing_field(document_id(self.files[0], number), name, list(values))
+        return {n: values[n] for n in (*self.required, *self.optional) if n in values}
 
     def rows_of_file(self, file: int) -> Iterator[Row]:
         """Every row; a data set counts as one file."""
@@ -216,16 +235,21 @@ class BuiltinCorpus:
     """
 
     unit = "rows"
+    optional: Sequence[str] = ()
 
-    def __init__(self, name: str, corpus: str, examples: int, seed: int) -> None:
+    def __init__(
+        self, name: str, corpus: str, examples: int, seed: int, required: Sequence[str]
+    ) -> None:
         self.name = name
+        self.required = required
         self.files = [f"corpus-{corpus}"]
-        made = {
-            "primer": _primer_rows,
-            "questions": _question_rows,
-            "worked-examples": lambda: _example_rows(examples, seed),
-        }
-        self._values = list(made[corpus]())
+        if corpus == "primer":
+            values = _primer_rows()
+        elif corpus == "questions":
+            values = _question_rows()
+        else:
+            values = _example_rows(examples, seed)
+        self._values = list(values)
 
     @property
     def size(self) -> int:

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from tallyformer.data.batch import IGNORED, Batch
-from tallyformer.training.inputs import Inputs, Placement
+from tallyformer.training.inputs import document_mask
 from tallyformer.training.precision import Precision
 
 LOGITS_AT_ONCE = 2**24
@@ -70,7 +70,7 @@ def measure_loss(
     token_bytes: np.ndarray,
     *,
     precision: Precision,
-    placement: Placement,
+    attend_across_documents: bool = False,
 ) -> TextLoss:
     """Cross-entropy of a causal language model over every labelled position of `batches`.
 
@@ -78,8 +78,8 @@ def measure_loss(
         model: a transformers causal language model on the device; its mode is put back afterwards.
         batches: labels are shifted already; -100 is not counted.
         token_bytes: UTF-8 bytes of each id, int (V,).
-        precision: number format of the matrix products.
-        placement: how batches come to the device, and whether documents see each other.
+        precision: number format of the matrix products, and the model's device.
+        attend_across_documents: let documents of a row see each other, as in a training that did.
     """
     was_training = model.training
     model.eval()
@@ -87,24 +87,30 @@ def measure_loss(
     for batch in batches:
         labels = batch.labels[batch.labels != IGNORED].numpy()
         if labels.size:
-            nats = float(_nats(model, placement(batch), precision))
+            nats = float(_nats(model, batch, precision, attend_across_documents))
             total += TextLoss(nats, int(labels.size), int(token_bytes[labels].sum()))
     model.train(was_training)
     return total
 
 
-def _nats(model: Any, inputs: Inputs, precision: Precision) -> torch.Tensor:
+def _nats(model: Any, batch: Batch, precision: Precision, across: bool) -> torch.Tensor:
     """Summed cross-entropy in nats, added up in float64."""
+    device = precision.device
+    mask = None
+    if batch.segments is not None and not across:
+        mask = document_mask(batch.segments.to(device))
+    rows_N = (batch.labels.flatten() != IGNORED).nonzero().squeeze(1)
+    labels_N = batch.labels.flatten()[rows_N].to(device)
     head = model.get_output_embeddings()
     step = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
+    total = torch.zeros((), dtype=torch.float64, device=device)
     with precision.autocast():
-        body = model.base_model(inputs.ids_BT, attention_mask=inputs.mask_B1TT, use_cache=False)
-        h_ND = body.last_hidden_state.flatten(0, 1)
-        if inputs.rows_N is not None:
-            h_ND = h_ND[inputs.rows_N]
-        total = torch.zeros((), dtype=torch.float64, device=h_ND.device)
+        body = model.base_model(batch.input_ids.to(device), attention_mask=mask, use_cache=False)
+        h_ND = body.last_hidden_state.flatten(0, 1)[rows_N.to(device)]
         for start in range(0, h_ND.shape[0], step):
             logits_NV = head(h_ND[start : start + step]).float()
-            labels_N = inputs.labels_N[start : start + step]
-            total += functional.cross_entropy(logits_NV, labels_N, reduction="sum").double()
+            part = functional.cross_entropy(
+                logits_NV, labels_N[start : start + step], reduction="sum"
+            )
+            total += part.double()
     return total

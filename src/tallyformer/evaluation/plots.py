@@ -55,7 +55,7 @@ class Line:
     Attributes:
         label: its name in the legend.
         x, y: points, in order; neither NaN nor infinite.
-        run: which run it belongs to (0 or 1); the second is dashed.
+        run: number of the run it belongs to; decides solid or dashed.
     """
 
     label: str
@@ -73,28 +73,37 @@ class Plot:
     svg: str
 
 
-def line_plot(title: str, lines: Sequence[Line], *, y_label: str, log: bool = False) -> Plot | None:
+def line_plot(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    y_label: str,
+    log: bool = False,
+    limits: tuple[float, float] | None = None,
+    salt: str = "",
+) -> Plot | None:
     """Draw curves over optimizer steps; None if there is not a single point.
 
     Args:
         title: what is shown, also the figure's caption.
-        lines: one colour each, by label: the same label of two runs shares its colour.
+        lines: one colour each.
         y_label: name and unit of the vertical axis.
-        log: logarithmic vertical axis.
+        log: logarithmic vertical axis, if all values are above 0.
+        limits: of the vertical axis; by default they follow the values.
+        salt: makes ids inside the SVG differ from those of a plot of the same title.
     """
     drawn = [line for line in lines if len(line.x)]
     if not drawn:
         return None
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": _salt(title, drawn)}):
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": _digest(salt, title, drawn)}):
         figure = Figure(figsize=(4.6, 2.9), layout="constrained")
         axes = figure.subplots()
-        labels = list(dict.fromkeys(line.label for line in drawn))
-        for line in drawn:
+        for number, line in enumerate(drawn):
             axes.plot(
                 line.x,
                 line.y,
                 label=line.label,
-                color=_COLOURS[labels.index(line.label) % SERIES],
+                color=_COLOURS[number % SERIES],
                 linestyle=_DASHES[line.run % len(_DASHES)],
                 linewidth=1.6,
                 marker="o" if len(line.x) <= 2 else None,
@@ -104,6 +113,8 @@ def line_plot(title: str, lines: Sequence[Line], *, y_label: str, log: bool = Fa
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         _scale(axes, drawn, log)
+        if limits:
+            axes.set_ylim(*limits)
         if len(drawn) > 1:
             axes.legend()
         svg = _as_svg(figure)
@@ -112,17 +123,11 @@ def line_plot(title: str, lines: Sequence[Line], *, y_label: str, log: bool = Fa
 
 def describe(lines: Sequence[Line]) -> str:
     """The plot in words: where each curve starts, ends, and its range."""
-    parts = []
-    for line in lines:
-        name = (
-            line.label
-            if len({other.run for other in lines}) == 1
-            else (f"{line.label} of run {line.run + 1}")
-        )
-        parts.append(
-            f"{name} goes from {line.y[0]:.4g} at step {line.x[0]:g} to {line.y[-1]:.4g} at step "
-            f"{line.x[-1]:g}, between {min(line.y):.4g} and {max(line.y):.4g}"
-        )
+    parts = [
+        f"{line.label} goes from {line.y[0]:.4g} at step {line.x[0]:g} to {line.y[-1]:.4g} at step "
+        f"{line.x[-1]:g}, between {min(line.y):.4g} and {max(line.y):.4g}"
+        for line in lines
+    ]
     return "; ".join(parts) + "."
 
 
@@ -151,6 +156,5 @@ def _as_svg(figure: Figure) -> str:
     return text
 
 
-def _salt(title: str, lines: Sequence[Line]) -> str:
-    """Ids inside an SVG must differ from those of the page's other plots."""
-    return hashlib.sha256(repr((title, lines)).encode()).hexdigest()
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

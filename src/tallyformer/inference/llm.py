@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import secrets
 from collections.abc import Iterator, Sequence
@@ -105,7 +106,7 @@ class LLM:
         return self._pieces(self._request(prompt, params or SamplingParams()))
 
     def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Output:
-        """Answer a conversation.
+        """Answer a conversation; an answer also ends where the model would begin a user's turn.
 
         Args:
             messages: {"role", "content"}: an optional system message, then user and assistant
@@ -115,11 +116,19 @@ class LLM:
         Raises:
             UsageError: a role is unknown or out of turn.
         """
-        return self.generate(self.chat_prompt(messages), params)[0]
+        settings = self.chat_params(params or SamplingParams())
+        return self.generate(self.chat_prompt(messages), settings)[0]
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation up to where the assistant's answer begins."""
         return self.tokenizer.encode_chat(list(messages), add_generation_prompt=True)
+
+    def chat_params(self, params: SamplingParams) -> SamplingParams:
+        """`params` with `<|user|>` as one more stop token, unless end-of-text is ignored."""
+        if params.ignore_eos:
+            return params
+        ids = (*params.stop_token_ids, self.tokenizer.user_id)
+        return dataclasses.replace(params, stop_token_ids=ids)
 
     def _request(self, prompt: Prompt, params: SamplingParams) -> Request:
         if not isinstance(params, SamplingParams):

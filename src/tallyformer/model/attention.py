@@ -56,6 +56,7 @@ class TallyFormerAttention(nn.Module):
         self.layer_idx = layer_idx
         self.head_dim: int = config.head_dim
         self.scaling = self.head_dim**-0.5
+        self.dropout: float = config.dropout
         self.is_causal = True
         hidden = config.hidden_size
         self.query = nn.Linear(hidden, hidden, bias=config.attention_bias)
@@ -104,7 +105,7 @@ class TallyFormerAttention(nn.Module):
             k_BHSE,
             v_BHSE,
             attention_mask,
-            dropout=self.config.dropout if self.training else 0.0,
+            dropout=self.dropout if self.training else 0.0,
             scaling=self.scaling,
             **kwargs,
         )

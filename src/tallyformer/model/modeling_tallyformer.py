@@ -60,10 +60,12 @@ class TallyFormerBlock(GradientCheckpointingLayer):  # type: ignore[misc]
                 past_key_values=past_key_values,
                 **kwargs,
             )
-            return self.dropout(mixed_BTD)
+            dropped_BTD: torch.Tensor = self.dropout(mixed_BTD)
+            return dropped_BTD
 
         def feed_forward(x_BTD: torch.Tensor) -> torch.Tensor:
-            return self.dropout(self.mlp(x_BTD))
+            dropped_BTD: torch.Tensor = self.dropout(self.mlp(x_BTD))
+            return dropped_BTD
 
         hidden_states = self._add(hidden_states, attend, self.attn_norm)
         return self._add(hidden_states, feed_forward, self.mlp_norm)
@@ -73,7 +75,8 @@ class TallyFormerBlock(GradientCheckpointingLayer):  # type: ignore[misc]
     ) -> torch.Tensor:
         if self.pre_norm:
             return x_BTD + half(norm(x_BTD))
-        return norm(x_BTD + half(x_BTD))
+        out_BTD: torch.Tensor = norm(x_BTD + half(x_BTD))
+        return out_BTD
 
 
 class TallyFormerPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
@@ -176,9 +179,11 @@ class TallyFormerModel(TallyFormerPreTrainedModel):
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
             steps = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
-            position_ids = (steps + seen).unsqueeze(0)
+            position_BT = (steps + seen).unsqueeze(0)
+        else:
+            position_BT = position_ids
 
-        position_embeddings = self.rotary(inputs_embeds, position_ids)
+        position_embeddings = self.rotary(inputs_embeds, position_BT)
         hidden_states = self.dropout(inputs_embeds)
         for block in self.blocks:
             hidden_states = block(
@@ -186,7 +191,7 @@ class TallyFormerModel(TallyFormerPreTrainedModel):
                 attention_mask=mask,
                 past_key_values=past_key_values,
                 position_embeddings=position_embeddings,
-                position_ids=position_ids,
+                position_ids=position_BT,
                 **kwargs,
             )
         return BaseModelOutputWithPast(

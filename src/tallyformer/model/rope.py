@@ -60,7 +60,7 @@ class TallyFormerRotaryEmbedding(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "TallyFormerRotaryEmbedding":
         # `model.to(torch.bfloat16)` would round the frequencies to 8 bits, and the rounding error
         # is multiplied by the position: they stay float32 whatever the weights are.
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.inv_freq.dtype != torch.float32:
             exact_R, self.attention_scaling = self._frequencies()
             self.inv_freq = exact_R.to(self.inv_freq.device)
@@ -101,10 +101,11 @@ def rotate(
     Returns:
         A tensor of the shape and dtype of `x_BHTE`.
     """
+    leading = x_BHTE.shape[:-1]
     if layout == "interleaved":
-        first_BHTR, second_BHTR = x_BHTE.unflatten(-1, (-1, 2)).unbind(-1)
+        first_BHTR, second_BHTR = x_BHTE.view(*leading, -1, 2).unbind(-1)
     else:
-        first_BHTR, second_BHTR = x_BHTE.unflatten(-1, (2, -1)).unbind(-2)
+        first_BHTR, second_BHTR = x_BHTE.view(*leading, 2, -1).unbind(-2)
     # Under autocast x is narrower than the residual stream that cos and sin were made for.
     cos_B1TR = cos_BTR.to(x_BHTE.dtype).unsqueeze(1)
     sin_B1TR = sin_BTR.to(x_BHTE.dtype).unsqueeze(1)

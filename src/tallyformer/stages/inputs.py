@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.config.data import PairSource, TextSource
+from tallyformer.data.files import find_files, kind_of
 from tallyformer.errors import ArtifactError, DataError
 
 NEEDS = {
@@ -60,18 +60,6 @@ def needs_of(recipe: Recipe, stage: str) -> list[str]:
     return needs
 
 
-def files_of(recipe: Recipe, source: TextSource | PairSource) -> list[Path]:
-    """The files that a source's paths and patterns name, sorted; empty for other origins."""
-    found: set[Path] = set()
-    for pattern in source.paths:
-        for root in (Path(recipe.data_root), Path()):
-            matches = [Path(p) for p in glob.glob(str(root / pattern), recursive=True)]
-            if matches:
-                found.update(m for m in matches if m.is_file())
-                break
-    return sorted(found)
-
-
 def _check_earlier_stages(
     recipe: Recipe, folder: RunFolder, stage: str, made_before: Sequence[str]
 ) -> None:
@@ -113,12 +101,13 @@ def _missing_source(recipe: Recipe, section: str, source: TextSource | PairSourc
         yield f"{where}: reads a data set; install the reader: pip install 'tallyformer[hub]'"
     if not source.paths:
         return
-    files = files_of(recipe, source)
-    if not files:
-        yield (
-            f"{where}: no file matches {', '.join(source.paths)} in {recipe.data_root!r}. "
-            "Correct the paths, or set data_root"
-        )
+    try:
+        files = find_files(source.paths, recipe.data_root, source.name)
+        for file in files:
+            kind_of(file)
+    except DataError as error:
+        yield str(error)
+        return
     for file in files:
         yield from _unusable(where, file)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork, clear
@@ -97,9 +99,10 @@ def load_model(
     """
     changed = {} if dropout is None else {"dropout": dropout}
     try:
-        model: TallyFormerForCausalLM = TallyFormerForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, **changed
-        )
+        with no_library_bars():
+            model: TallyFormerForCausalLM = TallyFormerForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, **changed
+            )
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(
@@ -124,10 +127,23 @@ def save_model(
     trained_with = model.config.dropout
     model.config.dropout = dropout
     try:
-        model.save_pretrained(folder)
+        with no_library_bars():
+            model.save_pretrained(folder)
     finally:
         model.config.dropout = trained_with
     tokenizer.save(folder, model_max_length=model.config.max_position_embeddings)
+
+
+@contextlib.contextmanager
+def no_library_bars() -> Iterator[None]:
+    """Keep transformers' progress bars from breaking the stage's own."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def resume_command(folder: RunFolder, stage: str) -> str:

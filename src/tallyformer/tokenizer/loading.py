@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,9 @@ def load_backend(source: str | Path) -> Backend:
     """The `tokenizers` object of a folder or hub name, ready for this package.
 
     Raises:
-        TokenizerError: nothing is there, it is damaged, or it is not a byte-level BPE.
+        TokenizerError: nothing is there, or it is damaged.
     """
-    folder = _folder(source)
-    backend = _read(folder)
-    check_byte_level(backend, str(folder))
-    return make_ready(backend)
+    return make_ready(_read(_folder(source)))
 
 
 def make_ready(backend: Backend) -> Backend:
@@ -49,31 +46,33 @@ def byte_level_backend(model: models.BPE) -> Backend:
     return backend
 
 
-def check_byte_level(backend: Backend, where: str) -> None:
+def check_byte_level(state: Mapping[str, Any], where: str) -> None:
     """Refuse what cannot give every text ids and the ids their text back.
+
+    Args:
+        state: the parsed `tokenizer.json`.
+        where: its name, for errors.
 
     Raises:
         TokenizerError: it is no byte-level BPE, or its ids have holes.
     """
-    state = json.loads(backend.to_str())
-    vocabulary = backend.get_vocab(with_added_tokens=False)
-    decoder = state["decoder"] or {}
-    if state["model"]["type"] != "BPE" or decoder.get("type") != "ByteLevel":
+    model, decoder = state["model"], state["decoder"] or {}
+    if model["type"] != "BPE" or decoder.get("type") != "ByteLevel":
         raise TokenizerError(
-            f"{where}: not a byte-level BPE (model {state['model']['type']}, decoder "
+            f"{where}: not a byte-level BPE (model {model['type']}, decoder "
             f"{decoder.get('type')}). Use GPT-2's tokenizer, or tokenizer.kind: train"
         )
-    missing = [c for c in byte_of_character() if c not in vocabulary]
+    missing = [c for c in byte_of_character() if c not in model["vocab"]]
     if missing:
         raise TokenizerError(
             f"{where}: {len(missing)} of the 256 bytes are not in the vocabulary, so some text "
             "would be lost. Use a complete byte-level vocabulary"
         )
-    ids = backend.get_vocab(with_added_tokens=True).values()
-    if max(ids) + 1 != len(set(ids)):
+    ids = {*model["vocab"].values(), *(t["id"] for t in state["added_tokens"])}
+    if max(ids) + 1 != len(ids):
         raise TokenizerError(
-            f"{where}: the vocabulary has {len(set(ids))} tokens but ids up to {max(ids)}. "
-            "Give a vocabulary whose ids have no holes"
+            f"{where}: the vocabulary has {len(ids)} ids, the highest is {max(ids)}. Give a "
+            "vocabulary whose ids have no holes"
         )
 
 
@@ -132,9 +131,4 @@ def _read_bpe(vocabulary: Path, merges: Path) -> models.BPE:
             f"(256 bytes and {len(pairs)} merges). The two files do not belong together; "
             "fetch both again"
         )
-    return _bpe(vocab, pairs)
-
-
-def _bpe(vocab: dict[str, int], pairs: list[tuple[str, str]]) -> models.BPE:
-    arguments: dict[str, Any] = {"vocab": vocab, "merges": pairs}
-    return models.BPE(**arguments)
+    return models.BPE(vocab=vocab, merges=pairs)

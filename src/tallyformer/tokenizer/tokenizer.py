@@ -17,7 +17,7 @@ from tallyformer.artifacts.atomic import atomic_file, write_json
 from tallyformer.tokenizer import chat
 from tallyformer.tokenizer.byte_level import bulk_encoder, byte_of_character, canonical
 from tallyformer.tokenizer.chat import ControlIds, Message
-from tallyformer.tokenizer.loading import load_backend
+from tallyformer.tokenizer.loading import check_byte_level, load_backend
 from tallyformer.tokenizer.stream import StreamDecoder
 from tallyformer.tokenizer.training import train_backend
 
@@ -37,9 +37,10 @@ class Tokenizer:
         fingerprint: SHA-256 of everything that decides ids; equal for a saved and loaded copy.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, name: str = "tokenizer") -> None:
         self._backend = backend
         self._state: dict[str, Any] = json.loads(backend.to_str())
+        check_byte_level(self._state, name)
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.control_ids = frozenset(
             int(t["id"]) for t in self._state["added_tokens"] if t["special"]
@@ -56,7 +57,7 @@ class Tokenizer:
         Raises:
             TokenizerError: it is missing, damaged, out of reach, or no byte-level BPE.
         """
-        return cls(load_backend(folder))
+        return cls(load_backend(folder), str(folder))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:

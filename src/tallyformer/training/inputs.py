@@ -22,6 +22,7 @@ class Inputs:
         labels: (N,) the labels that count, in row-major order, perhaps with IGNORED at the end.
         rows: (N,) their places in the flattened batch; None if they are all its positions.
         positions: (B, T) counted from the start of each document, or None.
+        batch: what this was made from, on the CPU.
     """
 
     ids: torch.Tensor
@@ -29,6 +30,7 @@ class Inputs:
     labels: torch.Tensor
     rows: torch.Tensor | None
     positions: torch.Tensor | None
+    batch: Batch
 
 
 def count_labels(batch: Batch) -> int:
@@ -65,6 +67,7 @@ class Placement:
             labels=labels_N.to(self.device, non_blocking=True),
             rows=None if rows_N is None else rows_N.to(self.device, non_blocking=True),
             positions=positions,
+            batch=batch,
         )
 
     def _labelled(self, labels_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

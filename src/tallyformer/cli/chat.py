@@ -1,0 +1,83 @@
+"""`tallyformer chat`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tallyformer.cli.options import model_options, read_sampling, sampling_options
+from tallyformer.cli.quiet import quieten_libraries
+
+if TYPE_CHECKING:
+    from tallyformer.inference.conversation import Chat
+
+HELP = "Type a question. /reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C an answer."
+
+
+@click.command()
+@model_options
+@click.option("--system", metavar="TEXT", help="Instructions that stand before the first message.")
+@sampling_options
+def chat(
+    model: str, dtype: str | None, device: str | None, system: str | None, **flags: Any
+) -> None:
+    """Chat with a model in the terminal.
+
+    The model sees as many of the last turns as its context holds. /reset forgets the
+    conversation, /exit ends the chat, Ctrl-C ends an answer, Ctrl-D ends the chat.
+    """
+    params = read_sampling(flags)
+    quieten_libraries()
+    from tallyformer.inference.conversation import Chat
+    from tallyformer.inference.llm import LLM
+
+    session = Chat(LLM.from_pretrained(model, dtype=dtype, device=device), params, system)
+    click.secho(HELP, err=True, dim=True)
+    while (line := _read_line()) is not None:
+        if line in ("/exit", "/quit"):
+            break
+        if line == "/reset":
+            session.reset()
+            click.secho("The conversation is forgotten.", err=True, dim=True)
+        elif line.startswith("/"):
+            click.secho("There are the commands /reset and /exit.", err=True, fg="yellow")
+        elif line:
+            _answer(session, line)
+
+
+def _read_line() -> str | None:
+    """The next line without surrounding white space; None at the end of the input."""
+    try:
+        if sys.stdin.isatty():
+            _load_line_editing()
+            return input("> ").strip()
+        line = sys.stdin.readline()
+        return line.strip() if line else None
+    except EOFError:
+        click.echo()
+        return None
+    except KeyboardInterrupt:
+        click.echo()
+        return ""
+
+
+def _answer(session: Chat, line: str) -> None:
+    """Print an answer as it is made; Ctrl-C keeps what there is of it."""
+    try:
+        for text in session.ask(line):
+            click.echo(text, nl=False)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        session.interrupt()
+    click.echo()
+
+
+def _load_line_editing() -> None:
+    """With this module loaded, `input` edits lines and recalls earlier ones."""
+    import contextlib
+    import importlib
+
+    with contextlib.suppress(ImportError):
+        importlib.import_module("readline")

@@ -1,0 +1,46 @@
+"""`tallyformer generate`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from tallyformer.cli.options import model_options, read_sampling, sampling_options
+from tallyformer.cli.quiet import quieten_libraries
+
+
+@click.command()
+@model_options
+@click.option("--prompt", metavar="TEXT", help="The text to continue. Default: standard input.")
+@click.option("--chat", is_flag=True, help="Ask the prompt as a user's message.")
+@sampling_options
+def generate(
+    model: str, dtype: str | None, device: str | None, prompt: str | None, chat: bool, **flags: Any
+) -> None:
+    """Continue a text.
+
+    Writes the continuation to standard output as it is made. Text in a prompt that spells a
+    control token stays text.
+    """
+    params = read_sampling(flags)
+    text = _read_prompt() if prompt is None else prompt
+    quieten_libraries()
+    from tallyformer.inference.llm import LLM
+
+    llm = LLM.from_pretrained(model, dtype=dtype, device=device)
+    asked = llm.chat_prompt([{"role": "user", "content": text}]) if chat else text
+    for piece in llm.stream(asked, params):
+        click.echo(piece.text, nl=False)
+        sys.stdout.flush()
+    click.echo()
+
+
+def _read_prompt() -> str:
+    if sys.stdin.isatty():
+        raise click.UsageError("give --prompt TEXT, or pipe a text into standard input")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"standard input is not UTF-8 ({error})") from None

@@ -1,0 +1,197 @@
+"""One unit of work: a chunk of rows, cleaned, hashed and tokenised into one file.
+
+Units are cut by the size of the raw rows, so they are the same for any number of processes; a
+unit's file appears whole or not at all, so a killed run goes on with the units that are missing.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tallyformer.artifacts.atomic import atomic_file
+from tallyformer.data.cleaning import Cleaning, clean_rows
+from tallyformer.data.hashing import content_hash, in_validation
+from tallyformer.data.rows import Row
+from tallyformer.data.shards import id_type
+from tallyformer.data.sources import RowSource
+from tallyformer.tokenizer import Tokenizer
+
+CHUNK_BYTES = 4 << 20
+CHUNK_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class TokenizerName:
+    """Which tokenizer each process loads."""
+
+    folder: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows for one process.
+
+    Attributes:
+        source: the source's name.
+        path: where the unit's file goes.
+        files: names of the input files by number.
+        field: the field that holds the text.
+        rows: in order.
+        read: what the rows take off the source's size.
+    """
+
+    source: str
+    path: Path
+    files: Mapping[int, str]
+    field: str
+    rows: Sequence[Row]
+    read: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a unit's file holds; n documents passed the filters.
+
+    Attributes:
+        tokens: ids of all documents, each with its end-of-text.
+        lengths: ids of each, int64 (n,).
+        text_bytes: UTF-8 bytes of each, int64 (n,).
+        digests: content hash of each, uint64 (n, 2).
+        validation: which belong to the validation split, bool (n,).
+        origins: (file number, row) of each, uint64 (n, 2).
+        rows: how many rows came in.
+        dropped: how many rows were dropped, by reason.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    text_bytes: np.ndarray
+    digests: np.ndarray
+    validation: np.ndarray
+    origins: np.ndarray
+    rows: int
+    dropped: Mapping[str, int]
+
+
+def chunks_of(
+    source: RowSource, number: int, folder: Path, max_documents: int | None
+) -> Iterator[Chunk]:
+    """Cut a source's rows into units of about `CHUNK_BYTES`.
+
+    Args:
+        source: the source.
+        number: its place in the recipe; with the chunk's number it names the unit's file.
+        folder: where units go.
+        max_documents: read at most so many rows.
+    """
+    rows: list[Row] = []
+    size = chunks = 0
+    for row in itertools.islice(source.rows(), max_documents):
+        rows.append(row)
+        size += _size(row)
+        if size >= CHUNK_BYTES or len(rows) >= CHUNK_ROWS:
+            yield _chunk(source, number, chunks, folder, rows)
+            rows, size, chunks = [], 0, chunks + 1
+    if rows:
+        yield _chunk(source, number, chunks, folder, rows)
+
+
+def process(chunk: Chunk, cleaning: Cleaning, tokenizer: TokenizerName) -> None:
+    """Clean and tokenise a chunk and write the unit's file.
+
+    Raises:
+        DataError: a row cannot be used.
+        ArtifactError: the disk is full.
+    """
+    write_unit(chunk.path, make_unit(chunk, cleaning, load_tokenizer(tokenizer)))
+
+
+def make_unit(chunk: Chunk, cleaning: Cleaning, tokenizer: Tokenizer) -> Unit:
+    """Clean and tokenise a chunk; the same chunk always gives the same unit."""
+    dropped: Counter[str] = Counter()
+    table: list[tuple[int, int, bytes, bool, int, int]] = []
+    pieces: list[np.ndarray] = []
+    dtype = id_type(tokenizer.vocab_size)
+    for row, document in clean_rows(
+        chunk.rows, chunk.files, chunk.field, chunk.source, cleaning, dropped
+    ):
+        text = document.text
+        ids = tokenizer.encode_to_numpy(text)
+        pieces += [ids.astype(dtype), np.array([tokenizer.eot_id], dtype=dtype)]
+        digest = content_hash(text)
+        held_out = in_validation(digest, fraction=cleaning.validation_fraction, seed=cleaning.seed)
+        size = len(text) if text.isascii() else len(text.encode())
+        table.append((len(ids) + 1, size, digest, held_out, row.file, row.number))
+    lengths, sizes, digests, held, files, numbers = list(zip(*table, strict=True)) or [()] * 6
+    return Unit(
+        tokens=np.concatenate(pieces) if pieces else np.empty(0, dtype=dtype),
+        lengths=np.array(lengths, dtype=np.int64),
+        text_bytes=np.array(sizes, dtype=np.int64),
+        digests=np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2),
+        validation=np.array(held, dtype=bool),
+        origins=np.array([files, numbers], dtype=np.uint64).reshape(2, -1).T,
+        rows=len(chunk.rows),
+        dropped=dict(dropped),
+    )
+
+
+def write_unit(path: Path, unit: Unit) -> None:
+    """Write a unit's file atomically."""
+    arrays: dict[str, Any] = {
+        name: value for name, value in vars(unit).items() if isinstance(value, np.ndarray)
+    }
+    with atomic_file(path) as file:
+        np.savez(file, counts=json.dumps([unit.rows, dict(unit.dropped)]), **arrays)
+
+
+def read_unit(path: Path) -> Unit:
+    """Read a unit's file."""
+    with np.load(path) as arrays:
+        rows, dropped = json.loads(str(arrays["counts"]))
+        values = {name: arrays[name] for name in arrays.files if name != "counts"}
+        return Unit(**values, rows=rows, dropped=dropped)
+
+
+def read_digests(path: Path) -> np.ndarray:
+    """The content hashes of a unit's file alone, uint64 (n, 2)."""
+    with np.load(path) as arrays:
+        digests: np.ndarray = arrays["digests"]
+        return digests
+
+
+@functools.lru_cache(maxsize=1)
+def load_tokenizer(name: TokenizerName) -> Tokenizer:
+    """A tokenizer, loaded once in each process."""
+    tokenizer = Tokenizer.from_pretrained(name.folder)
+    if tokenizer.fingerprint != name.fingerprint:
+        raise ValueError(f"{name.folder} does not hold the tokenizer {name.fingerprint}")
+    return tokenizer
+
+
+def _chunk(source: RowSource, number: int, chunk: int, folder: Path, rows: Sequence[Row]) -> Chunk:
+    return Chunk(
+        source=source.name,
+        path=folder / f"{number:03d}-{chunk:08d}.npz",
+        files={row.file: source.files[row.file] for row in rows},
+        field=source.required[0],
+        rows=rows,
+        read=sum(row.read for row in rows),
+    )
+
+
+def _size(row: Row) -> int:
+    if isinstance(row.payload, bytes):
+        return len(row.payload)
+    if row.payload is None:
+        return 0
+    return sum(len(v) for v in row.payload.values() if isinstance(v, str | bytes))

@@ -1,0 +1,105 @@
+"""The learning curves of one stage, for one run or several over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tallyformer.evaluation.plots import Line, Plot, line_plot
+from tallyformer.evaluation.run_data import Curves, RunData
+
+
+@dataclass(frozen=True)
+class PlotKind:
+    """One plot of the grid: (legend, kind of metrics line, metric) of each curve."""
+
+    title: str
+    y_label: str
+    series: tuple[tuple[str, str, str], ...]
+    log: bool = False
+    limits: tuple[float, float] | None = None
+
+
+PLOTS = (
+    PlotKind(
+        "Loss",
+        "nats per token",
+        (("training", "train", "loss"), ("validation", "validation", "loss")),
+    ),
+    PlotKind(
+        "Validation perplexity",
+        "perplexity",
+        (("validation", "validation", "perplexity"),),
+        log=True,
+    ),
+    PlotKind("Learning rate", "learning rate", (("learning rate", "train", "learning_rate"),)),
+    PlotKind(
+        "Gradient norm",
+        "norm before clipping",
+        (("gradient norm", "train", "grad_norm"),),
+        log=True,
+    ),
+    PlotKind("Speed", "tokens per second", (("tokens/s", "train", "tokens_per_second"),)),
+    PlotKind("Share of peak FLOP/s", "share", (("share", "train", "mfu"),)),
+    PlotKind(
+        "Processor use",
+        "percent",
+        (("CPU", "train", "cpu_percent"), ("GPU", "train", "gpu_percent")),
+        limits=(0, 105),
+    ),
+    PlotKind(
+        "Memory",
+        "MB",
+        (("process", "train", "memory_mb"), ("GPU", "train", "gpu_memory_mb")),
+    ),
+)
+MOST_POINTS = 500
+"""Points of one curve; longer ones are thinned evenly, which the eye cannot tell."""
+
+
+@dataclass(frozen=True)
+class StageCurves:
+    """All plots of one stage or phase."""
+
+    name: str
+    plots: list[Plot]
+
+
+def stage_curves(runs: Sequence[RunData]) -> list[StageCurves]:
+    """Plots of every stage that any run has metrics of, in the order of the pipeline."""
+    names = list(dict.fromkeys(curves.name for run in runs for curves in run.curves))
+    found = []
+    for name in names:
+        of_runs = [next((c for c in run.curves if c.name == name), None) for run in runs]
+        drawn = [_draw(name, kind, of_runs, [run.name for run in runs]) for kind in PLOTS]
+        if plots := [plot for plot in drawn if plot]:
+            found.append(StageCurves(name, plots))
+    return found
+
+
+def _draw(
+    stage: str, kind: PlotKind, runs: Sequence[Curves | None], names: Sequence[str]
+) -> Plot | None:
+    lines = [
+        _line(_label(legend, names[number], len(names)), number, run, lines_of, metric)
+        for legend, lines_of, metric in kind.series
+        for number, run in enumerate(runs)
+        if run is not None
+    ]
+    return line_plot(
+        kind.title, lines, y_label=kind.y_label, log=kind.log, limits=kind.limits, salt=stage
+    )
+
+
+def _label(legend: str, run: str, runs: int) -> str:
+    return legend if runs == 1 else f"{legend}, {run}"
+
+
+def _line(label: str, number: int, run: Curves, lines_of: str, metric: str) -> Line:
+    lines: list[dict[str, Any]] = getattr(run, lines_of)
+    points = [(line["step"], line[metric]) for line in lines if line.get(metric) is not None]
+    if len(points) > MOST_POINTS:
+        last = len(points) - 1
+        points = [points[round(i * last / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
+    return Line(label, [p[0] for p in points], [p[1] for p in points], number)

@@ -1,0 +1,54 @@
+"""Perplexity of held-out responses: only what the assistant says is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from tallyformer.data.conversations import ConversationBatches, encode_pair
+from tallyformer.data.pairs import Pair
+from tallyformer.evaluation.perplexity import TextLoss, measure_loss
+from tallyformer.tokenizer import Tokenizer
+from tallyformer.training.precision import Precision
+
+Item = TypeVar("Item")
+
+
+def measure_responses(
+    model: Any,
+    pairs: Sequence[Pair],
+    tokenizer: Tokenizer,
+    *,
+    context: int,
+    batch_size: int,
+    precision: Precision,
+) -> TextLoss:
+    """Cross-entropy of each pair's response and its end-of-text, given the question.
+
+    Pairs are packed into rows, where they do not see each other; the mask is the one that
+    fine-tuning trains with.
+
+    Args:
+        model: a causal language model on the precision's device.
+        pairs: question and response; at least one.
+        tokenizer: the model's.
+        context: the most ids of a row; longer pairs are shortened as in fine-tuning.
+        batch_size: rows computed at once.
+        precision: number format of the matrix products.
+    """
+    batches = ConversationBatches(
+        [encode_pair(tokenizer, pair, context) for pair in pairs],
+        context=context,
+        batch_size=batch_size,
+        seed=0,
+        pad_id=tokenizer.pad_id,
+        shuffle=False,
+    )
+    every = (batches.batch(index) for index in range(batches.batches_per_epoch))
+    return measure_loss(model, every, tokenizer.token_bytes(), precision=precision)
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` items, evenly spread over all of them, in their order."""
+    taken = min(count, len(items))
+    return [items[number * len(items) // taken] for number in range(taken)]

@@ -1,0 +1,248 @@
+"""Stage evaluate: how good each model of the run is, as results.json and report.html."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tallyformer.artifacts.atomic import write_json
+from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.run_folder import RunFolder, StageWork
+from tallyformer.config import Recipe
+from tallyformer.corpus.questions import facts
+from tallyformer.corpus.worked_examples import held_out_examples
+from tallyformer.data.batch import Batch
+from tallyformer.data.packed import ValidationBatches
+from tallyformer.data.pairs import Pair, split_pairs
+from tallyformer.data.shards import Shards
+from tallyformer.evaluation.answers import greedy_answers
+from tallyformer.evaluation.arithmetic import ask_arithmetic
+from tallyformer.evaluation.facts import ask_facts
+from tallyformer.evaluation.machine import describe_machine
+from tallyformer.evaluation.perplexity import TextLoss, measure_loss
+from tallyformer.evaluation.report import write_report
+from tallyformer.evaluation.responses import measure_responses, spread
+from tallyformer.evaluation.run_data import RESULTS
+from tallyformer.evaluation.samples import default_questions, take_samples
+from tallyformer.inference.llm import LLM
+from tallyformer.inference.loading import load_model
+from tallyformer.progress import progress_bar
+from tallyformer.stages import training_stage as common
+from tallyformer.stages.models import RunModel, final_model, models_of
+from tallyformer.training.hardware import pick_device
+from tallyformer.training.precision import choose_precision
+
+REPORT = "report.html"
+FORMAT = 1
+ROWS_AT_ONCE = 16
+
+
+def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
+    """Measure every model of the run and write the report, or return at once if that is done.
+
+    Raises:
+        ArtifactError: a stage of the recipe is not finished, or a file has been altered.
+        DataError: a source of the held-out pairs cannot be used.
+    """
+    models = models_of(recipe, folder)
+    work = StageWork(
+        run=folder,
+        stage="evaluate",
+        config=recipe.evaluate.model_dump(mode="json"),
+        seed=recipe.seed,
+        inputs={
+            **{name: common.fingerprint_of(folder, name) for name in ("tokenizer", "prepare")},
+            **{model.stage: model.fingerprint for model in models},
+        },
+        resume=resume,
+    )
+    if done := work.already_done():
+        return done
+    started = time.monotonic()
+    results = _Evaluation(recipe, folder, models).results()
+    results["seconds"] = round(time.monotonic() - started, 1)
+    write_json(work.folder / RESULTS, results)
+    write_report([folder], work.folder / REPORT)
+    return work.finish(metrics=_headline(results), files=[Path(RESULTS), Path(REPORT)])
+
+
+class _Evaluation:
+    """What is measured, on which models; the parts of results.json are its methods."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, models: Sequence[RunModel]) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.models = models
+        self.tokenizer = common.load_tokenizer(folder)
+        self.shards = common.load_shards(folder, self.tokenizer)
+        self.device = pick_device()
+        self.precision = choose_precision(recipe.pretrain.precision, self.device)
+
+    def results(self) -> dict[str, Any]:
+        """All of results.json but the time it took."""
+        perplexity: list[dict[str, Any]] = []
+        responses: list[dict[str, Any]] = []
+        described: dict[str, dict[str, Any]] = {}
+        pairs = self._pairs()
+        for measured in self.models:
+            model = load_model(measured.folder, dtype="float32", device=self.device)
+            described[measured.stage] = _described(measured, model, self.folder.path)
+            perplexity += self._perplexity(measured, model)
+            when = self._when(measured)
+            if pairs and when:
+                loss = self._response_loss(model, pairs)
+                responses.append({"model": measured.stage, "when": when, **loss_values(loss)})
+            del model
+        return {
+            "format": FORMAT,
+            "machine": describe_machine(self.device),
+            "precision": self.precision.name,
+            "models": described,
+            "perplexity": perplexity,
+            "responses": responses,
+            **self._chat(),
+        }
+
+    def _perplexity(self, measured: RunModel, model: Any) -> list[dict[str, Any]]:
+        limit = self.recipe.evaluate.tokens_per_domain
+        rows = []
+        for domain, batches in _domains(self.shards, _context(self.recipe), limit, self._across):
+            total = batches.batches_per_epoch * batches.tokens_per_batch
+            with progress_bar(f"{measured.stage} {domain}", total, "tok") as bar:
+                loss = measure_loss(
+                    model,
+                    _every(batches, bar),
+                    self.tokenizer.token_bytes(),
+                    precision=self.precision,
+                    attend_across_documents=self._across,
+                )
+            rows.append({"model": measured.stage, "domain": domain, **loss_values(loss)})
+        return rows
+
+    @property
+    def _across(self) -> bool:
+        return self.recipe.pretrain.attend_across_documents
+
+    def _when(self, measured: RunModel) -> str:
+        """Whether a model is the one before or after fine-tuning, or neither."""
+        if measured.stage == "merge":
+            return "after sft"
+        before = "distill" if self.recipe.distill else "pretrain"
+        return "before sft" if measured.stage == before else ""
+
+    def _pairs(self) -> list[Pair]:
+        """Pairs that fine-tuning held out."""
+        sft = self.recipe.sft
+        if not (sft and self.recipe.evaluate.pairs):
+            return []
+        split = split_pairs(
+            sft.sources,
+            data_root=self.recipe.data_root,
+            validation_fraction=sft.validation_fraction,
+            seed=self.recipe.seed,
+        )
+        return spread(split.validation, self.recipe.evaluate.pairs)
+
+    def _response_loss(self, model: Any, pairs: Sequence[Pair]) -> TextLoss:
+        return measure_responses(
+            model,
+            pairs,
+            self.tokenizer,
+            context=_context(self.recipe),
+            batch_size=ROWS_AT_ONCE,
+            precision=self.precision,
+        )
+
+    def _chat(self) -> dict[str, Any]:
+        """Facts, arithmetic and samples of the final model."""
+        section, final = self.recipe.evaluate, final_model(self.recipe, self.folder)
+        llm = LLM.from_pretrained(final.folder, dtype="float32", device=self.device)
+        known = facts()
+        asked: dict[str, Sequence[Any]] = {}
+        if section.facts:
+            ask = greedy_answers(llm, max_tokens=section.max_tokens, label="facts")
+            asked["facts"] = ask_facts(known, ask)
+        if section.arithmetic:
+            examples = held_out_examples(section.arithmetic, self.recipe.seed)
+            ask = greedy_answers(llm, max_tokens=section.max_tokens, label="arithmetic")
+            asked["arithmetic"] = ask_arithmetic(examples, ask)
+        questions = section.prompts or default_questions(known)
+        ask = greedy_answers(llm, max_tokens=section.max_tokens, label="samples")
+        asked["samples"] = take_samples(questions, ask)
+        return {
+            name: {"model": final.stage, "answers": [asdict(answer) for answer in answers]}
+            for name, answers in asked.items()
+        }
+
+
+def loss_values(loss: TextLoss) -> dict[str, Any]:
+    """A loss for results.json; what is not finite is null, which JSON can hold."""
+    values = {
+        "loss": loss.mean,
+        "perplexity": loss.perplexity,
+        "bits_per_byte": loss.bits_per_byte,
+        "tokens": loss.tokens,
+        "bytes": loss.bytes,
+    }
+    return {name: value if value - value == 0 else None for name, value in values.items()}
+
+
+def _domains(
+    shards: Shards, context: int, limit: int, across: bool
+) -> Iterator[tuple[str, ValidationBatches]]:
+    """Every source that has validation text."""
+    for source, stream in shards.validation.items():
+        if stream.tokens > 1:
+            yield (
+                source,
+                ValidationBatches(
+                    shards.validation,
+                    context=context,
+                    batch_size=ROWS_AT_ONCE,
+                    max_tokens=limit,
+                    source=source,
+                    isolate_documents=not across,
+                ),
+            )
+
+
+def _every(batches: ValidationBatches, bar: Any) -> Iterator[Batch]:
+    for index in range(batches.batches_per_epoch):
+        yield batches.batch(index)
+        bar.update(batches.tokens_per_batch)
+
+
+def _described(measured: RunModel, model: torch.nn.Module, run: Path) -> dict[str, Any]:
+    return {
+        "folder": measured.folder.relative_to(run).as_posix(),
+        "fingerprint": measured.fingerprint,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a manifest: perplexities by model, and the shares that are right."""
+    perplexity: dict[str, dict[str, Any]] = {}
+    for row in results["perplexity"]:
+        perplexity.setdefault(row["model"], {})[row["domain"]] = row["perplexity"]
+    accuracy = {
+        name: {"right": sum(a["right"] for a in answers), "asked": len(answers)}
+        for name in ("facts", "arithmetic")
+        if (answers := results.get(name, {}).get("answers"))
+    }
+    responses = {row["when"]: row["perplexity"] for row in results["responses"]}
+    return {
+        "perplexity": perplexity,
+        "response_perplexity": responses,
+        **accuracy,
+        "seconds": results["seconds"],
+    }
+
+
+def _context(recipe: Recipe) -> int:
+    return recipe.model.max_position_embeddings

@@ -1,0 +1,88 @@
+"""Stage export: the final Hugging Face folder, checked by a fresh process before it is kept."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tallyformer.artifacts.atomic import atomic_folder
+from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.run_folder import RunFolder, StageWork
+from tallyformer.config import Recipe
+from tallyformer.export.hf_folder import verify_hf_folder, write_hf_folder
+from tallyformer.export.model_card import model_card
+from tallyformer.inference.loading import load_model
+from tallyformer.stages import training_stage as common
+from tallyformer.stages.models import final_model
+from tallyformer.stages.run import STAGES
+
+CLAIM = "work.txt"
+"""The file by which a stage's folder says whose unfinished work it is."""
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
+    """Write the run's final model to `model/`, or return at once if that has been done.
+
+    The folder appears whole, after its logits were found equal to the source's.
+
+    Raises:
+        ArtifactError: the source is not finished, the written folder is not the same model, or
+            the disk is full.
+    """
+    source = final_model(recipe, folder)
+    work = StageWork(
+        run=folder,
+        stage="export",
+        config={**recipe.export.model_dump(mode="json"), "name": recipe.name},
+        seed=recipe.seed,
+        inputs={
+            "tokenizer": common.fingerprint_of(folder, "tokenizer"),
+            source.stage: source.fingerprint,
+        },
+        resume=resume,
+    )
+    if done := work.already_done():
+        return done
+    tokenizer = common.load_tokenizer(folder)
+    model = load_model(source.folder, dtype="float32", device=torch.device("cpu"))
+    dtype = DTYPES[recipe.export.dtype]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    with atomic_folder(work.folder) as written:
+        _keep_claim(work, written)
+        model_class = write_hf_folder(
+            model,
+            tokenizer,
+            written,
+            dtype=dtype,
+            card=lambda name: model_card(
+                recipe, _metrics(folder), model_class=name, parameters=parameters
+            ),
+        )
+        found = verify_hf_folder(model, written, dtype=dtype)
+    metrics: dict[str, Any] = {
+        "source": source.folder.relative_to(folder.path).as_posix(),
+        "class": model_class,
+        "parameters": parameters,
+        "dtype": recipe.export.dtype,
+        **asdict(found),
+    }
+    files = [f.relative_to(work.folder) for f in work.folder.rglob("*") if f.is_file()]
+    return work.finish(metrics=metrics, files=[f for f in files if f != Path(CLAIM)])
+
+
+def _keep_claim(work: StageWork, written: Path) -> None:
+    """The new folder replaces the claimed one, and stays claimed until its manifest is there."""
+    shutil.copy2(work.folder / CLAIM, written / CLAIM)
+
+
+def _metrics(folder: RunFolder) -> dict[str, Any]:
+    return {stage: folder.manifest(stage).metrics for stage in STAGES if folder.is_finished(stage)}

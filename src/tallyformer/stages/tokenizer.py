@@ -1,0 +1,94 @@
+"""Stage tokenizer: the vocabulary, loaded or learnt from the recipe's training text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.run_folder import RunFolder, StageWork
+from tallyformer.config import Recipe
+from tallyformer.data.cleaning import Cleaning
+from tallyformer.data.sample import training_sample
+from tallyformer.data.sources import RowSource, text_source
+from tallyformer.progress import progress_bar
+from tallyformer.tokenizer import Tokenizer
+
+
+def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
+    """Load or train the tokenizer and save it as a transformers folder in `tokenizer/`.
+
+    Raises:
+        TokenizerError: it is missing or damaged, or the text does not support the vocabulary.
+        DataError: an input of the training is missing or cannot be used.
+        ArtifactError: the folder holds other work, or the disk is full.
+    """
+    if recipe.tokenizer.kind == "pretrained":
+        return _load(recipe, folder, resume)
+    return _train(recipe, folder, resume)
+
+
+def _load(recipe: Recipe, folder: RunFolder, resume: bool) -> Manifest:
+    source = recipe.tokenizer.source
+    config = {"kind": "pretrained", "source": source}
+    tokenizer = Tokenizer.from_pretrained(recipe.locate(source))
+    work = _work(recipe, folder, config, {source: tokenizer.fingerprint}, resume)
+    return work.already_done() or _save(recipe, work, tokenizer, {})
+
+
+def _train(recipe: Recipe, folder: RunFolder, resume: bool) -> Manifest:
+    section, cleaning = recipe.tokenizer, Cleaning.of(recipe.prepare, recipe.seed)
+    sources = [
+        text_source(s, data_root=recipe.data_root, seed=recipe.seed, max_chars=cleaning.max_chars)
+        for s in recipe.prepare.sources
+    ]
+    inputs: dict[str, str] = {}
+    for source in sources:
+        inputs.update(source.fingerprints())
+    no_matter: dict[str, Any] = {"workers": True, "shard_tokens": True}
+    no_matter["sources"] = {"__all__": {"weight"}}
+    prepare = recipe.prepare.model_dump(mode="json", exclude=no_matter)
+    config = {
+        "kind": "train",
+        "vocab_size": section.vocab_size,
+        "train_bytes": section.train_bytes,
+        "prepare": prepare,
+    }
+    work = _work(recipe, folder, config, inputs, resume)
+    if done := work.already_done():
+        return done
+    read = {"documents": 0, "bytes": 0}
+    texts = _counted(sources, cleaning, section.train_bytes, read)
+    tokenizer = Tokenizer.train(texts, section.vocab_size)
+    return _save(recipe, work, tokenizer, {"trained_on": read})
+
+
+def _counted(
+    sources: list[RowSource], cleaning: Cleaning, max_bytes: int, read: dict[str, int]
+) -> Iterator[str]:
+    with progress_bar("vocabulary", max_bytes, "B") as bar:
+        for text in training_sample(sources, cleaning, max_bytes):
+            size = len(text.encode())
+            read["documents"] += 1
+            read["bytes"] += size
+            bar.update(size)
+            yield text
+
+
+def _work(
+    recipe: Recipe,
+    folder: RunFolder,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    resume: bool,
+) -> StageWork:
+    config = {**config, "model_max_length": recipe.model.max_position_embeddings}
+    return StageWork(folder, "tokenizer", config, recipe.seed, inputs, resume)
+
+
+def _save(
+    recipe: Recipe, work: StageWork, tokenizer: Tokenizer, metrics: dict[str, Any]
+) -> Manifest:
+    files = tokenizer.save(work.folder, recipe.model.max_position_embeddings)
+    sizes = {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}
+    return work.finish(metrics={**sizes, **metrics}, files=files)
