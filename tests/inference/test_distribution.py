@@ -128,7 +128,9 @@ def test_a_position_of_probability_zero_is_never_drawn(
         weights[0] = 1.0
     edge = st.sampled_from([0.0, 1 - 2**-53])
     u = data.draw(edge | st.floats(0, 1, exclude_max=True))
-    position = draw(torch.tensor([weights], dtype=torch.float64), torch.tensor([u], dtype=torch.float64))
+    position = draw(
+        torch.tensor([weights], dtype=torch.float64), torch.tensor([u], dtype=torch.float64)
+    )
     assert weights[int(position)] > 0
 
 

@@ -25,9 +25,7 @@ def turned(x: torch.Tensor, position: int, layout: str, **kwargs) -> torch.Tenso
 
 
 vectors = st.integers(1, 6).flatmap(
-    lambda pairs: st.lists(
-        st.floats(-4, 4, width=32), min_size=4 * pairs, max_size=4 * pairs
-    )
+    lambda pairs: st.lists(st.floats(-4, 4, width=32), min_size=4 * pairs, max_size=4 * pairs)
 )
 
 

@@ -13,7 +13,9 @@ from tallyformer.cli.quiet import quieten_libraries
 if TYPE_CHECKING:
     from tallyformer.inference.conversation import Chat
 
-HELP = "Type a question. /reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C an answer."
+HELP = (
+    "Type a question. /reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C an answer."
+)
 
 
 @click.command()

@@ -3,40 +3,61 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tallyformer.cli.quiet import quieten_libraries
+from tallyformer.errors import UsageError
 
 
 @click.command("import-reference")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False), metavar="OUT")
 @click.option(
+    "--tokenizer",
+    metavar="FOLDER",
+    help="Save this tokenizer, a folder or a hub name such as gpt2, with the model.",
+)
+@click.option(
     "--base",
     metavar="FOLDER",
     help="FILE is the folder of a LoRA adapter for this imported model.",
 )
-def import_reference(file: Path, out: Path, base: str | None) -> None:
+def import_reference(file: Path, out: Path, tokenizer: str | None, base: str | None) -> None:
     """Convert a checkpoint of the reference system.
 
     FILE becomes the Hugging Face folder OUT, with the same logits; with --base, a PEFT adapter.
     Nothing in FILE is ever executed: one that needs more than tensors and plain values is refused.
     """
+    if base is not None and tokenizer is not None:
+        raise UsageError("--tokenizer: an adapter has none; leave it out, or leave --base out")
     quieten_libraries()
-    from tallyformer.export import reference
-
-    if base is None:
-        made = reference.import_reference(file, out)
-        click.echo(f"model: {made}")
-        return
-    made = reference.import_reference_adapter(file, _base_model(base), out)
-    click.echo(f"adapter: {made}")
+    if base is not None:
+        click.echo(f"adapter: {_convert_adapter(file, base, out)}")
+    else:
+        click.echo(f"model: {_convert_model(file, tokenizer, out)}")
 
 
-def _base_model(folder: str) -> object:
+def _convert_model(file: Path, tokenizer: str | None, out: Path) -> Path:
+    from tallyformer.export.reference import import_reference as convert
+    from tallyformer.tokenizer import Tokenizer
+
+    loaded = Tokenizer.from_pretrained(tokenizer) if tokenizer else None
+    made = convert(file, out)
+    if loaded:
+        loaded.save(made)
+    return made
+
+
+def _convert_adapter(folder: Path, base: str, out: Path) -> Path:
     import torch
 
+    from tallyformer.export.reference import import_reference_adapter
     from tallyformer.inference.loading import load_model
+    from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 
-    return load_model(folder, dtype=None, device=torch.device("cpu"))
+    model: Any = load_model(base, dtype=None, device=torch.device("cpu"))
+    if not isinstance(model, TallyFormerForCausalLM):
+        raise UsageError(f"--base: {base} is no TallyFormer model. Import the reference one first")
+    return import_reference_adapter(folder, model, out)

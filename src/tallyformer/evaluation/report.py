@@ -142,7 +142,12 @@ def _parts(runs: Sequence[RunData]) -> list[Part]:
             _there(perplexity_table(runs)),
             absent=not_evaluated,
         ),
-        Part("responses", "Responses", _there(response_table(runs)), absent=not_evaluated),
+        Part(
+            "responses",
+            "Responses",
+            _there(response_table(runs)),
+            absent="No held-out pairs in this recipe, or not measured yet.",
+        ),
         _judged_part(runs, "facts", "Facts", "topic", facts_table(runs)),
         _judged_part(runs, "arithmetic", "Arithmetic", "kind", arithmetic_table(runs)),
         Part("samples", "Samples", samples=_samples(runs), absent=not_evaluated),

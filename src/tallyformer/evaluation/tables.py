@@ -3,6 +3,7 @@ difference."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -66,6 +67,12 @@ class Table:
     def width(self) -> int:
         """Columns in all, the row headings' included."""
         return 1 + len(self.columns)
+
+    @property
+    def starts(self) -> frozenset[int]:
+        """Numbers of the columns that start a group, from 0."""
+        ends = itertools.accumulate(heading.span for heading in self.groups)
+        return frozenset(end - heading.span for end, heading in zip(ends, self.groups, strict=True))
 
 
 @dataclass

@@ -77,6 +77,7 @@ def write_hf_folder(
     tokenizer.save(folder, model_max_length=model.config.max_position_embeddings)
     name = type(exported).__name__
     (folder / README).write_text(card(name), encoding="utf-8")
+    _same_permissions(folder)
     return name
 
 
@@ -126,6 +127,13 @@ def _exported(model: TallyFormerForCausalLM) -> Any:
         exported = copy.deepcopy(model)
         exported.config.auto_map = {"AutoModel": "modeling_tallyformer.TallyFormerModel"}
         return exported
+
+
+def _same_permissions(folder: Path) -> None:
+    """Whoever may read the configuration may read the weights; safetensors writes them 0600."""
+    mode = (folder / "config.json").stat().st_mode
+    for file in folder.iterdir():
+        file.chmod(mode)
 
 
 @torch.no_grad()

@@ -1,0 +1,63 @@
+"""Writes docs/cli.md from the commands themselves: `python -m tallyformer.cli.docs [--check]`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from tallyformer.cli.failures import exit_status_of
+from tallyformer.cli.main import tallyformer
+from tallyformer.errors import ArtifactError
+
+HEAD = """# Command line
+
+This page is generated from the commands: `python -m tallyformer.cli.docs`. Do not edit it.
+
+Exit status: 0 done, 2 the command line or the recipe is wrong, 3 an input, an artifact, the disk
+or the run failed, 130 Ctrl-C, 143 SIGTERM. Errors are one line on standard error that says what is
+wrong, where, and the fix. Results go to standard output, progress to standard error.
+"""
+WIDTH = 88
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Fail if the page is not up to date; write nothing.")
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("docs/cli.md"),
+    show_default=True,
+    help="The page.",
+)
+def docs(check: bool, page: Path) -> None:
+    """Generate the page of the command line."""
+    text = render()
+    if not check:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text, encoding="utf-8")
+        return
+    if not page.is_file() or page.read_text(encoding="utf-8") != text:
+        raise ArtifactError(f"{page}: out of date. Generate it: python -m tallyformer.cli.docs")
+
+
+def render() -> str:
+    """The page: the help of every command, in the order of the pipeline."""
+    root = click.Context(tallyformer, info_name="tallyformer", terminal_width=WIDTH)
+    return "\n".join([HEAD, *_sections(tallyformer, root)])
+
+
+def _sections(command: click.Command, context: click.Context) -> Iterator[str]:
+    yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
+    if not isinstance(command, click.Group):
+        return
+    for name in command.list_commands(context):
+        child = command.get_command(context, name)
+        assert child is not None
+        below = click.Context(child, info_name=name, parent=context, terminal_width=WIDTH)
+        yield from _sections(child, below)
+
+
+if __name__ == "__main__":
+    raise SystemExit(exit_status_of(lambda: docs.main(standalone_mode=False)))

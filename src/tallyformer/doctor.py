@@ -1,0 +1,196 @@
+"""What this machine can do for a run, what is missing, and how to get it. Changes nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+REQUIRED_PYTHON = (3, 11)
+REQUIRED = ("torch", "transformers", "tokenizers", "tiktoken", "peft", "numpy", "pyarrow")
+LEAST_MEMORY_GB = 4.0
+LEAST_DISK_GB = 5.0
+HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report.
+
+    Attributes:
+        name: what was looked at.
+        value: what was found.
+        state: "ok"; "limited": works, with less speed or fewer inputs; "missing": a run will fail.
+        fix: how to get what is missing; "" if nothing is.
+    """
+
+    name: str
+    value: str
+    state: Literal["ok", "limited", "missing"] = "ok"
+    fix: str = ""
+
+
+def examine(folder: Path, *, hub_seconds: float = 3.0) -> Iterator[Finding]:
+    """Look at this machine.
+
+    Args:
+        folder: where runs would be written.
+        hub_seconds: how long the Hugging Face hub is waited for.
+    """
+    yield _python()
+    yield from _packages()
+    yield from _processor()
+    yield _memory()
+    yield _disk(folder)
+    if importlib.util.find_spec("torch"):
+        yield from _torch()
+    yield _hub(hub_seconds)
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if sys.version_info >= REQUIRED_PYTHON:
+        return Finding("python", f"{version} on {platform.system()} {platform.machine()}")
+    least = ".".join(map(str, REQUIRED_PYTHON))
+    return Finding("python", version, "missing", f"install Python {least} or newer")
+
+
+def _packages() -> Iterator[Finding]:
+    for name in REQUIRED:
+        version = _version(name)
+        if version:
+            yield Finding(name, version)
+        else:
+            yield Finding(name, "not installed", "missing", "pip install tallyformer")
+    datasets = _version("datasets")
+    if datasets:
+        yield Finding("datasets", datasets)
+    else:
+        fix = "only for data sets of the hub: pip install 'tallyformer[hub]'"
+        yield Finding("datasets", "not installed", "limited", fix)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> Iterator[Finding]:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("cores", f"{usable} usable")
+    compiler = next((c for c in ("g++", "clang++", "c++") if shutil.which(c)), None)
+    if compiler:
+        yield Finding("C++ compiler", f"{compiler}, so torch.compile can speed up long CPU runs")
+    else:
+        fix = "training works without; for torch.compile: sudo apt install g++"
+        yield Finding("C++ compiler", "none", "limited", fix)
+
+
+def _memory() -> Finding:
+    memory = psutil.virtual_memory()
+    total = min(memory.total, _container_limit() or memory.total) / 1e9
+    value = f"{total:.1f} GB, {memory.available / 1e9:.1f} GB free"
+    if total >= LEAST_MEMORY_GB:
+        return Finding("memory", value)
+    fix = f"the quickstart needs {LEAST_MEMORY_GB:g} GB; lower micro_batch in the recipe"
+    return Finding("memory", value, "limited", fix)
+
+
+def _container_limit() -> int | None:
+    """Bytes that this process's control group may use, if it is limited."""
+    try:
+        text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _disk(folder: Path) -> Finding:
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 1e9
+    if not os.access(place, os.W_OK):
+        fix = "choose another --out, or allow writing there"
+        return Finding("disk", f"{place} cannot be written", "missing", fix)
+    if free >= LEAST_DISK_GB:
+        return Finding("disk", f"{free:.0f} GB free in {place}")
+    fix = "free space, or choose another --out"
+    return Finding("disk", f"{free:.1f} GB free in {place}", "limited", fix)
+
+
+def _torch() -> Iterator[Finding]:
+    import torch
+
+    from tallyformer.training.precision import choose_precision
+
+    capable = torch.cpu.get_capabilities()
+    names = {"avx2": "AVX2", "avx512_f": "AVX-512", "avx512_bf16": "AVX-512 BF16"}
+    names |= {"amx_tile": "AMX", "amx_bf16": "AMX BF16", "bf16": "BF16"}
+    found = [label for key, label in names.items() if capable.get(key)]
+    precision = choose_precision("auto", torch.device("cpu")).name
+    yield Finding(
+        "CPU arithmetic", f"{', '.join(found) or 'plain'}; precision: auto means {precision}"
+    )
+    if not torch.cuda.is_available():
+        yield Finding("GPU", "none; training runs on the CPU", "limited", _gpu_fix(torch))
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        precision = choose_precision("auto", torch.device("cuda", index)).name
+        yield Finding(
+            f"GPU {index}",
+            f"{properties.name}, {properties.total_memory / 1e9:.0f} GB; "
+            f"precision: auto means {precision}",
+        )
+
+
+def _gpu_fix(torch: object) -> str:
+    built_for = getattr(getattr(torch, "version", None), "cuda", None)
+    if shutil.which("nvidia-smi") and not built_for:
+        return "there is an NVIDIA driver, but this torch is built for the CPU: install a CUDA one"
+    return "the flagship recipe wants one; quickstart.yaml and real-cpu.yaml do not"
+
+
+def _hub(seconds: float) -> Finding:
+    """Ask the hub in a thread, because a name look-up can hang longer than any timeout."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return Finding("hub", "switched off by HF_HUB_OFFLINE", "limited", _HUB_FIX)
+    address = os.environ.get("HF_ENDPOINT", HUB)
+    answers: list[str] = []
+    thread = threading.Thread(target=_ask, args=(address, seconds, answers), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if answers and not answers[0]:
+        return Finding("hub", f"{address} answers")
+    reason = answers[0] if answers else f"no answer within {seconds:g} s"
+    return Finding("hub", f"{address} cannot be reached ({reason})", "limited", _HUB_FIX)
+
+
+_HUB_FIX = "only for hub names in a recipe: download them elsewhere and give local folders"
+
+
+def _ask(address: str, seconds: float, answers: list[str]) -> None:
+    """Append "" if the address answers at all, else the reason."""
+    request = urllib.request.Request(address, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=seconds):
+            answers.append("")
+    except urllib.error.HTTPError:
+        answers.append("")
+    except (OSError, ValueError) as error:
+        answers.append(" ".join(str(getattr(error, "reason", error)).split()))

@@ -1,0 +1,144 @@
+"""`generate`, `chat` and `doctor` through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from tallyformer.inference.conversation import Chat
+from tallyformer.inference.llm import LLM
+from tallyformer.inference.sampling_params import SamplingParams
+
+
+@pytest.fixture(scope="module")
+def llm(model_folder: Path) -> LLM:
+    return LLM.from_pretrained(model_folder, device="cpu")
+
+
+def test_generate_prints_what_the_api_generates(
+    tallyformer: Any, model_folder: Path, llm: LLM
+) -> None:
+    flags = ["--max-tokens", "20", "--seed", "3", "--top-k", "20", "--stop", "zz", "--ignore-eos"]
+    params = SamplingParams(max_tokens=20, seed=3, top_k=20, stop="zz", ignore_eos=True)
+    done = tallyformer(
+        "generate", "--model", model_folder, "--device", "cpu", *flags, stdin="Bond\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == llm.generate("Bond", params)[0].text + "\n"
+    assert done.stderr == ""
+
+
+def test_a_flag_out_of_range_is_named_before_anything_is_loaded(tallyformer: Any) -> None:
+    done = tallyformer("generate", "--model", "nowhere", "--prompt", "x", "--top-p", "0")
+    assert done.returncode == 2
+    assert done.stderr == "error: --top-p: must be a number above 0, at most 1; it is 0.0\n"
+
+
+def test_a_model_that_is_not_there_is_one_line(tallyformer: Any, tmp_path: Path) -> None:
+    done = tallyformer("generate", "--model", tmp_path / "no", "--prompt", "x")
+    assert done.returncode == 3 and done.stderr.count("\n") == 1
+    assert "no such model folder" in done.stderr
+
+
+def test_a_piped_chat_answers_each_line_and_ends_at_its_end(
+    tallyformer: Any, model_folder: Path, llm: LLM
+) -> None:
+    params = SamplingParams(max_tokens=12, seed=1)
+    session = Chat(llm, params)
+    expected = ["".join(session.ask(q)) for q in ("profit?", "bond?")]
+    session.reset()
+    expected.append("".join(session.ask("bond?")))
+    lines = "profit?\nbond?\n\n/reset\nbond?\n/what\n"
+    done = tallyformer(
+        "chat", "--model", model_folder, "--max-tokens", 12, "--seed", 1, stdin=lines
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(answer + "\n" for answer in expected)
+    assert "forgotten" in done.stderr and "/reset and /exit" in done.stderr
+
+
+def test_ctrl_c_ends_an_answer_and_ctrl_d_the_chat(model_folder: Path) -> None:
+    script = str(Path(sys.executable).with_name("tallyformer"))
+    options = ["--max-tokens", "1000000", "--ignore-eos", "--device", "cpu"]
+    terminal = pexpect.spawn(
+        script,
+        ["chat", "--model", str(model_folder), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "TERM": "dumb"},
+        encoding="utf-8",
+        codec_errors="replace",
+        timeout=120,
+    )
+    terminal.expect("> ")
+    terminal.sendline("profit?")
+    terminal.expect(r"\?[^\n]*\n")  # the terminal's echo of the question
+    terminal.expect(r"[^\r\n]{20}")  # the answer has begun
+    time.sleep(0.2)
+    terminal.kill(signal.SIGINT)
+    terminal.expect("\n> ")
+    terminal.sendline("/reset")
+    terminal.expect("forgotten")
+    terminal.expect("> ")
+    terminal.sendeof()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+
+
+def test_a_conversation_keeps_the_newest_turns_that_leave_room_for_an_answer(llm: LLM) -> None:
+    session = Chat(llm, SamplingParams(max_tokens=8, seed=0, ignore_eos=True), system="Be brief.")
+    user = llm.tokenizer.user_id
+    most = 0
+    for number in range(12):
+        "".join(session.ask(f"profit {number}?"))
+        ids = session.prompt()
+        assert len(ids) <= llm.context_length // 2
+        assert ids[0] == user
+        most = max(most, ids.count(user))
+    assert most >= 1
+    long = "".join(f" bond {n}" for n in range(100)) + " the end?"
+    session.reset()
+    for _ in session.ask(long):
+        break
+    ids = session.prompt()
+    assert len(ids) == llm.context_length // 2 and ids[0] == user
+    assert "the end?" in llm.tokenizer.decode(ids)
+
+
+def test_an_interrupted_answer_is_remembered_as_far_as_it_went(llm: LLM) -> None:
+    session = Chat(llm, SamplingParams(max_tokens=30, seed=0, ignore_eos=True))
+    for text in session.ask("profit?"):
+        if text.strip():
+            break
+    session.interrupt()
+    list(session.ask("bond?"))  # turns alternate, or encode_chat would refuse them
+
+
+def test_doctor_lists_what_it_found_and_exits_0(tallyformer: Any, tmp_path: Path) -> None:
+    environment = {"HF_HUB_OFFLINE": "1"}
+    done = tallyformer("doctor", "--json", "--out", tmp_path / "new" / "runs", env=environment)
+    assert done.returncode == 0, done.stderr
+    found = {f["name"]: f for f in json.loads(done.stdout)}
+    assert found["torch"]["state"] == "ok" and found["cores"]["value"].endswith("usable")
+    assert found["hub"]["state"] == "limited" and found["hub"]["fix"]
+    assert str(tmp_path) in found["disk"]["value"] and not (tmp_path / "new").exists()
+    for finding in found.values():
+        assert finding["state"] in ("ok", "limited", "missing")
+        assert finding["state"] == "ok" or finding["fix"]
+
+
+def test_doctor_does_not_wait_for_a_hub_that_hangs(tallyformer: Any) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        done = tallyformer("doctor", env={"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"})
+    assert done.returncode == 0
+    assert "cannot be reached" in done.stdout

@@ -1,0 +1,88 @@
+"""`config`, `--dry-run`, and what stage commands say about recipes and folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tallyformer.config import check_recipe, load_recipe
+from tallyformer.stages.run import recipe_as_yaml
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("name", ["quickstart", "tally-51m"])
+def test_the_full_recipe_is_a_recipe_that_means_the_same(name: str) -> None:
+    path = Path(__file__).parents[2] / "recipes" / f"{name}.yaml"
+    recipe = load_recipe(path)
+    text = recipe_as_yaml(recipe)
+    assert check_recipe(yaml.safe_load(text), "shown") == recipe
+    assert yaml.safe_load(text)["pretrain"]["optimizer"]["betas"] == [0.9, 0.95]
+
+
+def test_config_show_prints_every_value_and_overrides(tallyformer: Any, recipe: Path) -> None:
+    shown = tallyformer("config", "show", "--recipe", recipe, "--set", "pretrain.steps=9")
+    values = yaml.safe_load(shown.stdout)
+    assert values["pretrain"]["steps"] == 9
+    assert values["pretrain"]["optimizer"]["learning_rate"] == 8e-4
+    assert values["model"]["max_position_embeddings"] == 32
+
+
+def test_every_problem_of_a_recipe_is_reported_at_once(tallyformer: Any, recipe: Path) -> None:
+    recipe.write_text(
+        recipe.read_text().replace("steps: 4", "stesp: 4").replace("name: tiny", "nmae: x")
+    )
+    done = tallyformer("config", "validate", "--recipe", recipe)
+    assert done.returncode == 2
+    assert "did you mean 'steps'" in done.stderr and "did you mean 'name'" in done.stderr
+
+
+def test_a_recipe_that_is_not_there(tallyformer: Any, tmp_path: Path) -> None:
+    done = tallyformer("run", "--recipe", tmp_path / "no.yaml")
+    assert done.returncode == 2 and "no such recipe" in done.stderr
+
+
+def test_a_dry_run_says_what_would_be_done_and_touches_nothing(
+    tallyformer: Any, recipe: Path
+) -> None:
+    before = _files(recipe.parent)
+    done = tallyformer("run", "--recipe", recipe, "--dry-run", cwd=recipe.parent)
+    assert done.returncode == 0, done.stderr
+    stages = [line.split()[0] for line in done.stdout.splitlines()[:-1]]
+    assert stages == ["tokenizer", "prepare", "pretrain", "evaluate", "export"]
+    assert "would run: runs/tiny/model" in done.stdout
+    assert _files(recipe.parent) == before and not (recipe.parent / "runs").exists()
+
+
+def test_a_dry_run_names_every_missing_input(tallyformer: Any, recipe: Path) -> None:
+    (recipe.parent / "texts" / "00.txt").write_text("")
+    (recipe.parent / "texts" / "01.txt").write_text("")
+    done = tallyformer("run", "--recipe", recipe, "--dry-run")
+    assert done.returncode == 3
+    assert "00.txt is empty" in done.stderr and "01.txt is empty" in done.stderr
+    done = tallyformer(
+        "run", "--recipe", recipe, "--dry-run", "--set", "prepare.sources.0.paths=[no/*.txt]"
+    )
+    assert done.returncode == 3 and "no file matches 'no/*.txt'" in done.stderr
+
+
+def test_a_stage_says_which_stage_it_needs(tallyformer: Any, recipe: Path) -> None:
+    out = recipe.parent / "out"
+    done = tallyformer("pretrain", "--recipe", recipe, "--out", out, "--dry-run")
+    assert done.returncode == 3
+    assert "pretrain needs tokenizer" in done.stderr
+    assert f"tallyformer tokenizer --recipe {out}/recipe.yaml --out {out}" in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["teacher", "distill", "sft", "merge"])
+def test_a_stage_that_the_recipe_lacks_is_a_usage_error(
+    tallyformer: Any, recipe: Path, stage: str
+) -> None:
+    done = tallyformer(stage, "--recipe", recipe)
+    assert done.returncode == 2
+    assert f"nothing for `{stage}` to do" in done.stderr

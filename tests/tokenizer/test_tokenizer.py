@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, GPT2Tokenizer
+
+from tallyformer import Tokenizer as PublicTokenizer
+from tallyformer.errors import TokenizerError
+from tallyformer.tokenizer import Tokenizer
+
+from .conftest import TEXTS
+from .strategies import CONTROL, benign_texts, texts
+
+
+@given(texts)
+@example("\n" * 200_000 + "x")
+@example("a" * 50_000)
+@settings(max_examples=300, deadline=None)
+def test_both_paths_give_equal_ids(tokenizer: Tokenizer, text: str) -> None:
+    fast = tokenizer.encode_to_numpy(text)
+    assert fast.dtype == "uint32"
+    assert fast.tolist() == tokenizer.encode(text)
+
+
+def test_the_fast_path_is_tiktoken_for_trained_and_for_gpt2_files(
+    tokenizer: Tokenizer, saved: Path, gpt2_folder: Path
+) -> None:
+    for each in (
+        tokenizer,
+        Tokenizer.from_pretrained(saved),
+        Tokenizer.from_pretrained(gpt2_folder),
+    ):
+        assert each._bulk is not None
+
+
+@pytest.mark.parametrize("points", [range(0x0, 0xD800, 7), range(0xE000, 0x110000, 211)])
+def test_both_paths_agree_on_characters_of_every_script(
+    tokenizer: Tokenizer, points: range
+) -> None:
+    text = "".join(f"a{chr(p)}b1 {chr(p)}2{chr(p)}! {chr(p)}" for p in points)
+    assert tokenizer.encode_to_numpy(text).tolist() == tokenizer.encode(text)
+
+
+@given(texts)
+@settings(max_examples=300, deadline=None)
+def test_decoding_gives_the_text_back(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(texts)
+@settings(max_examples=300, deadline=None)
+def test_no_text_becomes_a_control_id(tokenizer: Tokenizer, text: str) -> None:
+    assert not tokenizer.control_ids & set(tokenizer.encode(text))
+    assert not tokenizer.control_ids & set(tokenizer.encode_to_numpy(text).tolist())
+
+
+@given(texts)
+def test_token_bytes_add_up_to_the_text(tokenizer: Tokenizer, text: str) -> None:
+    sizes = tokenizer.token_bytes()
+    assert sizes.shape == (tokenizer.vocab_size,)
+    assert sizes[tokenizer.encode(text)].sum() == len(text.encode())
+    assert not sizes[sorted(tokenizer.control_ids)].any()
+
+
+@given(benign_texts)
+@settings(deadline=None)
+def test_ids_of_gpt2_files_equal_those_of_transformers(gpt2_folder: Path, text: str) -> None:
+    ours = Tokenizer.from_pretrained(gpt2_folder)
+    theirs = GPT2Tokenizer.from_pretrained(gpt2_folder)
+    assert ours.encode(text) == theirs.encode(text)
+
+
+def test_gpt2_files_get_the_missing_control_tokens_at_the_end(gpt2_folder: Path) -> None:
+    tokenizer = Tokenizer.from_pretrained(gpt2_folder)
+    end = len(json.loads((gpt2_folder / "vocab.json").read_text())) - 1
+    assert [tokenizer.token_to_id(t) for t in CONTROL] == [end, end + 1, end + 2, end + 3]
+    assert tokenizer.vocab_size == end + 4
+    assert tokenizer.control_ids == {end, end + 1, end + 2, end + 3}
+
+
+def test_a_trained_vocabulary_is_bytes_then_merges_then_control_tokens(
+    tokenizer: Tokenizer, saved: Path
+) -> None:
+    assert tokenizer.vocab_size == 480
+    ids = (tokenizer.eot_id, tokenizer.pad_id, tokenizer.user_id, tokenizer.assistant_id)
+    assert ids == (476, 477, 478, 479)
+    model = json.loads((saved / "tokenizer.json").read_text())["model"]
+    by_id = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    assert all(len(token) == 1 for token in by_id[:256])
+    assert by_id[256:] == [left + right for left, right in model["merges"]]
+
+
+def test_training_twice_gives_the_same_tokenizer() -> None:
+    assert Tokenizer.train(TEXTS, 400).fingerprint == Tokenizer.train(TEXTS, 400).fingerprint
+
+
+def test_training_on_too_little_text_names_the_reachable_size() -> None:
+    with pytest.raises(TokenizerError, match=r"supports only 26\d ids.*at most 26\d"):
+        Tokenizer.train(["abab abab"], 400)
+
+
+def test_a_saved_tokenizer_is_the_same_when_loaded(tokenizer: Tokenizer, saved: Path) -> None:
+    loaded = PublicTokenizer.from_pretrained(saved)
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert loaded.vocab_size == tokenizer.vocab_size
+    assert [loaded.encode(t) for t in TEXTS] == [tokenizer.encode(t) for t in TEXTS]
+
+
+def test_the_fingerprint_tells_tokenizers_apart(tokenizer: Tokenizer) -> None:
+    assert Tokenizer.train(TEXTS, 479).fingerprint != tokenizer.fingerprint
+
+
+def test_transformers_loads_the_folder_without_our_code(tokenizer: Tokenizer, saved: Path) -> None:
+    theirs = AutoTokenizer.from_pretrained(saved)
+    assert (theirs.eos_token, theirs.bos_token) == ("<|endoftext|>", "<|endoftext|>")
+    assert theirs.pad_token == "<|pad|>"
+    assert theirs.model_max_length == 64
+    assert len(theirs) == tokenizer.vocab_size
+    for text in TEXTS:
+        assert theirs.encode(text) == tokenizer.encode(text)
+        assert theirs.decode(theirs.encode(text)) == text
+    for control in CONTROL:
+        added = theirs.added_tokens_decoder[tokenizer.token_to_id(control)]
+        assert (added.special, added.normalized, added.lstrip, added.rstrip) == (
+            True,
+            False,
+            False,
+            False,
+        )
+
+
+def test_lone_surrogates_become_the_replacement_character(tokenizer: Tokenizer) -> None:
+    text = "a\ud800b\udc00"
+    assert tokenizer.decode(tokenizer.encode(text)) == "a\ufffdb\ufffd"
+    assert tokenizer.encode_to_numpy(text).tolist() == tokenizer.encode(text)
+
+
+def test_control_tokens_are_spelled_only_when_asked_for(tokenizer: Tokenizer) -> None:
+    ids = [tokenizer.user_id, *tokenizer.encode(" hi"), tokenizer.eot_id]
+    assert tokenizer.decode(ids) == " hi"
+    assert tokenizer.decode(ids, skip_control=False) == "<|user|> hi<|endoftext|>"
+
+
+@given(st.lists(st.integers(0, 479), max_size=40))
+@settings(max_examples=300)
+def test_streamed_pieces_join_to_the_decoded_text(tokenizer: Tokenizer, ids: list[int]) -> None:
+    stream = tokenizer.stream_decoder()
+    pieces = [stream.push(i) for i in ids]
+    assert "".join(pieces) + stream.finish() == tokenizer.decode(ids)
+
+
+@given(texts)
+def test_streamed_pieces_are_whole_characters(tokenizer: Tokenizer, text: str) -> None:
+    stream = tokenizer.stream_decoder()
+    done = ""
+    for i in tokenizer.encode(text):
+        done += stream.push(i)
+        assert text.startswith(done)
+    assert done == text and stream.finish() == ""
+
+
+@pytest.mark.parametrize("change", ["pattern", "order", "improper", "normalizer"])
+def test_another_layout_or_pattern_falls_back_to_equal_ids(
+    saved: Path, tmp_path: Path, change: str
+) -> None:
+    state = json.loads((saved / "tokenizer.json").read_text())
+    model = state["model"]
+    if change == "pattern":
+        digits = {"type": "Digits", "individual_digits": True}
+        parts = [digits, state["pre_tokenizer"]]
+        state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": parts}
+    elif change == "order":
+        a, b = (next(t for t, i in model["vocab"].items() if i == n) for n in (300, 301))
+        model["vocab"].update({a: 301, b: 300})
+    elif change == "improper":  # "qx" + "z" can never be made: its own text becomes q + "xz"
+        keep = [list(pair) for pair in model["merges"][:-3]]
+        model["merges"] = [*keep, ["x", "z"], ["q", "x"], ["qx", "z"]]
+        last = sorted(model["vocab"], key=model["vocab"].__getitem__)[-3:]
+        for old, new, number in zip(last, ["xz", "qx", "qxz"], range(473, 476), strict=True):
+            del model["vocab"][old]
+            model["vocab"][new] = number
+    else:
+        state["normalizer"] = {"type": "NFC"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    other = Tokenizer.from_pretrained(tmp_path)
+    assert other._bulk is None
+    for text in [*TEXTS, "aqxz qxz 2024", "e\u0301"]:
+        assert other.encode_to_numpy(text).tolist() == other.encode(text)
+
+
+def test_a_file_instead_of_a_folder_is_refused(saved: Path) -> None:
+    with pytest.raises(TokenizerError, match=r"is a file\. Give the folder"):
+        Tokenizer.from_pretrained(saved / "tokenizer.json")
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match=r"neither tokenizer\.json nor vocab\.json"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_a_missing_folder_is_refused_without_asking_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match="no such folder"):
+        Tokenizer.from_pretrained(tmp_path / "nowhere")
+
+
+def test_a_damaged_file_is_named(saved: Path, tmp_path: Path) -> None:
+    whole = (saved / "tokenizer.json").read_bytes()
+    (tmp_path / "tokenizer.json").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TokenizerError, match=f"{tmp_path}.*damaged"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_vocabulary_and_merges_of_different_size_are_refused(
+    gpt2_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(gpt2_folder, tmp_path / "gpt2")
+    lines = (folder / "merges.txt").read_text().splitlines(keepends=True)
+    (folder / "merges.txt").write_text("".join(lines[:-5]))
+    with pytest.raises(TokenizerError, match="do not belong together"):
+        Tokenizer.from_pretrained(folder)
+
+
+def test_ids_with_holes_are_refused(saved: Path, tmp_path: Path) -> None:
+    state = json.loads((saved / "tokenizer.json").read_text())
+    token = max(state["model"]["vocab"], key=state["model"]["vocab"].__getitem__)
+    state["model"]["vocab"][token] = 9999
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(TokenizerError, match="ids have no holes"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_a_vocabulary_that_is_not_byte_level_is_refused(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.models import WordLevel
+
+    Backend(WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")).save(
+        str(tmp_path / "tokenizer.json")
+    )
+    with pytest.raises(TokenizerError, match="not a byte-level BPE"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_a_vocabulary_that_lacks_bytes_is_refused(tmp_path: Path, saved: Path) -> None:
+    state = json.loads((saved / "tokenizer.json").read_text())
+    vocab = state["model"]["vocab"]
+    unmerged = next(
+        t for t in vocab if len(t) == 1 and not any(t in pair for pair in state["model"]["merges"])
+    )
+    vocab["two characters"] = vocab.pop(unmerged)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(TokenizerError, match="1 of the 256 bytes are not in the vocabulary"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_an_unreachable_hub_name_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(TokenizerError, match="no such local folder, and the hub did not"):
+        Tokenizer.from_pretrained("nobody/no-such-tokenizer")
