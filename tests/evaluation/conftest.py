@@ -102,7 +102,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, RunFolder]:
     """A run up to `evaluate`, made by the real stages."""
     root = tmp_path_factory.mktemp("tiny")
     recipe, run = tiny_recipe(root), RunFolder(root / "runs" / "tiny")
+    run.path.mkdir(parents=True)
+    write_recipe(recipe, run.path / "recipe.yaml")
     for stage in (tokenizer_stage, prepare, pretrain, evaluate):
         stage.run(recipe, run)
-    write_recipe(recipe, run.path / "recipe.yaml")
     return recipe, run

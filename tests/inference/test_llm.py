@@ -262,12 +262,12 @@ def test_folders_that_cannot_be_used_are_named(tally_folder: Path, tmp_path: Pat
     with pytest.raises(ArtifactError, match="no such model folder"):
         LLM.from_pretrained(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArtifactError, match="holds no config.json"):
+    with pytest.raises(ArtifactError, match=r"holds no config\.json"):
         LLM.from_pretrained(tmp_path / "empty")
 
     broken = _copy(tally_folder, tmp_path / "json")
     (broken / "config.json").write_text("{")
-    with pytest.raises(ArtifactError, match="config.json: damaged"):
+    with pytest.raises(ArtifactError, match=r"config\.json: damaged"):
         LLM.from_pretrained(broken)
 
     short = _copy(tally_folder, tmp_path / "short")

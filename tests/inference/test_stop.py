@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +31,7 @@ def test_the_result_does_not_depend_on_how_the_text_is_cut(
     text: str, stops: list[str], cuts: list[int]
 ) -> None:
     edges = [0, *sorted(min(c, len(text)) for c in cuts), len(text)]
-    pieces = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(edges)]
     assert _run(stops, pieces) == _by_hand(stops, text)
 
 

@@ -6,8 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tallyformer.tokenizer import Tokenizer
+
+# Time limits of single examples say nothing on a machine that others use too.
+settings.register_profile("tallyformer", deadline=None)
+settings.load_profile("tallyformer")
 
 TEXTS = [
     "The balance sheet lists what a company owns and what it owes at one moment.",

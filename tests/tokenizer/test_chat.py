@@ -32,7 +32,7 @@ def template(saved: Path) -> Any:
 
 
 @given(messages=conversations(benign_texts))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_template_and_encoder_give_equal_ids_and_masks(
     tokenizer: Tokenizer, template: Any, messages: list[dict[str, str]]
 ) -> None:
@@ -45,7 +45,6 @@ def test_template_and_encoder_give_equal_ids_and_masks(
 
 
 @given(messages=conversations(benign_texts).filter(lambda m: m[-1]["role"] == "user"))
-@settings(deadline=None)
 def test_template_and_encoder_agree_on_the_generation_prompt(
     tokenizer: Tokenizer, template: Any, messages: list[dict[str, str]]
 ) -> None:
@@ -55,7 +54,7 @@ def test_template_and_encoder_agree_on_the_generation_prompt(
 
 
 @given(messages=conversations(texts))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_content_forges_a_turn(
     tokenizer: Tokenizer, template: Any, messages: list[dict[str, str]]
 ) -> None:

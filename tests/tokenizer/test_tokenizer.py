@@ -20,7 +20,7 @@ from .strategies import CONTROL, benign_texts, texts
 @given(texts)
 @example("\n" * 200_000 + "x")
 @example("a" * 50_000)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_both_paths_give_equal_ids(tokenizer: Tokenizer, text: str) -> None:
     fast = tokenizer.encode_to_numpy(text)
     assert fast.dtype == "uint32"
@@ -47,13 +47,13 @@ def test_both_paths_agree_on_characters_of_every_script(
 
 
 @given(texts)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_decoding_gives_the_text_back(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @given(texts)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_text_becomes_a_control_id(tokenizer: Tokenizer, text: str) -> None:
     assert not tokenizer.control_ids & set(tokenizer.encode(text))
     assert not tokenizer.control_ids & set(tokenizer.encode_to_numpy(text).tolist())
@@ -68,7 +68,6 @@ def test_token_bytes_add_up_to_the_text(tokenizer: Tokenizer, text: str) -> None
 
 
 @given(benign_texts)
-@settings(deadline=None)
 def test_ids_of_gpt2_files_equal_those_of_transformers(gpt2_folder: Path, text: str) -> None:
     ours = Tokenizer.from_pretrained(gpt2_folder)
     theirs = GPT2Tokenizer.from_pretrained(gpt2_folder)

@@ -35,13 +35,13 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise cannot_write(path, error) from error
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
 
 
@@ -63,8 +63,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 _sync_file(file)
         if path.exists():
-            os.replace(path, old)
-        os.replace(partial, path)
+            path.replace(old)
+        partial.replace(path)
         _sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
@@ -89,6 +89,11 @@ def cannot_write(path: Path, error: OSError) -> ArtifactError:
         f"{path}: cannot be written ({reason}). Free disk space or choose another --out, "
         "then run the same command again; finished work is kept"
     )
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):
+        file.unlink()
 
 
 def _sync_file(path: Path) -> None:

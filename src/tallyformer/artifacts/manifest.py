@@ -46,9 +46,7 @@ class Manifest:
     format: int = FORMAT
 
 
-def fingerprint(
-    stage: str, config: Mapping[str, Any], seed: int, inputs: Mapping[str, str]
-) -> str:
+def fingerprint(stage: str, config: Mapping[str, Any], seed: int, inputs: Mapping[str, str]) -> str:
     """SHA-256 in hex of everything that decides a stage's result."""
     text = json.dumps([FORMAT, stage, config, seed, inputs], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -114,9 +112,7 @@ def read_manifest(folder: Path, *, made_by: str) -> Manifest:
         ) from None
 
 
-def check_files(
-    folder: Path, manifest: Manifest, *, made_by: str, contents: bool = True
-) -> None:
+def check_files(folder: Path, manifest: Manifest, *, made_by: str, contents: bool = True) -> None:
     """Compare the files with the manifest, by size and (with `contents`) by SHA-256.
 
     Raises:
@@ -129,9 +125,7 @@ def check_files(
             raise ArtifactError(f"{file}: missing, though the manifest lists it. {fix}")
         size = file.stat().st_size
         if size != entry["bytes"]:
-            raise ArtifactError(
-                f"{file}: {size} bytes, the manifest says {entry['bytes']}. {fix}"
-            )
+            raise ArtifactError(f"{file}: {size} bytes, the manifest says {entry['bytes']}. {fix}")
         if contents and sha256(file) != entry["sha256"]:
             raise ArtifactError(f"{file}: checksum differs from the manifest. {fix}")
 

@@ -1,13 +1,13 @@
 """A run's folder: one sub-folder a stage.
 
-    runs/quickstart/
-      recipe.yaml     the recipe as it ran, with every default filled in
-      tokenizer/      transformers tokenizer
-      prepare/        shards by split and source
-      pretrain/ teacher/ distill/ sft/    metrics, checkpoints, best/ (a Hugging Face folder)
-      merge/          the tuned model, one set of weights
-      evaluate/       results.json, report.html
-      model/          the final Hugging Face folder (stage `export`)
+runs/quickstart/
+  recipe.yaml     the recipe as it ran, with every default filled in
+  tokenizer/      transformers tokenizer
+  prepare/        shards by split and source
+  pretrain/ teacher/ distill/ sft/    metrics, checkpoints, best/ (a Hugging Face folder)
+  merge/          the tuned model, one set of weights
+  evaluate/       results.json, report.html
+  model/          the final Hugging Face folder (stage `export`)
 """
 
 from __future__ import annotations

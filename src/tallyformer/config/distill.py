@@ -46,3 +46,5 @@ class DistillSection(Section):
     cache: Literal["off", "top-k"] = "off"
     """`top-k`: store the teacher's k largest probabilities and the tail's mass once, then reuse."""
     cache_top_k: int = Field(64, ge=1, le=65535)
+    cache_folder: str | None = None
+    """Where the pass is stored, to be shared between runs; by default in the stage's folder."""

@@ -18,18 +18,24 @@ MOST_PARTITIONS = 512
 _PIECE = 1 << 20
 
 
-def mark_first(digests: Iterable[np.ndarray], total: int, folder: Path) -> Path:
+def mark_first(
+    digests: Iterable[np.ndarray],
+    total: int,
+    folder: Path,
+    partition_documents: int = PARTITION_DOCUMENTS,
+) -> Path:
     """Write one byte a document: 1 for the first with its content, 0 for a repetition.
 
     Args:
         digests: uint64 (n, 2) arrays that together list every document in order.
         total: number of documents.
         folder: for temporary files and the result.
+        partition_documents: how many are sorted at a time.
 
     Raises:
         ArtifactError: the disk is full.
     """
-    count = min(MOST_PARTITIONS, 1 + total // PARTITION_DOCUMENTS)
+    count = min(MOST_PARTITIONS, 1 + total // partition_documents)
     parts = [folder / f"hashes-{i:03d}" for i in range(count)]
     marks = folder / "first"
     try:

@@ -79,8 +79,8 @@ def _read_json_lines(path: Path, *_: object) -> _Rows:
 
 
 def _read_csv(path: Path, label: str, required: Sequence[str], optional: Sequence[str]) -> _Rows:
-    with open_bytes(path) as (stream, raw), _long_fields():
-        rows = csv.reader(_csv_lines(stream), strict=True)
+    with open_bytes(path) as (stream, raw), _as_text(stream) as text, _long_fields():
+        rows = csv.reader(text, strict=True)
         number = 0
         try:
             header = next(rows, [])
@@ -101,13 +101,9 @@ def _read_csv(path: Path, label: str, required: Sequence[str], optional: Sequenc
             ) from None
 
 
-def _csv_lines(stream: IO[bytes]) -> Iterator[str]:
-    """Lines as text; bytes that are no UTF-8 survive as surrogates until the row is checked."""
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    try:
-        yield from iter(text.readline, "")
-    finally:
-        text.detach()
+def _as_text(stream: IO[bytes]) -> io.TextIOWrapper:
+    """Bytes that are no UTF-8 survive as surrogates until their row is checked."""
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _csv_columns(

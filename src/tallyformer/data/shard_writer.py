@@ -58,7 +58,7 @@ class ShardWriter:
             begin = int(ends[first] - lengths[first])
             room = self._limit - self._size
             last = int(np.searchsorted(ends, begin + room, side="right"))
-            if last == first and self._size:
+            if last <= first and self._size:
                 self._close_shard()
                 continue
             last = max(last, first + 1)

@@ -57,6 +57,9 @@ PLOTS = (
 MOST_POINTS = 500
 """Points of one curve; longer ones are thinned evenly, which the eye cannot tell."""
 
+LONGEST_NAME = 20
+"""Characters of a run's name that a legend has room for."""
+
 
 @dataclass(frozen=True)
 class StageCurves:
@@ -93,6 +96,8 @@ def _draw(
 
 
 def _label(legend: str, run: str, runs: int) -> str:
+    if len(run) > LONGEST_NAME:
+        run = "…" + run[-LONGEST_NAME + 1 :]
     return legend if runs == 1 else f"{legend}, {run}"
 
 

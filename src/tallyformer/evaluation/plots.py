@@ -116,7 +116,7 @@ def line_plot(
         if limits:
             axes.set_ylim(*limits)
         if len(drawn) > 1:
-            axes.legend()
+            axes.legend().set_in_layout(False)
         svg = _as_svg(figure)
     return Plot(title, describe(drawn), svg)
 

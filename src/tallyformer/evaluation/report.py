@@ -101,7 +101,7 @@ def write_report(runs: list[RunFolder], out: Path) -> None:
     """
     if len(runs) not in (1, 2):
         raise UsageError(f"a report shows one run or two side by side; {len(runs)} were given")
-    page = render([_named(read_run(run), run, runs) for run in runs])
+    page = render([read_run(run, name) for run, name in zip(runs, _names(runs), strict=True)])
     with atomic_file(out, "w") as file:
         file.write(page)
 
@@ -201,11 +201,11 @@ def _answer_groups(runs: Sequence[RunData], section: str, key: str) -> list[Answ
     ]
 
 
-def _named(data: RunData, run: RunFolder, runs: Sequence[RunFolder]) -> RunData:
-    """Two folders of one name are told apart by their paths."""
-    names = [other.path.resolve().name for other in runs]
-    if len(set(names)) == len(names):
-        return data
-    return RunData(
-        str(run.path), data.recipe, data.recipe_text, data.manifests, data.curves, data.results
-    )
+def _names(runs: Sequence[RunFolder]) -> list[str]:
+    """The folders' names, with as much of their paths as tells them apart."""
+    paths = [run.path.resolve().parts for run in runs]
+    for length in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(parts[-length:]) for parts in paths]
+        if len(set(names)) == len(names):
+            break
+    return names

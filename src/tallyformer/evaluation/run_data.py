@@ -51,8 +51,8 @@ class RunData:
         return self.manifests[stage].metrics if stage in self.manifests else {}
 
 
-def read_run(run: RunFolder) -> RunData:
-    """Read what is there of a run's folder.
+def read_run(run: RunFolder, name: str) -> RunData:
+    """Read what is there of a run's folder; `name` is what the report calls it.
 
     Raises:
         ArtifactError: the folder does not exist, or a file in it is damaged.
@@ -61,7 +61,7 @@ def read_run(run: RunFolder) -> RunData:
         raise ArtifactError(f"{run.path}: no such run. Make it: tallyformer run --out {run.path}")
     text = _text(run.path / RECIPE)
     return RunData(
-        name=run.path.resolve().name,
+        name=name,
         recipe=yaml.safe_load(text) or {},
         recipe_text=text,
         manifests={

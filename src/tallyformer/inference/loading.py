@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from tallyformer.errors import ArtifactError, CheckpointError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
@@ -36,7 +38,8 @@ def load_model(folder: str | Path, *, dtype: str | torch.dtype | None, device: t
     arguments = {"dtype": _dtype(dtype), "trust_remote_code": False}
     cls = TallyFormerForCausalLM if _is_ours(folder) else AutoModelForCausalLM
     try:
-        model, report = cls.from_pretrained(str(folder), output_loading_info=True, **arguments)
+        with _no_progress_bar():
+            model, report = cls.from_pretrained(str(folder), output_loading_info=True, **arguments)
     except Exception as error:  # safetensors, json, torch and the hub each raise their own
         raise CheckpointError(
             f"{folder}: the model cannot be loaded ({_one_line(error)}). Export it again, or "
@@ -92,6 +95,18 @@ def _is_ours(folder: str | Path) -> bool:
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{config}: damaged ({_one_line(error)}). Export it again") from None
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep transformers' bar for a load of a second out of the caller's output."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _one_line(error: Exception) -> str:

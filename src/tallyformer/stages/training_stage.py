@@ -160,8 +160,7 @@ def finish(
     work: StageWork, metrics: Mapping[str, Any], outputs: tuple[str, ...] = (BEST,)
 ) -> Manifest:
     """Sign a training stage: its result folders and metrics. One checkpoint is kept."""
-    previous = work.folder / CHECKPOINTS / "previous"
-    if previous.is_dir():
+    for previous in work.folder.glob(f"**/{CHECKPOINTS}/previous"):
         clear(previous)
     files = [f for name in outputs for f in (work.folder / name).rglob("*") if f.is_file()]
     return work.finish(metrics=metrics, files=[*files, *work.folder.glob(f"**/{METRICS}")])

@@ -1,0 +1,205 @@
+"""Distillation: the pretrained student learns from a teacher, phase after phase.
+
+    distill/phase-1/ ...   metrics, checkpoints, best/ of each phase
+    distill/best/          the best weights of all phases
+
+A phase starts from the best weights of the one before it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tallyformer.artifacts.atomic import atomic_folder, write_json
+from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
+from tallyformer.config import Recipe
+from tallyformer.config.distill import DistillPhase, DistillSection
+from tallyformer.data.shards import Shards
+from tallyformer.errors import UsageError
+from tallyformer.model.configuration_tallyformer import TallyFormerConfig
+from tallyformer.model.flops import count_parameters, flops_per_token
+from tallyformer.stages import training_stage as common
+from tallyformer.stages.teacher_model import (
+    load_teacher_model,
+    shared_ids,
+    teacher_fingerprint,
+    teacher_source,
+)
+from tallyformer.tokenizer import Tokenizer
+from tallyformer.training.distillation import DistillationLoss, DistillationWeights, TargetSource
+from tallyformer.training.hardware import pick_device
+from tallyformer.training.loop import TrainingJob, evaluate_only, train
+from tallyformer.training.precision import choose_precision
+from tallyformer.training.teacher import Teacher
+from tallyformer.training.teacher_cache import TeacherCache
+from tallyformer.training.validation import Validation
+
+RESULT = "result.json"
+CACHE = "teacher-cache"
+
+
+def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
+    """Run all phases, or return at once if that has been done.
+
+    Raises:
+        UsageError: the recipe has no distill section.
+        ArtifactError: the student, the shards or the teacher cannot be used.
+        TokenizerError: the teacher's ids mean other bytes.
+        Interrupted, TrainingError, CheckpointError: see `training.loop.train`.
+    """
+    if recipe.distill is None or recipe.teacher is None:
+        raise UsageError(
+            f"{recipe.name}: the recipe has no distill section. Leave this stage out, or add one"
+        )
+    inputs = {n: common.fingerprint_of(folder, n) for n in ("tokenizer", "prepare", "pretrain")}
+    work = StageWork(
+        run=folder,
+        stage="distill",
+        config={
+            "distill": recipe.distill.model_dump(mode="json", exclude={"cache_folder"}),
+            "dropout": recipe.model.dropout,
+        },
+        seed=recipe.seed,
+        inputs={**inputs, "teacher": teacher_fingerprint(recipe, folder)},
+        resume=resume,
+    )
+    if done := work.already_done():
+        return done
+    return _Distillation(recipe, folder, work, recipe.distill).to_the_end()
+
+
+@dataclass
+class _Distillation:
+    """One run of the stage."""
+
+    recipe: Recipe
+    folder: RunFolder
+    work: StageWork
+    section: DistillSection
+
+    def __post_init__(self) -> None:
+        self.device = pick_device()
+        self.tokenizer: Tokenizer = common.load_tokenizer(self.folder)
+        self.shards: Shards = common.load_shards(self.folder, self.tokenizer)
+        self.context = self.recipe.model.max_position_embeddings
+        self.student = self.folder.stage("pretrain") / BEST
+
+    def to_the_end(self) -> Manifest:
+        before = self._measure(self.student)
+        results = []
+        start, source = self.student, None
+        for number, phase in enumerate(self.section.phases, start=1):
+            place = self.work.folder / f"phase-{number}"
+            if not (place / RESULT).is_file():
+                source = source or self._targets()
+                write_json(place / RESULT, self._phase(number, phase, start, place, source))
+            results.append(json.loads((place / RESULT).read_text(encoding="utf-8")))
+            start = place / BEST
+        best = min(range(len(results)), key=lambda i: float(results[i]["validation_loss"]))
+        with atomic_folder(self.work.folder / BEST) as out:
+            shutil.copytree(self.work.folder / f"phase-{best + 1}" / BEST, out, dirs_exist_ok=True)
+        after = self._measure(self.work.folder / BEST)
+        return common.finish(self.work, self._metrics(before, after, best + 1, results))
+
+    def _measure(self, model_folder: Path) -> Validation:
+        """Validation of weights as they lie on the disk."""
+        section = self.section.phases[-1]
+        _, validation = self._sources(section, self.recipe.seed)
+        return evaluate_only(
+            self._load(model_folder, None).to(self.device),
+            validation,
+            device=self.device,
+            section=section,
+            token_bytes=self.tokenizer.token_bytes(),
+        )
+
+    def _sources(self, section: DistillPhase, seed: int) -> Any:
+        return common.packed_sources(
+            self.shards, section, self.section.weights, context=self.context, seed=seed
+        )
+
+    def _load(self, folder: Path, dropout: float | None) -> Any:
+        made_by = self.folder.command("pretrain")
+        return common.load_model(folder, self.tokenizer, dropout=dropout, made_by=made_by)
+
+    def _phase(
+        self, number: int, phase: DistillPhase, start: Path, place: Path, source: TargetSource
+    ) -> dict[str, Any]:
+        model = self._load(start, phase.dropout).to(self.device)
+        # Each phase sees the data in an order of its own, and none in the order of pretraining.
+        seed = self.recipe.seed + number
+        batches, validation = self._sources(phase, seed)
+        weights = DistillationWeights(phase.temperature, phase.alpha, phase.z_loss)
+        result = train(
+            TrainingJob(
+                name=f"distill {number}",
+                model=model,
+                make_loss=lambda compiled: DistillationLoss(source, weights, compiled=compiled),
+                train=batches,
+                validation=validation,
+                section=phase,
+                folder=place,
+                best=place / BEST,
+                save_best=lambda best: common.save_model(
+                    model, self.tokenizer, best, dropout=self.recipe.model.dropout
+                ),
+                seed=seed,
+                device=self.device,
+                token_bytes=self.tokenizer.token_bytes(),
+                flops_per_token=flops_per_token(model.config, self.context, backward=True),
+                resume_command=common.resume_command(self.folder, "distill"),
+            )
+        )
+        return result.metrics()
+
+    def _targets(self) -> TargetSource:
+        """The teacher, or its stored pass."""
+        source = teacher_source(self.recipe, self.folder)
+        wanted = {phase.precision for phase in self.section.phases}
+        names = {choose_precision(w, self.device).name for w in wanted}
+        dtype = torch.bfloat16 if names == {"bf16"} else torch.float32
+        model = load_teacher_model(source, dtype, self.context).to(self.device)
+        shared = shared_ids(source, model, self.folder.stage("tokenizer"), self.tokenizer)
+        teacher = Teacher(model, shared, source)
+        if not all(phase.attend_across_documents for phase in self.section.phases):
+            teacher.require_isolation()
+        if self.section.cache == "off":
+            return teacher
+        return TeacherCache(
+            Path(self.section.cache_folder or self.work.folder / CACHE),
+            {
+                "shards": self.work.inputs["prepare"],
+                "teacher": self.work.inputs["teacher"],
+                "precision": sorted(names),
+            },
+            teacher,
+            context=self.context,
+            top_k=self.section.cache_top_k,
+            temperatures=[phase.temperature for phase in self.section.phases],
+        )
+
+    def _metrics(
+        self, before: Validation, after: Validation, best: int, results: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        return {
+            "validation_loss_before": before.loss,
+            "validation_perplexity_before": before.perplexity,
+            "validation_loss": after.loss,
+            "validation_perplexity": after.perplexity,
+            "validation_bits_per_byte": after.bits_per_byte,
+            "best_phase": best,
+            "tokens": sum(r["tokens"] for r in results),
+            "wall_seconds": round(sum(r["wall_seconds"] for r in results), 3),
+            "peak_memory_mb": max(r["peak_memory_mb"] for r in results),
+            "parameters": count_parameters(
+                TallyFormerConfig.from_pretrained(self.work.folder / BEST)
+            ),
+            "phases": results,
+        }

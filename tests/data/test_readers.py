@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tallyformer.config.data import PairSource, TextSource
+from tallyformer.corpus.questions import facts
+from tallyformer.data.rows import InvalidTextError, fields_of
+from tallyformer.data.sources import pair_source, text_source
+from tallyformer.errors import DataError
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    ".jsonl": lambda data: data,
+    ".jsonl.gz": gzip.compress,
+    ".jsonl.xz": lzma.compress,
+    ".jsonl.zst": zstandard.ZstdCompressor().compress,
+}
+TEXTS = ["first", "zwei\nZeilen", 'mit "quotes", and, commas', "日本語 💶", "last"]
+
+
+def json_lines(rows: list[Any]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def read(pattern: str, root: Path, **options: Any) -> list[str]:
+    """Every text of a source with one pattern."""
+    section = TextSource(name="s", paths=(pattern,), **options)
+    source = text_source(section, data_root=str(root), seed=0, max_chars=1000)
+    return [
+        fields_of(row, source.files[row.file], source.required)[section.text_field]
+        for row in source.rows()
+    ]
+
+
+def write_csv(path: Path, texts: list[str]) -> None:
+    cells = [text.replace('"', '""') for text in texts]
+    path.write_bytes(b"id,text\r\n" + "".join(f'1,"{c}"\r\n' for c in cells).encode())
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_json_lines_give_their_texts_in_order(tmp_path: Path, suffix: str) -> None:
+    rows = json_lines([{"id": n, "text": text} for n, text in enumerate(TEXTS)])
+    (tmp_path / f"a{suffix}").write_bytes(COMPRESS[suffix](b"\xef\xbb\xbf" + rows + b"\n"))
+    assert read(f"a{suffix}", tmp_path) == TEXTS
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.xz", ".jsonl.zst"])
+def test_files_of_several_compressed_parts_are_read_whole(tmp_path: Path, suffix: str) -> None:
+    parts = [COMPRESS[suffix](json_lines([{"text": text}])) for text in TEXTS]
+    (tmp_path / f"a{suffix}").write_bytes(b"".join(parts))
+    assert read(f"a{suffix}", tmp_path) == TEXTS
+
+
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))))
+def test_csv_gives_back_any_text(
+    texts: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("csv")
+    write_csv(folder / "a.csv", ["x", *texts])
+    assert read("a.csv", folder) == ["x", *texts]
+
+
+def test_csv_fields_may_be_longer_than_the_csv_module_allows(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ["x" * 500_000])
+    assert read("a.csv", tmp_path) == ["x" * 500_000]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), "dictionary"])
+def test_parquet_gives_its_texts_in_order(tmp_path: Path, kind: Any) -> None:
+    column = pa.array([*TEXTS, None], pa.string())
+    column = column.dictionary_encode() if kind == "dictionary" else column.cast(kind)
+    table = pa.table({"id": list(range(6)), "body": column})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    assert read("a.parquet", tmp_path, text_field="body") == [*TEXTS, ""]
+
+
+def test_each_text_file_is_one_document_in_the_order_of_names(tmp_path: Path) -> None:
+    for name, text in (("b/2.md", "two"), ("b/10.txt", "ten"), ("a/1.txt", "one")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert read("**/*.*", tmp_path) == ["one", "ten", "two"]
+
+
+def test_a_file_named_by_two_patterns_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    section = TextSource(name="s", paths=("a.txt", "*.txt"))
+    source = text_source(section, data_root=str(tmp_path), seed=0, max_chars=10)
+    assert list(source.files) == ["a.txt"]
+
+
+def test_what_was_read_adds_up_to_the_size(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(json_lines([{"text": t} for t in TEXTS])))
+    write_csv(tmp_path / "b.csv", TEXTS)
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "c.parquet")
+    (tmp_path / "d.txt").write_text("x")
+    source = text_source(
+        TextSource(name="s", paths=("*",)), data_root=str(tmp_path), seed=0, max_chars=10
+    )
+    assert sum(row.read for row in source.rows()) == source.size
+
+
+def test_fingerprints_change_with_the_contents_alone(tmp_path: Path) -> None:
+    def prints() -> dict[str, str]:
+        section = TextSource(name="s", paths=("a.txt",))
+        return text_source(section, data_root=str(tmp_path), seed=0, max_chars=10).fingerprints()
+
+    (tmp_path / "a.txt").write_text("one")
+    before = prints()
+    (tmp_path / "a.txt").touch()
+    assert prints() == before
+    (tmp_path / "a.txt").write_text("two")
+    assert prints() != before
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+# Texts that hardly compress, so that half of the compressed file holds whole rows.
+MANY = json_lines([{"text": f"{n * 7919 % 104729:x}" * 9} for n in range(5000)])
+PARQUET = pa.BufferOutputStream()
+pq.write_table(pa.table({"text": TEXTS}), PARQUET)
+
+BAD_FILES = {
+    "empty text": ("a.txt", b"", r"a\.txt: is empty"),
+    "empty rows": ("a.jsonl", b"", r"a\.jsonl: is empty"),
+    "only blank lines": ("a.jsonl", b"\n\n", r"a\.jsonl: has no rows"),
+    "compressed nothing": ("a.jsonl.gz", gzip.compress(b""), "has no rows"),
+    "header alone": ("a.csv", b"id,text\n", "has no rows"),
+    "cut gz": ("a.jsonl.gz", cut(gzip.compress(MANY)), "damaged or cut off"),
+    "cut xz": ("a.jsonl.xz", cut(lzma.compress(MANY)), "damaged or cut off"),
+    "cut zst": ("a.jsonl.zst", cut(COMPRESS[".jsonl.zst"](MANY)), "damaged or cut off"),
+    "not gz": ("a.jsonl.gz", MANY, "damaged or cut off"),
+    "not xz": ("a.jsonl.xz", MANY, "damaged or cut off"),
+    "not zst": ("a.jsonl.zst", MANY, "damaged or cut off"),
+    "cut parquet": ("a.parquet", cut(PARQUET.getvalue().to_pybytes()), "damaged or no Parquet"),
+    "bad json": ("a.jsonl", b'{"text": "x"}\n{"text": "y"\n', r"a\.jsonl:2: not valid JSON"),
+    "no object": ("a.jsonl", b'{"text": "x"}\n["text"]\n', r"a\.jsonl:2: a list, not an object"),
+    "no field": (
+        "a.jsonl",
+        b'{"text": "x"}\n{"body": "y", "id": 3}\n',
+        r"a\.jsonl:2: no field 'text'; there are 'body', 'id'",
+    ),
+    "no csv column": (
+        "a.csv",
+        b"id,body\n1,x\n",
+        r"a\.csv: no field 'text'; there are 'id', 'body'",
+    ),
+    "number": ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl:1: field 'text' is a int, not text"),
+    "short csv row": ("a.csv", b"id,text\n1,x\n2\n", r"a\.csv:2: 1 columns, the header has 2"),
+    "open csv quote": ("a.csv", b'id,text\n1,x\n2,"y\n', r"a\.csv:2: not valid CSV"),
+    "bad utf8 line": (
+        "a.jsonl",
+        b'{"text": "x"}\n{"text": "\xff"}\n',
+        r"a\.jsonl:2: .* byte 10",
+    ),
+    "bad utf8 text": ("a.txt", b"abc\xe2\x82", r"a\.txt: not valid UTF-8 at byte 3"),
+    "bad utf8 csv": ("a.csv", b"id,text\n1,x\n2,\xff\n", r"a\.csv:2: not valid UTF-8"),
+    "surrogate": ("a.jsonl", b'{"text": "a\\ud800"}\n', r"a\.jsonl:1: .*lone surrogate"),
+    "unknown kind": ("a.docx", b"x", r"a\.docx: no reader for this kind of file"),
+}
+
+
+@pytest.mark.parametrize(("name", "data", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_bad_input_is_named_with_its_place(
+    tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=message) as caught:
+        read(name, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_parquet_without_the_field_or_with_numbers_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "body": ["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: no field 'text'; there are 'id', 'body'"):
+        read("a.parquet", tmp_path)
+    with pytest.raises(DataError, match="field 'id' is of type int64, not text"):
+        read("a.parquet", tmp_path, text_field="id")
+
+
+def test_invalid_utf8_in_parquet_is_named_with_its_row(tmp_path: Path) -> None:
+    raw = pa.array([b"ok", b"\xff"], pa.binary())
+    column = pa.StringArray.from_buffers(2, raw.buffers()[1], raw.buffers()[2])
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    with pytest.raises(InvalidTextError, match=r"a\.parquet:2: not valid UTF-8"):
+        read("a.parquet", tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["missing.txt", "*.jsonl", "no/such/*.txt"])
+def test_a_pattern_without_files_is_named(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(DataError, match="source 's': no file matches"):
+        read(pattern, tmp_path)
+
+
+def test_a_folder_is_no_pattern(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    with pytest.raises(DataError, match="texts: is a folder. Name its files".replace(".", r"\.")):
+        read("texts", tmp_path)
+
+
+def test_a_text_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x" * 4001)
+    section = TextSource(name="s", paths=("a.txt",))
+    source = text_source(section, data_root=str(tmp_path), seed=0, max_chars=1000)
+    assert [row.payload for row in source.rows()] == [None]
+
+
+def test_pairs_cannot_come_from_plain_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(DataError, match="has no fields"):
+        pair_source(PairSource(name="p", paths=("a.txt",)), data_root=str(tmp_path), seed=0)
+
+
+def test_a_hub_data_set_without_its_package_names_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"pip install 'tallyformer\[hub\]'"):
+        text_source(TextSource(name="s", dataset="x/y"), data_root=".", seed=0, max_chars=9)
+
+
+def test_the_shipped_corpora_hold_no_held_out_question() -> None:
+    section = TextSource(name="s", corpus="questions")
+    source = text_source(section, data_root=".", seed=0, max_chars=9)
+    texts = [dict(row.payload)["text"] for row in source.rows()]  # type: ignore[arg-type]
+    held_out = [question for fact in facts() for question in fact.held_out]
+    assert len(texts) == sum(len(fact.questions) for fact in facts()) > 0
+    assert not [q for q in held_out if any(text.startswith(q + "\n") for text in texts)]
+
+
+@pytest.mark.parametrize("corpus", ["primer", "questions", "worked-examples"])
+def test_the_shipped_corpora_are_the_same_each_time(corpus: Any) -> None:
+    section = TextSource(name="s", corpus=corpus, examples=20)
+
+    def source(seed: int) -> Any:
+        return text_source(section, data_root=".", seed=seed, max_chars=9)
+
+    assert source(1).fingerprints() == source(1).fingerprints()
+    assert (source(1).fingerprints() == source(2).fingerprints()) == (corpus != "worked-examples")

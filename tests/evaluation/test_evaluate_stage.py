@@ -1,0 +1,154 @@
+"""The stage: numbers that others compute alike, each with the model it belongs to."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tallyformer.artifacts.run_folder import RunFolder
+from tallyformer.config import Recipe, check_recipe
+from tallyformer.data.pairs import Pair
+from tallyformer.errors import ArtifactError
+from tallyformer.evaluation.responses import measure_responses, spread
+from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.stages import evaluate
+from tallyformer.tokenizer import Tokenizer
+from tallyformer.training.precision import Precision
+
+
+def _results(run: RunFolder) -> dict[str, Any]:
+    path = run.stage("evaluate") / "results.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _validation_ids(run: RunFolder, domain: str) -> list[list[int]]:
+    """Documents of a domain's validation shard, each with the end of text before and after it,
+    as the packed stream has it; read with numpy alone."""
+    folder = run.stage("prepare") / "validation" / domain
+    ids = np.fromfile(folder / "00000.bin", dtype="<u2").astype(int).tolist()
+    starts = np.fromfile(folder / "00000.idx", dtype="<u8").astype(int).tolist()
+    return [
+        ids[max(0, start - 1) : end]
+        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True)
+    ]
+
+
+def test_perplexity_by_domain_is_what_transformers_computes_document_by_document(
+    tiny: tuple[Recipe, RunFolder],
+) -> None:
+    """The documents here are shorter than the context, but a row may begin in the middle of one.
+    So the whole stream is compared, in rows of the context's length, cut where documents end."""
+    recipe, run = tiny
+    model = TallyFormerForCausalLM.from_pretrained(run.stage("pretrain") / "best").eval()
+    context = recipe.model.max_position_embeddings
+    for row in _results(run)["perplexity"]:
+        nats, tokens, place = 0.0, 0, 0
+        for document in _validation_ids(run, row["domain"]):
+            # Its first id is the end of text of the document before, predicted there.
+            begin = place
+            place += len(document) - 1
+            cuts = [begin, *range((begin // context + 1) * context, place, context), place]
+            for first, last in itertools.pairwise(cuts):
+                piece = torch.tensor([document[first - begin : last - begin + 1]])
+                with torch.no_grad():
+                    loss = float(model(piece, labels=piece).loss)
+                nats, tokens = nats + loss * (piece.shape[1] - 1), tokens + piece.shape[1] - 1
+        assert tokens == row["tokens"]
+        # float32 sums in another order.
+        assert row["loss"] == pytest.approx(nats / tokens, rel=1e-5)
+        assert row["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-4)
+
+
+def test_every_number_names_a_model_and_every_model_its_folder_and_fingerprint(
+    tiny: tuple[Recipe, RunFolder],
+) -> None:
+    _, run = tiny
+    results = _results(run)
+    for row in [*results["perplexity"], *results["responses"]]:
+        assert row["model"] in results["models"]
+    for section in ("arithmetic", "samples"):
+        assert results[section]["model"] in results["models"]
+    for stage, model in results["models"].items():
+        assert (run.path / model["folder"] / "config.json").is_file()
+        assert model["fingerprint"] == run.manifest(stage).fingerprint
+    assert {row["domain"] for row in results["perplexity"]} == {"bonds", "shares"}
+
+
+def test_the_manifest_repeats_the_headline_numbers(tiny: tuple[Recipe, RunFolder]) -> None:
+    _, run = tiny
+    metrics, results = run.manifest("evaluate", check=True).metrics, _results(run)
+    for row in results["perplexity"]:
+        assert metrics["perplexity"][row["model"]][row["domain"]] == row["perplexity"]
+    answers = results["arithmetic"]["answers"]
+    assert metrics["arithmetic"] == {
+        "right": sum(a["right"] for a in answers),
+        "asked": len(answers),
+    }
+
+
+def test_evaluating_again_changes_nothing(tiny: tuple[Recipe, RunFolder]) -> None:
+    recipe, run = tiny
+    folder = run.stage("evaluate")
+    before = {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in folder.iterdir()}
+    manifest = evaluate.run(recipe, run)
+    assert manifest == run.manifest("evaluate")
+    assert before == {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in folder.iterdir()}
+
+
+def test_evaluating_with_other_settings_does_not_overwrite(tiny: tuple[Recipe, RunFolder]) -> None:
+    recipe, run = tiny
+    tree = recipe.model_dump(mode="json", exclude_none=True)
+    other = check_recipe({**tree, "evaluate": {"arithmetic": 3}}, "other")
+    with pytest.raises(ArtifactError, match="belongs to another run"):
+        evaluate.run(other, run)
+
+
+def test_a_recipe_with_a_stage_that_has_not_run_is_refused(tiny: tuple[Recipe, RunFolder]) -> None:
+    recipe, run = tiny
+    phase = {"steps": 1}
+    tree = recipe.model_dump(mode="json", exclude_none=True)
+    more = {**tree, "teacher": {"source": "gpt2"}, "distill": {"phases": [phase]}}
+    with pytest.raises(ArtifactError, match="distill: not there or not finished"):
+        evaluate.run(check_recipe(more, "more"), run)
+
+
+def test_response_perplexity_counts_the_response_and_its_end_alone(
+    model: TallyFormerForCausalLM, tokenizer: Tokenizer
+) -> None:
+    pairs = [
+        Pair("a", "What is a bond?", "A bond pays a coupon."),
+        Pair("b", "Why?", "Yields rise."),
+        Pair("c", "What is a share?", "A part of a company.", context="Be brief."),
+    ]
+    found = measure_responses(
+        model,
+        pairs,
+        tokenizer,
+        context=64,
+        batch_size=2,
+        precision=Precision("fp32", torch.device("cpu")),
+    )
+    nats, tokens = 0.0, 0
+    for pair in pairs:
+        question = tokenizer.encode(f" {pair.question} ")
+        answer = [*tokenizer.encode(f" {pair.response}"), tokenizer.eot_id]
+        ids = torch.tensor([[tokenizer.user_id, *question, tokenizer.assistant_id, *answer]])
+        with torch.no_grad():
+            log_p = model(ids).logits[0, :-1].log_softmax(-1)
+        of_answer = log_p[-len(answer) :].gather(1, torch.tensor(answer)[:, None])
+        nats, tokens = nats - float(of_answer.sum()), tokens + len(answer)
+    assert found.tokens == tokens
+    assert found.nats == pytest.approx(nats, rel=1e-5)
+
+
+def test_pairs_are_taken_evenly_from_all() -> None:
+    assert spread(range(10), 3) == [0, 3, 6]
+    assert spread(range(3), 10) == [0, 1, 2]
+    assert spread([], 5) == []
