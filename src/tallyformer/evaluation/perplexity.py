@@ -1,7 +1,7 @@
 """Cross-entropy of a model on batches, as mean loss, perplexity and bits per byte.
 
 Only the cross-entropy is summed; no z-loss and no other training term can enter. The logits of
-a batch never exist whole.
+a batch never exist whole: slices of positions are taken of our models, rows of any other.
 
 Shapes: B batch, T positions, N labelled positions, D hidden size, V vocabulary.
 """
@@ -9,7 +9,7 @@ Shapes: B batch, T positions, N labelled positions, D hidden size, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ import torch
 from torch.nn import functional
 
 from tallyformer.data.batch import IGNORED, Batch
-from tallyformer.training.inputs import document_mask
+from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.training.inputs import document_mask, document_positions
 from tallyformer.training.precision import Precision
 
 LOGITS_AT_ONCE = 2**24
@@ -95,22 +96,43 @@ def measure_loss(
 
 def _nats(model: Any, batch: Batch, precision: Precision, across: bool) -> torch.Tensor:
     """Summed cross-entropy in nats, added up in float64."""
-    device = precision.device
-    mask = None
-    if batch.segments is not None and not across:
-        mask = document_mask(batch.segments.to(device))
-    rows_N = (batch.labels.flatten() != IGNORED).nonzero().squeeze(1)
-    labels_N = batch.labels.flatten()[rows_N].to(device)
-    head = model.get_output_embeddings()
-    step = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    with precision.autocast():
-        body = model.base_model(batch.input_ids.to(device), attention_mask=mask, use_cache=False)
-        h_ND = body.last_hidden_state.flatten(0, 1)[rows_N.to(device)]
-        for start in range(0, h_ND.shape[0], step):
-            logits_NV = head(h_ND[start : start + step]).float()
-            part = functional.cross_entropy(
-                logits_NV, labels_N[start : start + step], reduction="sum"
-            )
-            total += part.double()
+    rows_at_once = len(batch.input_ids) if isinstance(model, TallyFormerForCausalLM) else 1
+    total = torch.zeros((), dtype=torch.float64, device=precision.device)
+    for first in range(0, len(batch.input_ids), rows_at_once):
+        part = slice(first, first + rows_at_once)
+        segments = None if across or batch.segments is None else batch.segments[part]
+        inputs = _inputs(batch.input_ids[part], segments, precision.device)
+        labels_N = batch.labels[part].flatten().to(precision.device)
+        with precision.autocast():
+            for begin, logits_NV in _logits(model, inputs):
+                labels = labels_N[begin : begin + len(logits_NV)]
+                total += functional.cross_entropy(
+                    logits_NV.float(), labels, ignore_index=IGNORED, reduction="sum"
+                ).double()
     return total
+
+
+def _inputs(
+    ids_BT: torch.Tensor, segments_BT: torch.Tensor | None, device: torch.device
+) -> dict[str, Any]:
+    """What the model is called with; documents are kept apart by mask and positions."""
+    inputs: dict[str, Any] = {"input_ids": ids_BT.to(device), "use_cache": False}
+    if segments_BT is not None:
+        segments_BT = segments_BT.to(device)
+        inputs["attention_mask"] = document_mask(segments_BT)
+        inputs["position_ids"] = document_positions(segments_BT)
+    return inputs
+
+
+def _logits(model: Any, inputs: dict[str, Any]) -> Iterator[tuple[int, torch.Tensor]]:
+    """Slices (N, V) of the logits of all positions in one line, and where each begins.
+
+    Of a foreign model, whose logits may be more than head times hidden state, all at once.
+    """
+    if not isinstance(model, TallyFormerForCausalLM):
+        yield 0, model(**inputs).logits.flatten(0, 1)
+        return
+    h_ND = model.model(**inputs).last_hidden_state.flatten(0, 1)
+    step = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
+    for begin in range(0, len(h_ND), step):
+        yield begin, model.lm_head(h_ND[begin : begin + step])

@@ -71,13 +71,33 @@ def stages_table(runs: Sequence[RunData]) -> Table | None:
         "precision",
     )
     for stage in TRAINING_STAGES:
-        metrics = [run.metrics(stage) for run in runs]
-        if any(metrics):
-            builder.add(stage, [[of_run.get(key) for of_run in metrics] for key in keys])
+        metrics = [_with_sums(run.metrics(stage)) for run in runs]
+        if not any(metrics):
+            continue
+        builder.add(stage, [[of_run.get(key) for of_run in metrics] for key in keys])
+        for number in range(max(len(of_run.get("phases", ())) for of_run in metrics)):
+            phase = [_phase(of_run, number) for of_run in metrics]
+            label = f"{stage}, phase {number + 1}"
+            builder.add(label, [[of_run.get(key) for of_run in phase] for key in keys])
     return builder.table(
         "Each stage validates on its own data: pretrain, teacher and distill on texts, sft on "
         "held-out responses."
     )
+
+
+def _with_sums(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage of several phases records them one by one; this adds up what it leaves out."""
+    phases = metrics.get("phases", ())
+    if not phases:
+        return dict(metrics)
+    sums = {key: sum(phase[key] for phase in phases) for key in ("steps", "tokens", "wall_seconds")}
+    speed = sums["tokens"] / sums["wall_seconds"] if sums["wall_seconds"] else None
+    return {**sums, "tokens_per_second": speed, **metrics}
+
+
+def _phase(metrics: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+    phases: Sequence[Mapping[str, Any]] = metrics.get("phases", ())
+    return phases[number] if number < len(phases) else {}
 
 
 def models_table(runs: Sequence[RunData]) -> Table | None:
@@ -116,11 +136,12 @@ def data_tables(runs: Sequence[RunData]) -> list[Table]:
     """What `prepare` kept and dropped, a table a run, and how often training saw it."""
     tables = []
     for run in runs:
-        sources = run.metrics("prepare").get("sources", {})
-        if sources:
-            of = "" if len(runs) == 1 else f" of {run.name}"
+        of = "" if len(runs) == 1 else f" of {run.name}"
+        if sources := run.metrics("prepare").get("sources"):
             tables.append(_documents_table(f"Documents{of} by source", run, sources))
             tables.append(_tokens_table(f"Tokens{of} by source", run, sources))
+        if pairs := run.metrics("sft").get("pairs"):
+            tables.append(_pairs_table(f"Question and answer pairs{of} by source", run, pairs))
     return tables
 
 
@@ -137,6 +158,19 @@ def _documents_table(caption: str, run: RunData, sources: Mapping[str, Any]) -> 
         values += [counts["dropped"].get(reason, 0) for reason in reasons]
         builder.add(name, [[value] for value in values])
     table = builder.table("Read = kept + dropped.")
+    assert table is not None
+    return table
+
+
+def _pairs_table(caption: str, run: RunData, pairs: Mapping[str, Any]) -> Table:
+    reasons = list(dict.fromkeys(r for counts in pairs.values() for r in counts["dropped"]))
+    titles = ("read", "training", "held out", *(f"dropped: {_words(r)}" for r in reasons))
+    builder = TableBuilder(caption, "source", [run.name], [Measure(t, fixed(0)) for t in titles])
+    for name, counts in pairs.items():
+        values = [counts[key] for key in ("rows", "train", "validation")]
+        values += [counts["dropped"].get(reason, 0) for reason in reasons]
+        builder.add(name, [[value] for value in values])
+    table = builder.table("Read = training + held out + dropped.")
     assert table is not None
     return table
 

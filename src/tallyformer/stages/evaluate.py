@@ -34,6 +34,7 @@ from tallyformer.inference.loading import load_model
 from tallyformer.progress import progress_bar
 from tallyformer.stages import training_stage as common
 from tallyformer.stages.models import RunModel, final_model, models_of
+from tallyformer.stages.teacher_model import load_teacher_model
 from tallyformer.training.hardware import pick_device
 from tallyformer.training.precision import choose_precision
 
@@ -90,8 +91,8 @@ class _Evaluation:
         described: dict[str, dict[str, Any]] = {}
         pairs = self._pairs()
         for measured in self.models:
-            model = load_model(measured.folder, dtype="float32", device=self.device)
-            described[measured.stage] = _described(measured, model, self.folder.path)
+            model = self._load(measured)
+            described[measured.stage] = _described(measured, model)
             perplexity += self._perplexity(measured, model)
             when = self._when(measured)
             if pairs and when:
@@ -107,6 +108,13 @@ class _Evaluation:
             "responses": responses,
             **self._chat(),
         }
+
+    def _load(self, measured: RunModel) -> Any:
+        if measured.stage == "teacher":
+            model = load_teacher_model(measured.source, torch.float32, _context(self.recipe))
+            return model.to(self.device)
+        with common.no_library_bars():
+            return load_model(measured.source, dtype="float32", device=self.device)
 
     def _perplexity(self, measured: RunModel, model: Any) -> list[dict[str, Any]]:
         limit = self.recipe.evaluate.tokens_per_domain
@@ -161,7 +169,8 @@ class _Evaluation:
     def _chat(self) -> dict[str, Any]:
         """Facts, arithmetic and samples of the final model."""
         section, final = self.recipe.evaluate, final_model(self.recipe, self.folder)
-        llm = LLM.from_pretrained(final.folder, dtype="float32", device=self.device)
+        with common.no_library_bars():
+            llm = LLM.from_pretrained(final.source, dtype="float32", device=self.device)
         known = facts()
         asked: dict[str, Sequence[Any]] = {}
         if section.facts:
@@ -217,9 +226,9 @@ def _every(batches: ValidationBatches, bar: Any) -> Iterator[Batch]:
         bar.update(batches.tokens_per_batch)
 
 
-def _described(measured: RunModel, model: torch.nn.Module, run: Path) -> dict[str, Any]:
+def _described(measured: RunModel, model: torch.nn.Module) -> dict[str, Any]:
     return {
-        "folder": measured.folder.relative_to(run).as_posix(),
+        "folder": measured.shown,
         "fingerprint": measured.fingerprint,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }

@@ -53,10 +53,11 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     if done := work.already_done():
         return done
     tokenizer = common.load_tokenizer(folder)
-    model = load_model(source.folder, dtype="float32", device=torch.device("cpu"))
+    with common.no_library_bars():
+        model = load_model(source.source, dtype="float32", device=torch.device("cpu"))
     dtype = DTYPES[recipe.export.dtype]
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    with atomic_folder(work.folder) as written:
+    with common.no_library_bars(), atomic_folder(work.folder) as written:
         _keep_claim(work, written)
         model_class = write_hf_folder(
             model,
@@ -69,7 +70,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
         )
         found = verify_hf_folder(model, written, dtype=dtype)
     metrics: dict[str, Any] = {
-        "source": source.folder.relative_to(folder.path).as_posix(),
+        "source": source.shown,
         "class": model_class,
         "parameters": parameters,
         "dtype": recipe.export.dtype,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from tallyformer.artifacts.run_folder import BEST, RunFolder
 from tallyformer.config import Recipe
-from tallyformer.errors import ArtifactError
+from tallyformer.stages.merge import MERGED
+from tallyformer.stages.teacher_model import teacher_fingerprint, teacher_source
 
 
 @dataclass(frozen=True)
@@ -15,47 +15,49 @@ class RunModel:
     """A finished model.
 
     Attributes:
-        stage: the stage that made it.
-        folder: its Hugging Face folder.
-        fingerprint: of the stage's manifest.
+        stage: the stage that made it, or "teacher" for a ready teacher.
+        source: its Hugging Face folder, or a ready teacher's hub name.
+        shown: the same as a reader of the run knows it: relative to the run.
+        fingerprint: of the stage's manifest, or of a ready teacher.
     """
 
     stage: str
-    folder: Path
+    source: str
+    shown: str
     fingerprint: str
 
 
 def models_of(recipe: Recipe, folder: RunFolder) -> list[RunModel]:
-    """The run's models in the order in which they are made; the last is the final one.
+    """The run's models in the order in which they are made, its teacher among them.
 
     Raises:
-        ArtifactError: a stage of the recipe is not finished, or holds no model.
+        ArtifactError: a stage of the recipe is not finished.
     """
-    stages = ["pretrain"]
+    models = [_model(folder, "pretrain")]
     if recipe.teacher and recipe.teacher.model:
-        stages.append("teacher")
+        models.append(_model(folder, "teacher"))
+    elif recipe.teacher and recipe.teacher.source and recipe.distill:
+        source = teacher_source(recipe, folder)
+        fingerprint = teacher_fingerprint(recipe, folder)
+        models.append(RunModel("teacher", source, recipe.teacher.source, fingerprint))
     if recipe.distill:
-        stages.append("distill")
+        models.append(_model(folder, "distill"))
     if recipe.sft:
-        stages.append("merge")
-    return [_model(folder, stage) for stage in stages]
+        models.append(_model(folder, "merge"))
+    return models
 
 
 def final_model(recipe: Recipe, folder: RunFolder) -> RunModel:
     """The model that a run is made for: merged, else distilled, else pretrained.
 
     Raises:
-        ArtifactError: its stage is not finished, or holds no model.
+        ArtifactError: its stage is not finished.
     """
-    stage = "merge" if recipe.sft else "distill" if recipe.distill else "pretrain"
-    return _model(folder, stage)
+    return _model(folder, "merge" if recipe.sft else "distill" if recipe.distill else "pretrain")
 
 
 def _model(folder: RunFolder, stage: str) -> RunModel:
-    manifest, place = folder.manifest(stage), folder.stage(stage)
-    for candidate in (place / BEST, place / "merged", place):
-        if (candidate / "config.json").is_file():
-            return RunModel(stage, candidate, manifest.fingerprint)
-    raise ArtifactError(
-        f"{place}: holds no model. Delete it and make it again: {folder.command(stage)}"
-    )
+    manifest = folder.manifest(stage)
+    place = folder.stage(stage) / (MERGED if stage == "merge" else BEST)
+    shown = place.relative_to(folder.path).as_posix()
+    return RunModel(stage, str(place), shown, manifest.fingerprint)

@@ -1,0 +1,121 @@
+"""A rehearsal of a run: its own stages, shortened to a few steps, in a fresh process.
+
+The process runs the stages one after the other, as `tallyformer run` does, so the memory that it
+needs is what the run will need, and the speed of its last steps is the run's speed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tallyformer.artifacts.atomic import write_json
+from tallyformer.artifacts.run_folder import RunFolder, clear
+from tallyformer.config import Recipe, load_recipe
+from tallyformer.config.training import TrainSection
+from tallyformer.errors import RunError, TallyFormerError
+
+STEPS = 4
+"""The first step allocates and may compile; the last three are timed."""
+_ACCUMULATED = 2
+"""With more than one micro-batch the gradients are held during the next forward pass."""
+
+
+def shortened(section: TrainSection, *, compiled: bool, context: int) -> TrainSection:
+    """The same training, cut down to a few steps; what decides a step's memory stays."""
+    changes: dict[str, Any] = {
+        "steps": STEPS,
+        "epochs": None,
+        "gradient_accumulation": min(section.gradient_accumulation, _ACCUMULATED),
+        "compile": "on" if compiled else "off",
+        "evaluations": 1,
+        "evaluation_tokens": section.micro_batch * context,
+        "checkpoint_minutes": 1e6,
+        "log_every": 1,
+        "early_stopping_patience": None,
+    }
+    return section.model_copy(update=changes)
+
+
+def rehearse(recipe: Path, folder: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Run stages in a fresh process.
+
+    Args:
+        recipe: a recipe file, shortened already.
+        folder: the rehearsal's run folder.
+        stages: in order.
+
+    Returns:
+        By stage its manifest's metrics, with `tokens_per_second` of the timed steps and
+        `gpu_memory_mb`; or {"error": message} for a stage that failed.
+
+    Raises:
+        RunError: the process died, for example for want of memory.
+    """
+    result = folder / "probe.json"
+    command = [sys.executable, "-m", __name__, str(recipe), str(folder), str(result), *stages]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode or not result.is_file():
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise RunError(
+            f"plan: the rehearsal of {', '.join(stages)} died ({lines[-1][:300]}). If memory ran "
+            "out, lower micro_batch; `--no-probe` plans without a rehearsal"
+        )
+    found: dict[str, dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
+    return found
+
+
+def _main(arguments: Sequence[str]) -> None:
+    recipe_file, folder, result, *stages = arguments
+    recipe, run = load_recipe(Path(recipe_file)), RunFolder(Path(folder))
+    found: dict[str, dict[str, Any]] = {}
+    for stage in stages:
+        try:
+            found[stage] = _rehearse_stage(stage, recipe, run)
+        except TallyFormerError as error:
+            found[stage] = {"error": str(error)}
+            recipe = _without(stage, recipe)
+    write_json(Path(result), found)
+
+
+def _rehearse_stage(stage: str, recipe: Recipe, run: RunFolder) -> dict[str, Any]:
+    module = importlib.import_module(f"tallyformer.stages.{stage}")
+    metrics = dict(module.run(recipe, run).metrics)
+    folder = run.stage(stage)
+    parts = sorted(folder.glob("phase-*")) or [folder]
+    metrics["parts"] = [_of_part(part) for part in parts]
+    for checkpoints in folder.rglob("checkpoints"):
+        clear(checkpoints)
+    return metrics
+
+
+def _of_part(folder: Path) -> dict[str, Any]:
+    """Speed and GPU memory of one call of the training loop."""
+    from tallyformer.training.metrics import METRICS, read_metrics
+
+    lines = [line for line in read_metrics(folder / METRICS) if line["kind"] == "train"]
+    speeds = [line["tokens_per_second"] for line in lines[1:]]
+    gpu = [line["gpu_memory_mb"] for line in lines if line.get("gpu_memory_mb")]
+    return {
+        "tokens_per_second": statistics.median(speeds) if speeds else None,
+        "gpu_memory_mb": max(gpu) if gpu else None,
+    }
+
+
+def _without(stage: str, recipe: Recipe) -> Recipe:
+    """What of a recipe can still be rehearsed when a stage cannot."""
+    if stage in ("teacher", "distill"):
+        return recipe.model_copy(update={"distill": None, "teacher": None})
+    return recipe
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        _main(sys.argv[1:])

@@ -1,0 +1,160 @@
+"""Supervised fine-tuning: LoRA on the distilled (or pretrained) model. Leaves `sft/adapter`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
+from tallyformer.config import Recipe
+from tallyformer.config.sft import SftSection
+from tallyformer.data.conversations import (
+    Conversation,
+    ConversationBatches,
+    encode_pair,
+    truncations,
+)
+from tallyformer.data.pairs import Pair, PairSplit, split_pairs
+from tallyformer.data.sources import pair_source
+from tallyformer.errors import DataError, UsageError
+from tallyformer.model.flops import flops_per_token
+from tallyformer.stages import training_stage as common
+from tallyformer.tokenizer import Tokenizer
+from tallyformer.training.checkpoints import trainable
+from tallyformer.training.hardware import pick_device
+from tallyformer.training.loop import TrainingJob, evaluate_only, train
+from tallyformer.training.lora import add_lora, save_adapter
+from tallyformer.training.losses import NextTokenLoss
+
+ADAPTER = "adapter"
+
+
+def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
+    """Train an adapter on the recipe's pairs, or return at once if that has been done.
+
+    Raises:
+        UsageError: the recipe has no sft section, or names modules the model does not have.
+        DataError: a source of pairs cannot be used, or no pair is held out.
+        ArtifactError: the base model cannot be used.
+        Interrupted, TrainingError, CheckpointError: see `training.loop.train`.
+    """
+    section = recipe.sft
+    if section is None:
+        raise UsageError(
+            f"{recipe.name}: the recipe has no sft section. Leave this stage out, or add one"
+        )
+    base = base_stage(recipe)
+    inputs = {name: common.fingerprint_of(folder, name) for name in ("tokenizer", base)}
+    for source in section.sources:
+        found = pair_source(source, data_root=recipe.data_root, seed=recipe.seed)
+        inputs |= found.fingerprints()
+    work = StageWork(
+        run=folder,
+        stage="sft",
+        config=section.model_dump(mode="json"),
+        seed=recipe.seed,
+        inputs=inputs,
+        resume=resume,
+    )
+    if done := work.already_done():
+        return done
+    return _fine_tune(recipe, section, folder, work)
+
+
+def base_stage(recipe: Recipe) -> str:
+    """The stage whose best weights are fine-tuned."""
+    return "distill" if recipe.distill else "pretrain"
+
+
+def load_base(
+    recipe: Recipe, folder: RunFolder, tokenizer: Tokenizer, dropout: float | None
+) -> Any:
+    """The model that the adapter belongs to."""
+    stage = base_stage(recipe)
+    made_by = folder.command(stage)
+    return common.load_model(
+        folder.stage(stage) / BEST, tokenizer, dropout=dropout, made_by=made_by
+    )
+
+
+def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: StageWork) -> Manifest:
+    tokenizer = common.load_tokenizer(folder)
+    device = pick_device()
+    model = load_base(recipe, folder, tokenizer, section.dropout).to(device)
+    context = model.config.max_position_embeddings
+    pairs = split_pairs(
+        section.sources,
+        data_root=recipe.data_root,
+        validation_fraction=section.validation_fraction,
+        seed=recipe.seed,
+    )
+    conversations, batches, validation = _batches(recipe, section, tokenizer, pairs, context)
+    token_bytes = tokenizer.token_bytes()
+    before = evaluate_only(
+        model, validation, device=device, section=section, token_bytes=token_bytes
+    )
+    adapted = add_lora(model, section.lora)
+    result = train(
+        TrainingJob(
+            name="sft",
+            model=model,
+            make_loss=lambda compiled: NextTokenLoss(section.z_loss, compiled=compiled),
+            train=batches,
+            validation=validation,
+            section=section,
+            folder=work.folder,
+            best=work.folder / ADAPTER,
+            save_best=lambda best: save_adapter(adapted, best, section.lora.modules_to_save),
+            seed=recipe.seed,
+            device=device,
+            token_bytes=token_bytes,
+            # Frozen matrices need no gradient of their own: two passes of three.
+            flops_per_token=flops_per_token(model.config, context, backward=True) * 2 / 3,
+            resume_command=common.resume_command(folder, "sft"),
+        )
+    )
+    metrics = {
+        **result.metrics(),
+        "response_perplexity_before": before.perplexity,
+        "response_perplexity": result.best.perplexity,
+        "trained_parameters": sum(p.numel() for p in trainable(model).values()),
+        "pairs": dict(pairs.counts),
+        "row_utilisation": round(batches.utilisation, 4),
+        **truncations(conversations),
+    }
+    return common.finish(work, metrics, outputs=(ADAPTER,))
+
+
+def _batches(
+    recipe: Recipe, section: SftSection, tokenizer: Tokenizer, pairs: PairSplit, context: int
+) -> tuple[list[Conversation], ConversationBatches, ConversationBatches]:
+    if not pairs.validation:
+        raise DataError(
+            "sft: no pair is held out for validation. Raise sft.validation_fraction, or give "
+            "more pairs"
+        )
+    train_on = _encoded(tokenizer, pairs.train, context)
+    held_out = _at_most(_encoded(tokenizer, pairs.validation, context), section.evaluation_tokens)
+    shape: dict[str, Any] = {
+        "context": context,
+        "batch_size": section.micro_batch,
+        "seed": recipe.seed,
+        "pad_id": tokenizer.pad_id,
+    }
+    return (
+        train_on,
+        ConversationBatches(train_on, **shape),
+        ConversationBatches(held_out, **shape, shuffle=False),
+    )
+
+
+def _encoded(tokenizer: Tokenizer, pairs: Sequence[Pair], context: int) -> list[Conversation]:
+    return [encode_pair(tokenizer, pair, context) for pair in pairs]
+
+
+def _at_most(conversations: list[Conversation], tokens: int) -> list[Conversation]:
+    """Conversations spread evenly over all, with about so many positions in all."""
+    total = sum(c.positions for c in conversations)
+    count = max(1, min(len(conversations), len(conversations) * tokens // max(1, total)))
+    return [conversations[i * len(conversations) // count] for i in range(count)]
