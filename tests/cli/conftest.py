@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,37 @@ from pathlib import Path
 import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+RECIPE = """
+name: tiny
+data_root: {folder}
+model: &model
+  hidden_size: 32
+  num_hidden_layers: 2
+  num_attention_heads: 2
+  intermediate_size: 64
+  max_position_embeddings: 32
+  dropout: 0.0
+tokenizer: {{kind: train, vocab_size: 300}}
+prepare:
+  workers: 1
+  validation_fraction: 0.2
+  sources: [{{name: texts, paths: ["texts/*.txt"]}}]
+pretrain: {{epochs: 0.5, micro_batch: 4, gradient_accumulation: 2, evaluations: 1}}
+evaluate: {{tokens_per_domain: 300, pairs: 4, prompts: ["Profit?"], max_tokens: 8}}
+"""
+MORE_STAGES = """
+teacher:
+  model: *model
+  train: {{steps: 4, micro_batch: 4, gradient_accumulation: 1, evaluations: 1}}
+distill:
+  phases: [{{steps: 5, micro_batch: 4, gradient_accumulation: 1, evaluations: 1}}]
+sft:
+  epochs: 1
+  micro_batch: 4
+  gradient_accumulation: 1
+  evaluations: 1
+  sources: [{{name: pairs, paths: [pairs.jsonl]}}]
+"""
 TEXT = "A bond pays interest and returns its face value when it matures. Profit is {} EUR.\n\n"
 
 
@@ -42,31 +74,31 @@ def command() -> str:
     return str(Path(sys.executable).with_name("tallyformer"))
 
 
+@pytest.fixture(scope="session")
+def make_recipe() -> Callable[..., Path]:
+    """Write a recipe and its texts into a folder; with `full`, one that has every stage."""
+
+    def make(folder: Path, *, full: bool = False) -> Path:
+        text = "".join(TEXT.format(i) for i in range(400))
+        (folder / "texts").mkdir(parents=True)
+        for part in range(20):
+            piece = text[part * len(text) // 20 : (part + 1) * len(text) // 20]
+            (folder / "texts" / f"{part:02}.txt").write_text(piece, encoding="utf-8")
+        pairs = [{"prompt": f"Profit {i}?", "response": f"It is {i} EUR."} for i in range(40)]
+        lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
+        (folder / "pairs.jsonl").write_text(lines, encoding="utf-8")
+        path = folder / "tiny.yaml"
+        recipe = RECIPE + (MORE_STAGES if full else "")
+        path.write_text(recipe.format(folder=folder), encoding="utf-8")
+        return path
+
+    return make
+
+
 @pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    """A recipe with a trained tokenizer and one small text file."""
-    text = "".join(TEXT.format(i) for i in range(400))
-    (tmp_path / "texts").mkdir()
-    for part in range(20):
-        piece = text[part * len(text) // 20 : (part + 1) * len(text) // 20]
-        (tmp_path / "texts" / f"{part:02}.txt").write_text(piece, encoding="utf-8")
-    path = tmp_path / "tiny.yaml"
-    path.write_text(
-        f"""
-name: tiny
-data_root: {tmp_path}
-model: {{hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64,
-         max_position_embeddings: 32, dropout: 0.0}}
-tokenizer: {{kind: train, vocab_size: 300}}
-prepare:
-  workers: 1
-  validation_fraction: 0.2
-  sources: [{{name: texts, paths: ["texts/*.txt"]}}]
-pretrain: {{steps: 4, micro_batch: 2, gradient_accumulation: 2, evaluations: 1}}
-""",
-        encoding="utf-8",
-    )
-    return path
+def recipe(tmp_path: Path, make_recipe: Callable[..., Path]) -> Path:
+    """A recipe with a trained tokenizer and one small source."""
+    return make_recipe(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -135,9 +135,10 @@ def read_sampling(flags: dict[str, Any]) -> SamplingParams:
 
 
 def load(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Recipe, RunFolder]:
-    """The checked recipe and the folder of its run."""
+    """The checked recipe and the folder of its run, as an absolute path."""
     from tallyformer.artifacts.run_folder import RunFolder
     from tallyformer.config import load_recipe
 
     checked = load_recipe(recipe, overrides)
-    return checked, RunFolder(out if out is not None else Path("runs") / checked.name)
+    place = out if out is not None else Path("runs") / checked.name
+    return checked, RunFolder(place.absolute())

@@ -31,7 +31,7 @@ class StageAnnouncer:
     def ends(self, stage: str, folder: Path, manifest: Manifest, *, finished: bool) -> None:
         """The stage's folder."""
         if not finished:
-            click.secho(f"   {stage} done: {folder}", err=True, fg="green")
+            click.secho(f"   {stage} done: {shown(folder)}", err=True, fg="green")
 
 
 def print_dry_run(stages: Sequence[PlannedStage]) -> None:
@@ -43,5 +43,11 @@ def print_dry_run(stages: Sequence[PlannedStage]) -> None:
     }
     wide = max(len(s.stage) for s in stages)
     for planned in stages:
-        click.echo(f"{planned.stage:<{wide}}  {say[planned.state]}: {planned.folder}")
+        click.echo(f"{planned.stage:<{wide}}  {say[planned.state]}: {shown(planned.folder)}")
     click.echo("The recipe and its inputs are in order. Nothing was written.")
+
+
+def shown(path: Path) -> Path:
+    """A path as a user would type it: relative where it lies below the present folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tallyformer.cli.options import dry_run_option, load, out_option, recipe_options
-from tallyformer.cli.output import StageAnnouncer, print_dry_run
+from tallyformer.cli.output import StageAnnouncer, print_dry_run, shown
 from tallyformer.cli.quiet import quieten_libraries
 
 
@@ -30,5 +30,5 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, dry_run: boo
         return
     quieten_libraries()
     run_stages(checked, folder, stages, resume=True, announcer=StageAnnouncer())
-    click.echo(f"report: {folder.stage('evaluate') / 'report.html'}")
-    click.echo(f"model:  {folder.stage('export')}")
+    click.echo(f"report: {shown(folder.stage('evaluate') / 'report.html')}")
+    click.echo(f"model:  {shown(folder.stage('export'))}")

@@ -6,106 +6,27 @@ sources. Memory and speed come from a rehearsal: see `tallyformer.stages.probe`.
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.config.data import TextSource
-from tallyformer.config.model import ModelSection
-from tallyformer.config.training import TrainSection
-from tallyformer.data.mixture import epoch_shares
 from tallyformer.errors import DataError, TokenizerError
-from tallyformer.model.flops import count_parameters, flops_per_token
+from tallyformer.stages.plan_lengths import planned_trainings
+from tallyformer.stages.plan_types import Measured, Plan, PlannedSource, PlannedTraining
 from tallyformer.stages.probe import rehearse, shortened
-from tallyformer.stages.run import stages_of, write_recipe
+from tallyformer.stages.run import write_recipe
 from tallyformer.stages.source_sample import SampledSource, sample_sources
+from tallyformer.tokenizer import Tokenizer
 
-SAMPLE_BYTES = 1_000_000
-"""Of each source; enough for a vocabulary of some ten thousand ids."""
-_MB = 1e6
-
-
-@dataclass(frozen=True)
-class PlannedSource:
-    """A text source's size.
-
-    Attributes:
-        documents, tokens: of the training split; None if unknown.
-        validation_tokens: of the other one.
-    """
-
-    name: str
-    documents: int | None
-    tokens: int | None
-    validation_tokens: int | None
-
-
-@dataclass(frozen=True)
-class PlannedTraining:
-    """One call of the training loop.
-
-    Attributes:
-        name: the stage, with the phase's number for distillation.
-        stage: the stage.
-        part: number of the phase, from 0.
-        parameters: of the model.
-        steps: optimizer steps, at most; None if the data's size is unknown.
-        tokens: ids that the model reads in all steps.
-        flops: of all steps, the teacher's included where it is known.
-        epochs_by_source: how often each source's tokens are seen.
-        mapped_mb: shards that the process maps into memory and reads.
-        peak_memory_mb: largest resident memory, as the stage's manifest will report it.
-        gpu_memory_mb: largest allocation on the GPU; None without one.
-        seconds: training and validation.
-        problem: why the last three are missing.
-    """
-
-    name: str
-    stage: str
-    part: int
-    section: TrainSection
-    context: int
-    parameters: int
-    steps: int | None
-    tokens: int | None
-    flops: float | None
-    epochs_by_source: Mapping[str, float] = field(default_factory=dict)
-    mapped_mb: float = 0.0
-    peak_memory_mb: float | None = None
-    gpu_memory_mb: float | None = None
-    seconds: float | None = None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything `tallyformer plan` says.
-
-    Attributes:
-        exact: sizes come from finished stages; otherwise they are estimates.
-    """
-
-    recipe: Recipe
-    vocabulary: int
-    exact: bool
-    sources: list[PlannedSource]
-    trainings: list[PlannedTraining]
-
-    @property
-    def peak_memory_mb(self) -> float | None:
-        """Of the training stage that needs most."""
-        return max((t.peak_memory_mb for t in self.trainings if t.peak_memory_mb), default=None)
-
-    @property
-    def seconds(self) -> float | None:
-        """Of all training stages; None unless each is known."""
-        known = [t.seconds for t in self.trainings]
-        return None if None in known else sum(s for s in known if s is not None)
+_SAMPLE_BYTES = 1_000_000
+_SAMPLE_BYTES_PER_ID = 100
+"""A sample of this size for each id of a vocabulary supports learning that vocabulary."""
+_FORWARD_SHARE = 3
+"""A validation token costs the forward pass alone, 1/3 of a training token."""
 
 
 def make_plan(
@@ -120,97 +41,170 @@ def make_plan(
 
     Raises:
         DataError, TokenizerError: an input is missing or cannot be used.
+        RunError: the rehearsal died, for example for want of memory.
     """
     with tempfile.TemporaryDirectory(prefix="tallyformer-plan-") as name:
-        return _Planner(recipe, folder, Path(name), say).plan(probe)
-
-
-class _Planner:
-    """One plan in the making."""
-
-    def __init__(
-        self, recipe: Recipe, folder: RunFolder, place: Path, say: Callable[[str], None]
-    ) -> None:
-        self.recipe = recipe
-        self.folder = folder
-        self.place = place
-        self.say = say
-        self.stage_folder = RunFolder(place / "run")
-        self.small = recipe
-
-    def plan(self, probe: bool) -> Plan:
-        self.exact = all(self.folder.is_finished(s) for s in ("tokenizer", "prepare"))
-        if self.exact:
-            self._link_finished()
-            self.sources = self._sources_from_manifest()
+        rehearsal = _Rehearsal(recipe, Path(name))
+        exact = all(folder.is_finished(s) for s in ("tokenizer", "prepare"))
+        if exact:
+            rehearsal.link(folder)
+            sources = rehearsal.sizes()
         else:
-            self.sources = self._sources_from_sample()
-        self.vocabulary = self._prepared()["vocab_size"]
-        trainings = [self._with_length(t) for t in self._trainings()]
+            say("reading and tokenising a sample of the sources")
+            sources = rehearsal.estimated_sizes()
+        tokenizer = Tokenizer.from_pretrained(rehearsal.run.stage("tokenizer"))
+        trainings = list(planned_trainings(recipe, sources, tokenizer))
+        measured: Mapping[str, Measured | str] = {}
         if probe:
-            trainings = self._measured(trainings)
-        return Plan(self.recipe, self.vocabulary, self.exact, self.sources, trainings)
+            stages = list(dict.fromkeys(t.stage for t in trainings))
+            say(f"rehearsing a few steps of {', '.join(stages)}")
+            measured = rehearsal.measure(trainings, stages)
+        return Plan(tokenizer.vocab_size, exact, sources, trainings, measured)
 
-    def _link_finished(self) -> None:
-        self.stage_folder.path.mkdir()
+
+class _Rehearsal:
+    """A shortened run in a temporary folder.
+
+    Args:
+        recipe: the real one.
+        place: an empty folder.
+    """
+
+    def __init__(self, recipe: Recipe, place: Path) -> None:
+        self._recipe = self._short = recipe
+        self._place = place
+        self.run = RunFolder(place / "run")
+        self.run.path.mkdir()
+
+    def link(self, folder: RunFolder) -> None:
+        """Use the real run's tokenizer and shards."""
         for stage in ("tokenizer", "prepare"):
-            self.stage_folder.stage(stage).symlink_to(self.folder.stage(stage).absolute())
+            self.run.stage(stage).symlink_to(folder.stage(stage).absolute())
 
-    def _prepared(self) -> Mapping[str, Any]:
-        return self.stage_folder.manifest("prepare").metrics
-
-    def _sources_from_manifest(self) -> list[PlannedSource]:
-        found = self._prepared()["sources"]
+    def sizes(self) -> list[PlannedSource]:
+        """What `prepare` counted."""
         return [
             PlannedSource(
                 name,
-                counts["documents"].get("train", 0),
-                counts["tokens"].get("train", 0),
-                counts["tokens"].get("validation", 0),
+                counts["documents"]["train"],
+                counts["tokens"]["train"],
+                counts["tokens"]["validation"],
             )
-            for name, counts in found.items()
+            for name, counts in self._prepared()["sources"].items()
         ]
 
-    def _sources_from_sample(self) -> list[PlannedSource]:
-        self.say("reading a sample of the sources")
-        samples = sample_sources(self.recipe, self.place, SAMPLE_BYTES)
-        self._prepare_small(samples)
-        found = self._prepared()["sources"]
-        return [self._estimated(s, found[s.name]) for s in samples]
-
-    def _prepare_small(self, samples: list[SampledSource]) -> None:
-        """Run the stages `tokenizer` and `prepare` themselves on the sample."""
-        self.say("tokenising the sample")
-        texts = [
-            TextSource(name=s.name, paths=(str(s.file.absolute()),), weight=section.weight)
-            for s, section in zip(samples, self.recipe.prepare.sources, strict=True)
-        ]
-        update = {"sources": tuple(texts), "workers": 1}
-        prepare = self.recipe.prepare.model_copy(update=update)
-        self.small = self.recipe.model_copy(update={"prepare": prepare})
+    def estimated_sizes(self) -> list[PlannedSource]:
+        """Run the stages `tokenizer` and `prepare` on a sample, and scale their counts up."""
+        size = max(_SAMPLE_BYTES, _SAMPLE_BYTES_PER_ID * self._recipe.tokenizer.vocab_size)
+        samples = sample_sources(self._recipe, self._place, size)
+        self._short = _on_samples(self._recipe, samples)
         found = self._rehearse(["tokenizer", "prepare"])
-        for stage in ("tokenizer", "prepare"):
+        for stage, kind in (("tokenizer", TokenizerError), ("prepare", DataError)):
             if "error" in found[stage]:
-                kind = TokenizerError if stage == "tokenizer" else DataError
                 raise kind(found[stage]["error"])
+        counted = self._prepared()["sources"]
+        held_out = self._recipe.prepare.validation_fraction
+        return [_scaled(sample, counted[sample.name], held_out) for sample in samples]
 
-    def _estimated(self, sample: SampledSource, counts: Mapping[str, Any]) -> PlannedSource:
-        """Scale the sample's counts up to the source."""
-        if sample.text_bytes is None or sample.documents is None:
-            return PlannedSource(sample.name, None, None, None)
-        seen_bytes = sum(counts["text_bytes"].get(s, 0) for s in ("train", "validation"))
-        seen_tokens = sum(counts["tokens"].get(s, 0) for s in ("train", "validation"))
-        tokens = sample.text_bytes * seen_tokens / max(1, seen_bytes)
-        held_out = self.recipe.prepare.validation_fraction
-        return PlannedSource(
-            sample.name,
-            round(sample.documents * (1 - held_out)),
-            round(tokens * (1 - held_out)),
-            round(tokens * held_out),
-        )
+    def measure(
+        self, trainings: Sequence[PlannedTraining], stages: list[str]
+    ) -> dict[str, Measured | str]:
+        """Memory and time of each training by name, or why they are unknown."""
+        self._short = _shortened_trainings(self._short, trainings)
+        mapped = self._mapped_mb()
+        found = self._rehearse(stages)
+        result: dict[str, Measured | str] = {}
+        for training in trainings:
+            metrics = found[training.stage]
+            if "error" in metrics:
+                result[training.name] = str(metrics["error"])
+            else:
+                result[training.name] = _measured(training, metrics, mapped)
+        return result
+
+    def _prepared(self) -> Mapping[str, Any]:
+        return self.run.manifest("prepare").metrics
+
+    def _mapped_mb(self) -> float:
+        """Training shards that the rehearsal itself maps."""
+        files = self.run.manifest("prepare").files
+        sizes = [f["bytes"] for n, f in files.items() if n.startswith("train/")]
+        return float(sum(sizes)) / 1e6
 
     def _rehearse(self, stages: list[str]) -> dict[str, dict[str, Any]]:
-        file = self.place / "recipe.yaml"
-        self.stage_folder.path.mkdir(exist_ok=True)
-        write_recipe(self.small, file)
-        return rehearse(file, self.stage_folder.path, stages)
+        file = self._place / "recipe.yaml"
+        write_recipe(self._short, file)
+        return rehearse(file, self.run.path, stages)
+
+
+def _on_samples(recipe: Recipe, samples: Sequence[SampledSource]) -> Recipe:
+    """The recipe with its text sources replaced by their samples."""
+    sources = tuple(
+        TextSource(name=s.name, paths=(str(s.file.absolute()),), weight=section.weight)
+        for s, section in zip(samples, recipe.prepare.sources, strict=True)
+    )
+    prepare = recipe.prepare.model_copy(update={"sources": sources, "workers": 1})
+    return recipe.model_copy(update={"prepare": prepare})
+
+
+def _scaled(sample: SampledSource, counts: Mapping[str, Any], held_out: float) -> PlannedSource:
+    if sample.text_bytes is None or sample.documents is None:
+        return PlannedSource(sample.name, None, None, None)
+    tokens = sample.text_bytes * counts["tokens"]["total"] / max(1, counts["bytes"]["total"])
+    return PlannedSource(
+        sample.name,
+        round(sample.documents * (1 - held_out)),
+        round(tokens * (1 - held_out)),
+        round(tokens * held_out),
+    )
+
+
+def _shortened_trainings(recipe: Recipe, trainings: Sequence[PlannedTraining]) -> Recipe:
+    """The recipe with every training cut down to a few steps."""
+    short: dict[str, list[Any]] = {}
+    for training in trainings:
+        model = recipe.model
+        if training.stage == "teacher":
+            assert recipe.teacher and recipe.teacher.model
+            model = recipe.teacher.model
+        section = shortened(
+            training.section,
+            compiled=_is_compiled(training),
+            context=model.max_position_embeddings,
+        )
+        short.setdefault(training.stage, []).append(section)
+    changes: dict[str, Any] = {"pretrain": short["pretrain"][0]}
+    if "teacher" in short:
+        assert recipe.teacher
+        changes["teacher"] = recipe.teacher.model_copy(update={"train": short["teacher"][0]})
+    if "distill" in short:
+        assert recipe.distill
+        phases = {"phases": tuple(short["distill"])}
+        changes["distill"] = recipe.distill.model_copy(update=phases)
+    if "sft" in short:
+        changes["sft"] = short["sft"][0]
+    return recipe.model_copy(update=changes)
+
+
+def _is_compiled(training: PlannedTraining) -> bool:
+    """Whether the whole training would be compiled; the rehearsal alone would be too short."""
+    from tallyformer.training.compiling import wants_compile
+    from tallyformer.training.hardware import pick_device
+
+    flops = training.flops_per_token * (training.tokens or 0)
+    return wants_compile(training.section.compile, pick_device(), flops)
+
+
+def _measured(
+    training: PlannedTraining, metrics: Mapping[str, Any], rehearsed_mb: float
+) -> Measured:
+    part = metrics["parts"][training.part]
+    phases = metrics.get("phases")
+    peak = phases[training.part]["peak_memory_mb"] if phases else metrics["peak_memory_mb"]
+    seconds = None
+    if training.tokens is not None and part["tokens_per_second"]:
+        validated = training.section.evaluations * training.validation_tokens
+        tokens = training.tokens + validated / _FORWARD_SHARE
+        seconds = tokens / part["tokens_per_second"]
+    more = max(0.0, training.mapped_mb - rehearsed_mb)
+    return Measured(peak + more, part["gpu_memory_mb"], seconds)

@@ -1,0 +1,138 @@
+"""`tallyformer plan`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tallyformer.cli.options import load, out_option, recipe_options
+from tallyformer.cli.quiet import quieten_libraries
+
+if TYPE_CHECKING:
+    from tallyformer.stages.plan_types import Measured, Plan, PlannedTraining
+
+_UNKNOWN = "?"
+
+
+@click.command()
+@recipe_options
+@out_option
+@click.option("--no-probe", is_flag=True, help="Leave out what takes a rehearsal: memory, time.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def plan(
+    recipe: Path, overrides: tuple[str, ...], out: Path | None, no_probe: bool, as_json: bool
+) -> None:
+    """Say what a run needs before it starts: size, memory, time.
+
+    Parameters, tokens, FLOPs and epochs come from the run's manifests where its tokenizer and
+    prepare stages are finished; before that they are estimates from a sample of the sources.
+    Memory and time come from a rehearsal of a few steps in a temporary folder; the run's folder is
+    not touched.
+    """
+    checked, folder = load(recipe, overrides, out)
+    quieten_libraries()
+    from tallyformer.stages.plan import make_plan
+
+    made = make_plan(checked, folder, probe=not no_probe, say=_say)
+    if as_json:
+        click.echo(json.dumps(_as_json(made), indent=2))
+        return
+    _print_sources(made)
+    _print_trainings(made)
+    _print_totals(made)
+
+
+def _say(what: str) -> None:
+    click.secho(f"{what} ...", err=True, dim=True)
+
+
+def _as_json(made: Plan) -> dict[str, Any]:
+    values = dataclasses.asdict(made)
+    for training, shown in zip(made.trainings, values["trainings"], strict=True):
+        shown |= {"name": training.name, "flops": training.flops}
+        shown["section"] = training.section.model_dump(mode="json")
+    return {**values, "peak_memory_mb": made.peak_memory_mb, "seconds": made.seconds}
+
+
+def _print_sources(made: Plan) -> None:
+    note = "" if made.exact else ", estimated from a sample; exact after `prepare`"
+    click.secho(f"Training texts in a vocabulary of {made.vocabulary:,} ids{note}", bold=True)
+    rows = [["source", "documents", "tokens", "validation tokens"]]
+    for source in made.sources:
+        counts = (source.documents, source.tokens, source.validation_tokens)
+        rows.append([source.name, *(_UNKNOWN if c is None else f"{c:,}" for c in counts)])
+    _print_table(rows)
+
+
+def _print_trainings(made: Plan) -> None:
+    click.secho("\nTrainings", bold=True)
+    rows = [["stage", "parameters", "steps", "tokens", "FLOPs", "memory", "GPU", "time"]]
+    for training in made.trainings:
+        found = made.measured.get(training.name)
+        rows.append([*_lengths(training), *_needs(found)])
+    _print_table(rows)
+    for training in made.trainings:
+        found = made.measured.get(training.name)
+        if isinstance(found, str):
+            click.echo(f"{training.name} could not be rehearsed: {found}")
+    click.secho("\nEpochs of each source", bold=True)
+    for training in made.trainings:
+        epochs = training.epochs_by_source.items()
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in epochs) or _UNKNOWN
+        click.echo(f"{training.name:<10}  {shown}")
+
+
+def _lengths(training: PlannedTraining) -> list[str]:
+    return [
+        training.name,
+        f"{training.parameters:,}",
+        _UNKNOWN if training.steps is None else f"{training.steps:,}",
+        _UNKNOWN if training.tokens is None else f"{training.tokens:,}",
+        _UNKNOWN if training.flops is None else f"{training.flops:.2e}",
+    ]
+
+
+def _needs(found: Measured | str | None) -> list[str]:
+    if found is None or isinstance(found, str):
+        return [_UNKNOWN, _UNKNOWN, _UNKNOWN]
+    gpu = "-" if found.gpu_memory_mb is None else f"{found.gpu_memory_mb:,.0f} MB"
+    return [f"{found.peak_memory_mb:,.0f} MB", gpu, _duration(found.seconds)]
+
+
+def _print_totals(made: Plan) -> None:
+    if not made.measured:
+        return
+    peak = made.peak_memory_mb
+    click.secho(
+        f"\nTime of all trainings: {_duration(made.seconds)}, with early stopping at most. "
+        f"Peak memory: {_UNKNOWN if peak is None else f'{peak:,.0f} MB'}.",
+        bold=True,
+    )
+    click.echo("The other stages (prepare, merge, evaluate, export) are not in these figures.")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return _UNKNOWN
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """The first column flush left, the others flush right."""
+    wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(_cells(row, wide)))
+
+
+def _cells(row: Sequence[str], wide: Sequence[int]) -> Iterable[str]:
+    for place, (cell, width) in enumerate(zip(row, wide, strict=True)):
+        yield cell.ljust(width) if place == 0 else cell.rjust(width)

@@ -1,0 +1,185 @@
+"""How long each training of a recipe is: steps, tokens, FLOPs and epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tallyformer.config import Recipe
+from tallyformer.config.model import ModelSection
+from tallyformer.config.training import TrainSection
+from tallyformer.data.conversations import ConversationBatches, encode_pair
+from tallyformer.data.mixture import epoch_shares
+from tallyformer.data.pairs import split_pairs
+from tallyformer.data.shards import id_type
+from tallyformer.model.flops import count_parameters, flops_per_token
+from tallyformer.stages.plan_types import PlannedSource, PlannedTraining
+from tallyformer.tokenizer import Tokenizer
+
+_READ_AROUND = 1 << 16
+"""Bytes of a file that the system maps around one that is read."""
+
+
+def planned_trainings(
+    recipe: Recipe, sources: Sequence[PlannedSource], tokenizer: Tokenizer
+) -> Iterator[PlannedTraining]:
+    """Every call of the training loop that the recipe asks for, in order.
+
+    Args:
+        sources: sizes of the text sources.
+        tokenizer: the run's, or one like it.
+    """
+    texts = _Texts(recipe, sources, tokenizer.vocab_size)
+    yield texts.training("pretrain", recipe.model, recipe.pretrain, recipe.pretrain.weights)
+    teacher = recipe.teacher
+    if teacher and teacher.model and teacher.train:
+        yield texts.training("teacher", teacher.model, teacher.train, teacher.train.weights)
+    if recipe.distill:
+        known = teacher.model if teacher else None
+        for part, phase in enumerate(recipe.distill.phases):
+            yield texts.training(
+                "distill", recipe.model, phase, recipe.distill.weights, part=part, teacher=known
+            )
+    if recipe.sft:
+        yield _sft(recipe, tokenizer)
+
+
+def shape_of(section: ModelSection, vocabulary: int) -> dict[str, Any]:
+    """The fields that `model.flops` counts with."""
+    values = section.model_dump(exclude={"preset"})
+    return {**values, "vocab_size": vocabulary, "norm_bias": values["norm_type"] == "layernorm"}
+
+
+class _Texts:
+    """Trainings on the shards."""
+
+    def __init__(self, recipe: Recipe, sources: Sequence[PlannedSource], vocabulary: int) -> None:
+        self._sources = sources
+        self._vocabulary = vocabulary
+        given = {s.name: s.weight for s in recipe.prepare.sources if s.weight is not None}
+        self._weights = given or None
+
+    def training(
+        self,
+        stage: str,
+        model: ModelSection,
+        section: TrainSection,
+        weights: Mapping[str, float] | None,
+        *,
+        part: int = 0,
+        teacher: ModelSection | None = None,
+    ) -> PlannedTraining:
+        shape, context = shape_of(model, self._vocabulary), model.max_position_embeddings
+        shares, sequences = self._epoch(weights or self._weights, context)
+        batches = math.ceil(sum(shares.values()) / section.micro_batch) if shares else None
+        steps = _steps(section, batches)
+        rows = _rows(section, steps)
+        of_teacher = 0.0
+        if teacher:
+            teacher_shape = shape_of(teacher, self._vocabulary)
+            of_teacher = flops_per_token(teacher_shape, context, backward=False)
+        return PlannedTraining(
+            stage=stage,
+            part=part,
+            section=section,
+            parameters=count_parameters(shape),
+            steps=steps,
+            tokens=None if rows is None else rows * context,
+            validation_tokens=self._validation_tokens(section),
+            flops_per_token=flops_per_token(shape, context),
+            teacher_flops_per_token=of_teacher,
+            epochs_by_source=_epochs(shares, sequences, rows),
+            mapped_mb=self._mapped_mb(shares, rows),
+        )
+
+    def _epoch(
+        self, weights: Mapping[str, float] | None, context: int
+    ) -> tuple[dict[str, int], dict[str, int]]:
+        """Sequences of an epoch, and sequences there are, by source; empty if unknown."""
+        taking_part = [s for s in self._sources if weights is None or weights.get(s.name)]
+        if any(s.tokens is None for s in taking_part):
+            return {}, {}
+        sequences = {s.name: max(1, ((s.tokens or 0) - 1) // context) for s in taking_part}
+        return epoch_shares(sequences, weights), sequences
+
+    def _validation_tokens(self, section: TrainSection) -> int:
+        there = [s.validation_tokens for s in self._sources if s.validation_tokens is not None]
+        return min(section.evaluation_tokens, sum(there) or section.evaluation_tokens)
+
+    def _mapped_mb(self, shares: Mapping[str, int], rows: int | None) -> float:
+        tokens = sum(s.tokens or 0 for s in self._sources if s.name in shares)
+        whole = tokens * id_type(self._vocabulary).itemsize
+        return min(whole, (rows or 0) * _READ_AROUND) / 1e6
+
+
+def _sft(recipe: Recipe, tokenizer: Tokenizer) -> PlannedTraining:
+    section, context = recipe.sft, recipe.model.max_position_embeddings
+    assert section is not None
+    pairs = split_pairs(
+        section.sources,
+        data_root=recipe.data_root,
+        validation_fraction=section.validation_fraction,
+        seed=recipe.seed,
+    )
+    train, validation = (
+        [encode_pair(tokenizer, pair, context) for pair in part]
+        for part in (pairs.train, pairs.validation)
+    )
+    batches = ConversationBatches(
+        train,
+        context=context,
+        batch_size=section.micro_batch,
+        seed=recipe.seed,
+        pad_id=tokenizer.pad_id,
+    ).batches_per_epoch
+    steps = _steps(section, batches)
+    rows = _rows(section, steps)
+    assert rows is not None
+    shape = shape_of(recipe.model, tokenizer.vocab_size)
+    held_out = sum(conversation.positions for conversation in validation)
+    return PlannedTraining(
+        stage="sft",
+        section=section,
+        parameters=count_parameters(shape),
+        steps=steps,
+        tokens=rows * context,
+        validation_tokens=min(section.evaluation_tokens, held_out),
+        # Frozen matrices need no gradient of their own: two passes of three.
+        flops_per_token=flops_per_token(shape, context) * 2 / 3,
+        epochs_by_source={s.name: s.repeat * _passes(section, batches) for s in section.sources},
+    )
+
+
+def _steps(section: TrainSection, batches_per_epoch: int | None) -> int | None:
+    """As `TrainingJob.steps`."""
+    if section.steps is not None:
+        return section.steps
+    if batches_per_epoch is None:
+        return None
+    assert section.epochs is not None
+    batches = section.epochs * batches_per_epoch
+    return max(1, math.ceil(batches / section.gradient_accumulation))
+
+
+def _rows(section: TrainSection, steps: int | None) -> int | None:
+    """Sequences that are read in so many steps."""
+    if steps is None:
+        return None
+    return steps * section.gradient_accumulation * section.micro_batch
+
+
+def _passes(section: TrainSection, batches_per_epoch: int) -> float:
+    if section.epochs is not None:
+        return section.epochs
+    assert section.steps is not None
+    return section.steps * section.gradient_accumulation / batches_per_epoch
+
+
+def _epochs(
+    shares: Mapping[str, int], sequences: Mapping[str, int], rows: int | None
+) -> dict[str, float]:
+    if rows is None or not shares:
+        return {}
+    passes = rows / sum(shares.values())
+    return {name: passes * share / sequences[name] for name, share in shares.items()}

@@ -1,0 +1,211 @@
+"""A whole run of a tiny recipe, killed on its way and gone on with; its plan; its model."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+STAGES = ["tokenizer", "prepare", "pretrain", "teacher", "distill", "sft", "merge", "evaluate"]
+
+
+class Finished(NamedTuple):
+    """A run, and what was known about it before and during."""
+
+    recipe: Path
+    folder: Path
+    plan: dict[str, Any]
+    killed_while: str
+    output: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tallyformer: Any, make_recipe: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
+    """Plan a run, start it, kill it in the middle, and run it again."""
+    place = tmp_path_factory.mktemp("run")
+    recipe = make_recipe(place, full=True)
+    planned = tallyformer("plan", "--recipe", recipe, "--json", cwd=place)
+    assert planned.returncode == 0, planned.stderr
+    assert not (place / "runs").exists()
+    killed_while = _start_and_kill(recipe, place)
+    done = tallyformer("run", "--recipe", "tiny.yaml", cwd=place)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(planned.stdout)
+    return Finished(recipe, place / "runs" / "tiny", plan, killed_while, done)
+
+
+def _start_and_kill(recipe: Path, place: Path) -> str:
+    """SIGKILL a run as soon as its fourth stage begins; return the last header it printed."""
+    script = Path(sys.executable).with_name("tallyformer")
+    run = subprocess.Popen(
+        [script, "run", "--recipe", recipe],
+        cwd=place,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stderr is not None
+    for line in run.stderr:
+        if "4/9 teacher" in line:
+            run.kill()
+            break
+    run.stderr.read()
+    assert run.wait() == -9
+    return line
+
+
+def test_a_killed_run_goes_on_where_it_was(finished: Finished) -> None:
+    assert "4/9 teacher" in finished.killed_while
+    headers = [line for line in finished.output.stderr.splitlines() if line.startswith("── ")]
+    assert [h.split()[2].rstrip(":") for h in headers] == [*STAGES, "export"]
+    assert ["finished before" in h for h in headers] == [True] * 3 + [False] * 6
+
+
+def test_a_run_ends_with_the_paths_of_its_report_and_its_model(finished: Finished) -> None:
+    report, model = finished.output.stdout.splitlines()[-2:]
+    assert report == "report: runs/tiny/evaluate/report.html"
+    assert model == "model:  runs/tiny/model"
+    assert (finished.folder / "evaluate" / "report.html").is_file()
+    assert (finished.folder / "model" / "model.safetensors").is_file()
+
+
+def test_the_folder_keeps_the_recipe_with_every_value(finished: Finished, tallyformer: Any) -> None:
+    kept = finished.folder / "recipe.yaml"
+    shown = tallyformer("config", "show", "--recipe", finished.recipe)
+    assert kept.read_text(encoding="utf-8") == shown.stdout
+    assert yaml.safe_load(shown.stdout)["pretrain"]["optimizer"]["betas"] == [0.9, 0.95]
+
+
+def _times(folder: Path) -> dict[str, int]:
+    names = [p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"]
+    return {str(p): p.stat().st_mtime_ns for p in names}
+
+
+def test_a_finished_run_is_checked_and_left_as_it_is(finished: Finished, tallyformer: Any) -> None:
+    before = _times(finished.folder)
+    again = tallyformer("run", "--recipe", finished.recipe, "--out", finished.folder)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("finished before") == 9
+    assert again.stdout.splitlines()[-1] == f"model:  {finished.folder / 'model'}"
+    assert _times(finished.folder) == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused_and_leaves_no_trace(
+    finished: Finished, tallyformer: Any
+) -> None:
+    before = _times(finished.folder)
+    options = ["--recipe", finished.recipe, "--out", finished.folder]
+    done = tallyformer("run", *options, "--set", "pretrain.epochs=1")
+    assert done.returncode == 3
+    assert "belongs to another run" in done.stderr and "pretrain" in done.stderr
+    assert _times(finished.folder) == before
+
+
+def test_two_processes_do_not_work_in_one_folder(recipe: Path, tallyformer: Any) -> None:
+    out = recipe.parent / "out"
+    out.mkdir()
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = tallyformer("tokenizer", "--recipe", recipe, "--out", out)
+    assert done.returncode == 3 and "another tallyformer process" in done.stderr
+    assert not (out / "tokenizer").exists()
+
+
+def test_a_started_stage_asks_for_resume(recipe: Path, tallyformer: Any) -> None:
+    out = recipe.parent / "out"
+    (out / "tokenizer").mkdir(parents=True)
+    (out / "tokenizer" / "foreign.txt").write_text("mine")
+    done = tallyformer("tokenizer", "--recipe", recipe, "--out", out, "--resume")
+    assert done.returncode == 3 and "no tokenizer stage wrote" in done.stderr
+    assert (out / "tokenizer" / "foreign.txt").read_text() == "mine"
+    dry = tallyformer("tokenizer", "--recipe", recipe, "--out", out, "--dry-run")
+    assert dry.returncode == 3 and "--resume" in dry.stderr
+
+
+def _manifest(finished: Finished, stage: str) -> dict[str, Any]:
+    text = (finished.folder / stage / "manifest.json").read_text(encoding="utf-8")
+    return json.loads(text)["metrics"]  # type: ignore[no-any-return]
+
+
+def test_the_plan_made_before_the_run_was_right(finished: Finished) -> None:
+    plan = finished.plan
+    assert plan["exact"] is False and plan["vocabulary"] == 300
+    [source] = plan["sources"]
+    prepared = _manifest(finished, "prepare")["total"]
+    # The sample is the whole of so small a source; the split by hash is all that is uncertain.
+    whole = source["tokens"] + source["validation_tokens"]
+    assert whole == pytest.approx(prepared["tokens"]["total"], rel=0.02)
+    for training in plan["trainings"]:
+        stage = training["stage"]
+        really = _manifest(finished, stage)
+        measured = plan["measured"][training["name"]]
+        assert measured["peak_memory_mb"] == pytest.approx(really["peak_memory_mb"], rel=0.15)
+        assert measured["seconds"] > 0
+        assert training["parameters"] == _manifest(finished, "pretrain")["parameters"]
+        if stage != "pretrain":  # whose length depends on the estimated tokens
+            assert (
+                training["steps"] * training["section"]["gradient_accumulation"] * 4 * 32
+                == (really["tokens"])
+            )
+
+
+def test_the_plan_after_prepare_is_exact(finished: Finished, tallyformer: Any) -> None:
+    options = ["--recipe", finished.recipe, "--out", finished.folder, "--no-probe"]
+    done = tallyformer("plan", *options, "--json")
+    plan = json.loads(done.stdout)
+    assert plan["exact"] is True and plan["measured"] == {}
+    prepared = _manifest(finished, "prepare")["sources"]["texts"]["tokens"]
+    assert plan["sources"][0]["tokens"] == prepared["train"]
+    for training in plan["trainings"]:
+        really = _manifest(finished, training["stage"])
+        assert (training["steps"], training["tokens"]) == (
+            really.get("steps", 5),
+            really["tokens"],
+        )
+    table = tallyformer("plan", *options).stdout
+    assert "pretrain" in table and "distill 1" in table and "300 ids\n" in table
+
+
+def test_inspect_shows_that_the_response_and_its_end_are_trained(
+    finished: Finished, tallyformer: Any
+) -> None:
+    options = ["--recipe", finished.recipe, "--out", finished.folder, "--count", 2]
+    done = tallyformer("sft", "inspect", *options)
+    assert done.returncode == 0, done.stderr
+    conversations = done.stdout.strip().split("\n\n")
+    assert len(conversations) == 2
+    for conversation in conversations:
+        title, *lines = conversation.splitlines()
+        rows = [line.split(maxsplit=2) for line in lines]
+        trained = "".join(eval(text) for mark, _, text in rows if mark == "train")
+        read = "".join(eval(text) for mark, _, text in rows if mark == ".")
+        assert read.startswith("<|user|> Profit ") and read.endswith("? <|assistant|>")
+        assert trained.startswith(" It is ") and trained.endswith(" EUR.<|endoftext|>")
+        assert title.endswith(f"{len(rows)} tokens, {sum(r[0] == 'train' for r in rows)} trained")
+
+
+def test_the_final_model_answers(finished: Finished, tallyformer: Any) -> None:
+    options = ["--model", finished.folder / "model", "--temperature", 0, "--max-tokens", 5]
+    done = tallyformer("generate", *options, "--chat", "--prompt", "Profit 3?")
+    assert done.returncode == 0 and done.stdout.endswith("\n"), done.stderr
+
+
+def test_the_report_command_writes_one_page_for_two_runs(
+    finished: Finished, tallyformer: Any, tmp_path: Path
+) -> None:
+    page = tmp_path / "both.html"
+    done = tallyformer("report", finished.folder, finished.folder, "--out", page)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"report: {page}\n"
+    assert page.read_text(encoding="utf-8").startswith("<!")

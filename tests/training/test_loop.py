@@ -1,0 +1,268 @@
+"""The whole loop: resuming, interruption, early stopping, evaluation, metrics."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from tallyformer.errors import Interrupted, TrainingError
+from tallyformer.training.loop import train
+from tallyformer.training.metrics import MetricsLog, read_metrics
+
+from .jobs import RandomBatches, fingerprint, job, run, section
+
+TIMING = {
+    "tokens_per_second",
+    "mfu",
+    "cpu_percent",
+    "memory_mb",
+    "gpu_percent",
+    "gpu_memory_mb",
+}
+
+
+class Stopping(RandomBatches):
+    """Sends this process a signal when a batch is first asked for."""
+
+    def __init__(self, at: int, number: int = signal.SIGTERM):
+        super().__init__()
+        self.at, self.number = at, number
+
+    def batch(self, index: int) -> Any:
+        if index == self.at:
+            self.at = -1
+            signal.raise_signal(self.number)
+        return super().batch(index)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines without what depends on the clock."""
+    lines = read_metrics(folder / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k not in TIMING} for line in lines]
+
+
+def final_state(folder: Path) -> dict[str, Any]:
+    """Everything that a finished run leaves, but for times."""
+    last = folder / "checkpoints" / "last"
+    state = json.loads((last / "state.json").read_text(encoding="utf-8"))["state"]
+    state["seconds"] = state["window"] = None
+    return {
+        "state": state,
+        "metrics": metrics(folder),
+        "best": (folder / "best" / "weights.txt").read_text(encoding="utf-8"),
+        **{name: load_file(last / f"{name}.safetensors") for name in ("model", "optimizer")},
+    }
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for name in ("state", "metrics", "best"):
+        assert found[name] == expected[name]
+    for name in ("model", "optimizer"):
+        assert found[name].keys() == expected[name].keys()
+        for key, tensor in expected[name].items():
+            assert torch.equal(found[name][key], tensor), key
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("whole")
+    run(folder)
+    return final_state(folder)
+
+
+@given(stops=st.lists(st.integers(0, 39), min_size=1, max_size=3))
+@settings(max_examples=12)
+def test_resume_at_any_micro_batch_equals_an_uninterrupted_run(
+    tmp_path_factory, uninterrupted, stops
+):
+    folder = tmp_path_factory.mktemp("stopped")
+    for at in stops:
+        try:
+            train(job(folder, train_source=Stopping(at)))
+        except Interrupted as stopped:
+            assert stopped.exit_status == 128 + signal.SIGTERM
+    run(folder)
+    assert_same(final_state(folder), uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number):
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as stopped:
+        train(job(tmp_path, train_source=Stopping(9, number)))
+    assert stopped.value.exit_status == 128 + number
+    assert str(stopped.value) == (
+        "pretrain: stopped at step 4 of 20; everything is saved. "
+        "Go on with: tallyformer pretrain --resume"
+    )
+    assert (tmp_path / "checkpoints" / "last").is_dir()
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_run_killed_at_any_moment_equals_an_uninterrupted_run(tmp_path, precision):
+    """SIGKILL, in processes that write a checkpoint at every step."""
+    script = Path(__file__).with_name("jobs.py")
+    delays = [0.05 + 0.11 * number for number in range(8)]
+    for folder, kills in (("whole", []), ("killed", delays)):
+        done = subprocess.run(
+            [sys.executable, script, tmp_path / folder, precision, *map(str, kills)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        codes = [int(line) for line in done.stdout.split()]
+        assert codes[-1] == 0
+    assert -signal.SIGKILL in codes
+    assert_same(final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    first, weights = run(tmp_path)
+    again, same = run(tmp_path)
+    assert same == weights
+    assert (again.best, again.steps, again.tokens) == (first.best, first.steps, first.tokens)
+
+
+def test_training_lowers_the_loss_and_its_numbers_agree(tmp_path):
+    result, _ = run(tmp_path, steps=60)
+    lines = metrics(tmp_path)
+    validations = [line for line in lines if line["kind"] == "validation"]
+    assert [line["step"] for line in validations] == [15, 30, 45, 60]
+    assert validations[-1]["loss"] < validations[0]["loss"] < math.log(61)
+    for line in validations:
+        assert line["perplexity"] == pytest.approx(math.exp(line["loss"]))
+        # Each id stands for two bytes.
+        assert line["bits_per_byte"] == pytest.approx(line["loss"] / math.log(2) / 2)
+    best = min(validations, key=lambda line: line["loss"])
+    assert result.best.loss == best["loss"]
+    assert result.best_step == best["step"]
+    trained = [line for line in lines if line["kind"] == "train"]
+    assert [line["step"] for line in trained] == list(range(3, 61, 3))
+    assert all(line["tokens"] == line["step"] * 2 * 4 * 12 for line in trained)
+    whole = read_metrics(tmp_path / "metrics.jsonl")[0]
+    assert TIMING | {"loss", "perplexity", "learning_rate", "grad_norm"} <= whole.keys()
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_the_z_loss_is_minimised_but_never_reported(tmp_path):
+    """With a huge coefficient the normaliser shrinks, and the first loss is still the CE."""
+    lines = []
+    for number, z_loss in enumerate((0.0, 1.0)):
+        run(tmp_path / str(number), z_loss=z_loss, log_every=1)
+        lines.append(metrics(tmp_path / str(number)))
+    assert lines[0][0]["loss"] == lines[1][0]["loss"]
+    assert lines[0][0]["grad_norm"] != lines[1][0]["grad_norm"]
+
+
+def test_patience_ends_a_run_that_gets_no_better(tmp_path):
+    def stuck(folder: Path) -> Any:
+        one = job(folder, steps=40, evaluations=10, early_stopping_patience=2)
+        one.model.requires_grad_(False)
+        one.model.model.final_norm.weight.requires_grad_(True)
+        one.model.model.final_norm.weight.register_hook(torch.zeros_like)
+        return train(one)
+
+    result = stuck(tmp_path)
+    assert result.steps == 12
+    assert result.best_step == 4
+    assert stuck(tmp_path).steps == 12
+
+
+@given(st.integers(1, 500), st.integers(1, 50))
+def test_evaluations_are_evenly_spread_and_the_last_is_at_the_end(steps, evaluations):
+    one = job(Path("unused"), steps=steps, evaluations=evaluations)
+    found = sorted(one.evaluation_steps)
+    assert len(found) == min(steps, evaluations)
+    assert found[-1] == steps
+    gaps = [b - a for a, b in itertools.pairwise([0, *found])]
+    assert max(gaps) - min(gaps) <= 1
+
+
+@given(st.floats(0.01, 5), st.integers(1, 7))
+def test_an_epoch_is_one_pass_whatever_the_accumulation(epochs, accumulation):
+    one = job(Path("unused"), steps=None, epochs=epochs, gradient_accumulation=accumulation)
+    sequences = one.steps * accumulation * one.train.rows
+    wanted = epochs * one.train.batches_per_epoch * one.train.rows
+    assert wanted <= sequences + 1e-6
+    assert sequences < wanted + accumulation * one.train.rows + 1e-6
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
+    one = job(tmp_path, checkpoint_minutes=1e-9)
+
+    class Poisoned(RandomBatches):
+        def batch(self, index: int) -> Any:
+            if index == 8:
+                with torch.no_grad():
+                    one.model.model.token_embed.weight[:] = float("inf")
+            return super().batch(index)
+
+    object.__setattr__(one, "train", Poisoned())
+    with pytest.raises(TrainingError) as error:
+        train(one)
+    assert f"The last good checkpoint is {tmp_path / 'checkpoints' / 'last'}" in str(error.value)
+    assert "step 5" in str(error.value)
+
+
+def test_precision_and_compilation_are_recorded(tmp_path):
+    result, _ = run(tmp_path, precision="bf16")
+    assert (result.precision, result.compiled) == ("bf16", False)
+    assert math.isfinite(result.best.loss)
+    values = result.metrics()
+    assert values["validation_perplexity"] == pytest.approx(math.exp(values["validation_loss"]))
+    assert values["peak_memory_mb"] > 10
+
+
+def test_a_run_does_not_depend_on_the_process_generators(tmp_path):
+    torch.manual_seed(1)
+    _, first = run(tmp_path / "a")
+    torch.manual_seed(2)
+    _, second = run(tmp_path / "b")
+    assert first == second
+
+
+def test_dropout_is_off_in_validation(tmp_path):
+    one = job(tmp_path)
+    one.model.eval()
+    expected = fingerprint(one.model)
+    losses = set()
+    for _ in range(2):
+        from tallyformer.training.loop import evaluate_only
+
+        found = evaluate_only(
+            one.model.train(),
+            one.validation,
+            device=one.device,
+            section=section(),
+            token_bytes=one.token_bytes,
+        )
+        losses.add(found.loss)
+    assert len(losses) == 1
+    assert one.model.training
+    assert fingerprint(one.model) == expected
+
+
+def test_lines_after_the_checkpoint_are_dropped_and_torn_ones_too(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        for step in (1, 2, 3):
+            log.write("train", step, {"loss": 1.0 / step})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text(encoding="utf-8") + '{"kind": "tr', encoding="utf-8")
+    with MetricsLog(tmp_path, 2) as log:
+        log.write("train", 3, {"loss": float("nan")})
+    lines = read_metrics(path)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert lines[-1]["loss"] is None

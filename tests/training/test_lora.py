@@ -1,0 +1,146 @@
+"""Adapters through the PEFT library on the real class."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from peft import PeftModel
+
+from tallyformer.config.sft import LoraSection
+from tallyformer.errors import ArtifactError, UsageError
+from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.training.losses import head_weight
+from tallyformer.training.lora import add_lora, load_adapter, merge, save_adapter
+
+from .jobs import VOCABULARY, tiny_model
+
+IDS = torch.randint(VOCABULARY, (3, 12), generator=torch.Generator().manual_seed(0))
+
+
+def disturbed(model, section: LoraSection, factor: float = 0.05) -> PeftModel:
+    """An adapter with random weights in everything it trains."""
+    adapted = add_lora(model, section).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in adapted.parameters():
+            if p.requires_grad:
+                p.add_(torch.randn_like(p) * factor)
+    return adapted
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+SECTIONS = {
+    "recipe": LoraSection(),
+    "no head": LoraSection(modules_to_save=()),
+    "attention only": LoraSection(r=2, alpha=3, target_modules=("query", "value")),
+}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_a_saved_adapter_merges_into_a_model_with_its_logits(tmp_path, kind, tied):
+    base = tiny_model(tie_word_embeddings=tied).eval()
+    start = copy.deepcopy(base)
+    adapted = disturbed(base, SECTIONS[kind])
+    expected = logits(adapted)
+    assert (expected - logits(start)).abs().max() > 0.01
+    save_adapter(adapted, tmp_path, SECTIONS[kind].modules_to_save)
+    loaded = load_adapter(copy.deepcopy(start), tmp_path).eval()
+    # The same numbers in the same order.
+    assert torch.equal(logits(loaded), expected)
+    merged = merge(loaded)
+    # W + B A is added once instead of at every product.
+    torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-5)
+    assert merged.config.tie_word_embeddings == tied
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    merged.save_pretrained(tmp_path / "merged")
+    again = TallyFormerForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    assert torch.equal(logits(again), logits(merged))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_peft_itself_loads_the_saved_adapter(tmp_path):
+    base = tiny_model().eval()
+    start = copy.deepcopy(base)
+    adapted = disturbed(base, LoraSection())
+    save_adapter(adapted, tmp_path, ("lm_head",))
+    assert torch.equal(logits(PeftModel.from_pretrained(start, str(tmp_path)).eval()), logits(adapted))
+
+
+def test_a_tied_head_stays_tied_and_is_trained_with_the_embedding():
+    model = tiny_model()
+    add_lora(model, LoraSection())
+    assert head_weight(model) is model.get_input_embeddings().weight
+    assert head_weight(model).requires_grad
+    whole = [n for n, p in model.named_parameters() if p.requires_grad and "lora" not in n]
+    assert whole == ["model.token_embed.modules_to_save.default.weight"]
+
+
+def test_a_head_trained_apart_leaves_the_merged_model_untied(tmp_path):
+    """As adapters of other programs do, which save the head without its embedding."""
+    from peft import LoraConfig, get_peft_model
+
+    model = tiny_model().eval()
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=2, target_modules=["query"], modules_to_save=["lm_head"]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = get_peft_model(model, config).eval()
+    with torch.no_grad():
+        head_weight(model).add_(0.1 * torch.randn(VOCABULARY, 16))
+    expected = logits(adapted)
+    merged = merge(adapted)
+    assert merged.config.tie_word_embeddings is False
+    merged.save_pretrained(tmp_path)
+    again = TallyFormerForCausalLM.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(logits(again), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        (LoraSection(target_modules=("query", "gate")), "target_modules.*'gate'.*fc1"),
+        (LoraSection(modules_to_save=("head",)), "modules_to_save.*'head'.*lm_head"),
+        (LoraSection(target_modules=("lm_head",)), "trained whole or not at all"),
+    ],
+)
+def test_a_module_that_cannot_be_adapted_is_named(section, words):
+    with pytest.raises(UsageError, match=words):
+        add_lora(tiny_model(), section)
+
+
+def test_a_gated_model_adapts_its_gate_too():
+    model = tiny_model(mlp_type="swiglu")
+    add_lora(model, LoraSection(target_modules=("gate", "fc1")))
+    assert any("gate.lora_A" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("other", [{"hidden_size": 24}, {"num_hidden_layers": 3}])
+def test_an_adapter_for_another_model_is_refused(tmp_path, other):
+    save_adapter(disturbed(tiny_model(), LoraSection()), tmp_path, ("lm_head",))
+    with pytest.raises(ArtifactError, match="made for another model"):
+        load_adapter(tiny_model(**other), tmp_path)
+
+
+@pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_damaged_adapter_is_named(tmp_path, file):
+    save_adapter(disturbed(tiny_model(), LoraSection()), tmp_path, ("lm_head",))
+    (tmp_path / file).write_bytes(b"{broken")
+    with pytest.raises(ArtifactError, match="no adapter can be loaded"):
+        load_adapter(tiny_model(), tmp_path)
+
+
+def test_a_checkpoint_of_an_adapter_holds_what_is_trained_only():
+    from tallyformer.training.checkpoints import model_tensors
+
+    model = tiny_model()
+    add_lora(model, LoraSection(modules_to_save=()))
+    assert all("lora" in name for name in model_tensors(model))
