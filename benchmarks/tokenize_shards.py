@@ -2,9 +2,10 @@
 
 Both run in one process, in turn, several rounds. tiktoken gets the texts ready in memory; prepare
 does everything: reads the file, parses, normalises, hashes, tokenises, deduplicates, writes shards
-with their index, and flushes them to the disk.
+with their index, and flushes them to the disk. Then the memory: the peak of a process that
+prepares FILE alone, and of one that prepares FILE and all of --more.
 
-    python benchmarks/tokenize_shards.py FILE.jsonl[.gz|.xz|.zst] TOKENIZER_FOLDER
+    python benchmarks/tokenize_shards.py FILE.jsonl[.gz|.xz|.zst] TOKENIZER_FOLDER [--more FILE ...]
 
 TOKENIZER_FOLDER holds GPT-2's vocab.json and merges.txt. The result goes to
 benchmarks/results/DATE-tokenize-shards.json.
@@ -16,6 +17,7 @@ import argparse
 import datetime
 import itertools
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -23,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +51,9 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path, help="folder with vocab.json and merges.txt")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--documents", type=int, default=1_000_000)
+    parser.add_argument("--more", type=Path, nargs="*", default=[])
     options = parser.parse_args()
-    section = _section(options.file, options.documents)
+    section = _section([options.file], options.documents)
     texts = _texts(section, options.documents)
     size = sum(len(text.encode()) for text in texts)
     encoding = _tiktoken(options.tokenizer)
@@ -67,15 +71,22 @@ def main() -> None:
             size,
             options.rounds,
         )
+        memory = [
+            _peak([options.file, *more], name, folder / f"memory-{len(more)}")
+            for more in ([], options.more)
+        ]
     result = _result(rates, size, len(texts), options.file.name)
+    result["memory"] = memory
+    result["summary"]["peak_mb"] = [point["peak_mb"] for point in memory]
     path = RESULTS / f"{datetime.date.today().isoformat()}-tokenize-shards.json"
     write_json(path, result)
     print(json.dumps(result["summary"], indent=2))
     print(path)
 
 
-def _section(file: Path, documents: int) -> PrepareSection:
-    source = {"name": "text", "paths": [str(file.resolve())], "max_documents": documents}
+def _section(files: Sequence[Path], documents: int) -> PrepareSection:
+    paths = [str(file.resolve()) for file in files]
+    source = {"name": "text", "paths": paths, "max_documents": documents}
     return PrepareSection.model_validate({"sources": [source], "min_chars": 1})
 
 
@@ -92,10 +103,10 @@ def _tiktoken(folder: Path) -> tiktoken.Encoding:
     return tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
 
 
-def _prepare(section: PrepareSection, tokenizer: TokenizerName, folder: Path) -> None:
+def _prepare(section: PrepareSection, tokenizer: TokenizerName, folder: Path) -> dict[str, Any]:
     load_tokenizer.cache_clear()
     source = text_source(section.sources[0], data_root=".", seed=0, max_chars=section.max_chars)
-    write_shards(
+    metrics, _ = write_shards(
         [source],
         section,
         tokenizer=tokenizer,
@@ -103,6 +114,28 @@ def _prepare(section: PrepareSection, tokenizer: TokenizerName, folder: Path) ->
         seed=0,
         workers=1,
     )
+    return metrics
+
+
+def _peak(files: Sequence[Path], tokenizer: TokenizerName, folder: Path) -> dict[str, Any]:
+    """Text and peak memory of a fresh process that prepares the files."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_prepare_and_measure, files, tokenizer, folder).result()
+
+
+def _prepare_and_measure(
+    files: Sequence[Path], tokenizer: TokenizerName, folder: Path
+) -> dict[str, Any]:
+    metrics = _prepare(_section(files, 10**9), tokenizer, folder)
+    # Not ru_maxrss, which a process inherits from the one that starts it.
+    status = Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return {
+        "files": len(files),
+        "text_mb": round(metrics["total"]["bytes"]["total"] / 1e6, 1),
+        "peak_mb": round(int(peak.split()[1]) * 1024 / 1e6, 1),
+    }
 
 
 def _interleaved(

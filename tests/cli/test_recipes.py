@@ -26,20 +26,20 @@ def test_the_full_recipe_is_a_recipe_that_means_the_same(name: str) -> None:
 
 
 def test_config_show_prints_every_value_and_overrides(tallyformer: Any, recipe: Path) -> None:
-    shown = tallyformer("config", "show", "--recipe", recipe, "--set", "pretrain.steps=9")
+    shown = tallyformer("config", "show", "--recipe", recipe, "--set", "pretrain.log_every=9")
     values = yaml.safe_load(shown.stdout)
-    assert values["pretrain"]["steps"] == 9
+    assert values["pretrain"]["log_every"] == 9
     assert values["pretrain"]["optimizer"]["learning_rate"] == 8e-4
     assert values["model"]["max_position_embeddings"] == 32
 
 
 def test_every_problem_of_a_recipe_is_reported_at_once(tallyformer: Any, recipe: Path) -> None:
     recipe.write_text(
-        recipe.read_text().replace("steps: 4", "stesp: 4").replace("name: tiny", "nmae: x")
+        recipe.read_text().replace("epochs:", "epcohs:").replace("name: tiny", "nmae: x")
     )
     done = tallyformer("config", "validate", "--recipe", recipe)
     assert done.returncode == 2
-    assert "did you mean 'steps'" in done.stderr and "did you mean 'name'" in done.stderr
+    assert "did you mean 'epochs'" in done.stderr and "did you mean 'name'" in done.stderr
 
 
 def test_a_recipe_that_is_not_there(tallyformer: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,21 +48,21 @@ def finished(
 def _start_and_kill(recipe: Path, place: Path) -> str:
     """SIGKILL a run as soon as its fourth stage begins; return the last header it printed."""
     script = Path(sys.executable).with_name("tallyformer")
-    run = subprocess.Popen(
+    with subprocess.Popen(
         [script, "run", "--recipe", recipe],
         cwd=place,
         env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert run.stderr is not None
-    for line in run.stderr:
-        if "4/9 teacher" in line:
-            run.kill()
-            break
-    run.stderr.read()
-    assert run.wait() == -9
+    ) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if "4/9 teacher" in line:
+                run.kill()
+                break
+        run.stderr.read()
+    assert run.returncode == -signal.SIGKILL
     return line
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from tallyformer.artifacts.run_folder import RunFolder
-from tallyformer.config import Recipe, check_recipe
+from tallyformer.config import Recipe
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.stages import evaluate, prepare, pretrain
 from tallyformer.stages import tokenizer as tokenizer_stage
 from tallyformer.stages.run import write_recipe
 from tallyformer.tokenizer import Tokenizer
+
+from .tiny import tiny_recipe
 
 TEXT = (
     "A bond pays a coupon every year. A share is a part of a company. Assets equal liabilities "
@@ -56,45 +56,6 @@ def model_folder(
     model.save_pretrained(folder)
     tokenizer.save(folder)
     return folder
-
-
-def tiny_recipe(root: Path, **changes: Any) -> Recipe:
-    """A recipe on two small files of made-up text: seconds to run, not to be useful."""
-    for name, words in (("bonds", ("coupon", "yield")), ("shares", ("dividend", "price"))):
-        rows = [
-            {"text": f"Document {i} on {name}: the {words[i % 2]} of number {i * 7 % 31} is {i}."}
-            for i in range(120)
-        ]
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (root / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    tree: dict[str, Any] = {
-        "name": "tiny",
-        "description": "Made for a test.",
-        "data_root": str(root),
-        "model": {
-            "hidden_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "max_position_embeddings": 64,
-        },
-        "tokenizer": {"kind": "train", "vocab_size": 300},
-        "prepare": {
-            "min_chars": 1,
-            "workers": 1,
-            "sources": [{"name": name, "paths": [f"{name}.jsonl"]} for name in ("bonds", "shares")],
-        },
-        "pretrain": {
-            "steps": 6,
-            "micro_batch": 4,
-            "gradient_accumulation": 1,
-            "evaluations": 3,
-            "log_every": 1,
-            "precision": "fp32",
-        },
-        "evaluate": {"tokens_per_domain": 3000, "arithmetic": 40, "max_tokens": 4},
-    }
-    return check_recipe({**tree, **changes}, "tiny.yaml")
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import math
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +16,18 @@ import torch
 
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe, check_recipe
+from tallyformer.corpus.questions import facts
 from tallyformer.data.pairs import Pair
 from tallyformer.errors import ArtifactError
 from tallyformer.evaluation.responses import measure_responses, spread
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.stages import evaluate
+from tallyformer.stages.models import models_of
+from tallyformer.stages.run import stages_of
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.precision import Precision
+
+from .tiny import SIZES, tiny_recipe
 
 
 def _results(run: RunFolder) -> dict[str, Any]:
@@ -117,6 +125,74 @@ def test_a_recipe_with_a_stage_that_has_not_run_is_refused(tiny: tuple[Recipe, R
     more = {**tree, "teacher": {"source": "gpt2"}, "distill": {"phases": [phase]}}
     with pytest.raises(ArtifactError, match="distill: not there or not finished"):
         evaluate.run(check_recipe(more, "more"), run)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, RunFolder]:
+    """A run with a teacher of its own, two phases of distillation and fine-tuning."""
+    root = tmp_path_factory.mktemp("whole")
+    pairs = [
+        json.dumps({"prompt": f"What is {i} and {i}?", "response": f"It is {2 * i}."})
+        for i in range(60)
+    ]
+    (root / "pairs.jsonl").write_text("\n".join(pairs), encoding="utf-8")
+    short = {"steps": 2, "micro_batch": 2, "gradient_accumulation": 1, "precision": "fp32"}
+    recipe = tiny_recipe(
+        root,
+        teacher={"model": {**SIZES, "hidden_size": 16}, "train": short},
+        distill={"phases": [short, short]},
+        sft={**short, "sources": [{"name": "sums", "paths": ["pairs.jsonl"]}]},
+        evaluate={"tokens_per_domain": 3000, "pairs": 4, "facts": True, "max_tokens": 2},
+    )
+    run = RunFolder(root / "runs" / "whole")
+    for stage in stages_of(recipe)[:-1]:
+        importlib.import_module(f"tallyformer.stages.{stage}").run(recipe, run)
+    return recipe, run
+
+
+def test_a_whole_run_measures_every_model_and_responses_before_and_after(
+    whole: tuple[Recipe, RunFolder],
+) -> None:
+    _, run = whole
+    results = _results(run)
+    assert {name: model["folder"] for name, model in results["models"].items()} == {
+        "pretrain": "pretrain/best",
+        "teacher": "teacher/best",
+        "distill": "distill/best",
+        "merge": "merge/merged",
+    }
+    measured = [(row["model"], row["domain"]) for row in results["perplexity"]]
+    assert measured == list(itertools.product(results["models"], ("bonds", "shares")))
+    whens = [(row["model"], row["when"]) for row in results["responses"]]
+    assert whens == [("distill", "before sft"), ("merge", "after sft")]
+    assert results["facts"]["model"] == results["samples"]["model"] == "merge"
+    assert len(results["facts"]["answers"]) == sum(len(fact.held_out) for fact in facts())
+
+
+def test_the_report_of_a_whole_run_shows_every_phase_and_the_pairs(
+    whole: tuple[Recipe, RunFolder],
+) -> None:
+    page = (whole[1].stage("evaluate") / "report.html").read_text(encoding="utf-8")
+    for shown in ("distill, phase 1", "distill, phase 2", "after sft (merge)", "held out"):
+        assert shown in page
+
+
+def test_a_ready_teacher_is_measured_with_the_run(
+    tiny: tuple[Recipe, RunFolder], tmp_path: Path
+) -> None:
+    recipe, run = tiny
+    tree = recipe.model_dump(mode="json", exclude_none=True)
+    source = str(run.stage("pretrain") / "best")
+    tree |= {"teacher": {"source": source}, "distill": {"phases": [{"steps": 1}]}}
+    copy = RunFolder(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    shutil.copytree(run.stage("pretrain"), copy.stage("distill"))
+    models = models_of(check_recipe(tree, "more"), copy)
+    assert [(m.stage, m.shown) for m in models] == [
+        ("pretrain", "pretrain/best"),
+        ("teacher", source),
+        ("distill", "distill/best"),
+    ]
 
 
 def test_response_perplexity_counts_the_response_and_its_end_alone(

@@ -8,6 +8,7 @@ seconds, and then forks one that runs to the end.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -124,13 +125,12 @@ def run(folder: Path, **overrides: Any) -> tuple[TrainingResult, str]:
 def main() -> None:
     torch.set_num_threads(1)
     folder, precision, *delays = sys.argv[1:]
-    import torch.utils.tensorboard  # noqa: F401  each forked process would import it anew
-
+    importlib.import_module("torch.utils.tensorboard")  # not anew in each forked process
     for delay in [*map(float, delays), None]:
         child = os.fork()
         if not child:
             # A checkpoint at every step: kills meet every phase of writing one.
-            run(Path(folder), precision=precision, checkpoint_minutes=1e-9, steps=60)
+            run(Path(folder), precision=precision, checkpoint_minutes=1e-9, steps=100)
             os._exit(0)
         if delay is not None:
             time.sleep(delay)

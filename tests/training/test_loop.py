@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 import signal
 import subprocess
 import sys
@@ -115,7 +116,8 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number):
 def test_a_run_killed_at_any_moment_equals_an_uninterrupted_run(tmp_path, precision):
     """SIGKILL, in processes that write a checkpoint at every step."""
     script = Path(__file__).with_name("jobs.py")
-    delays = [0.05 + 0.11 * number for number in range(8)]
+    generator = random.Random(7)
+    delays = [generator.uniform(0.1, 0.4) for _ in range(6)]
     for folder, kills in (("whole", []), ("killed", delays)):
         done = subprocess.run(
             [sys.executable, script, tmp_path / folder, precision, *map(str, kills)],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, ScalarFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
 SERIES = 6
 """Distinct series colours the page's style sheet defines."""
@@ -111,6 +111,7 @@ def line_plot(
             )
         axes.set_xlabel("step")
         axes.set_ylabel(y_label)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         _scale(axes, drawn, log)
         if limits:

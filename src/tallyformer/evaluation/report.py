@@ -131,12 +131,6 @@ def _parts(runs: Sequence[RunData]) -> list[Part]:
             absent="No training stage has finished.",
         ),
         Part(
-            "curves",
-            "Learning curves",
-            curves=stage_curves(runs),
-            absent="No training stage has written metrics yet.",
-        ),
-        Part(
             "perplexity",
             "Perplexity by domain",
             _there(perplexity_table(runs)),
@@ -151,6 +145,12 @@ def _parts(runs: Sequence[RunData]) -> list[Part]:
         _judged_part(runs, "facts", "Facts", "topic", facts_table(runs)),
         _judged_part(runs, "arithmetic", "Arithmetic", "kind", arithmetic_table(runs)),
         Part("samples", "Samples", samples=_samples(runs), absent=not_evaluated),
+        Part(
+            "curves",
+            "Learning curves",
+            curves=stage_curves(runs),
+            absent="No training stage has written metrics yet.",
+        ),
         Part("data", "Data", data_tables(runs), absent="The stage prepare has not finished."),
         Part(
             "origin",

@@ -97,11 +97,11 @@ def _accuracy_table(
             Measure("95% interval", lambda p: " to ".join(map(share_text, p.interval))),
         ),
     )
+    if any(answers):
+        builder.add(total, [[_proportion(of_run) for of_run in answers]] * 3)
     for name in sorted({answer[key] for of_run in answers for answer in of_run}):
         of_group = [[a for a in of_run if a[key] == name] for of_run in answers]
         builder.add(name, [[_proportion(group) for group in of_group]] * 3)
-    if any(answers):
-        builder.add(total, [[_proportion(of_run) for of_run in answers]] * 3)
     model = ", ".join(_union(run.results.get(section, {}).get("model", "") for run in runs))
     return builder.table(
         f"Asked of: {model}. Greedy decoding. The interval is Wilson's.{_paired_note(answers)}"
@@ -119,7 +119,7 @@ def _paired_note(answers: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     found = bootstrap_difference(both, [0.0], generator=np.random.default_rng(0))
     low, high = (f"{100 * value:+.1f}" for value in (found.low, found.high))
     return (
-        f" On the {len(both)} questions asked of both, the second run's share is higher by "
+        f" On the {len(both)} questions asked of both, the second run's share differs by "
         f"{100 * found.value:+.1f} points (95% bootstrap interval {low} to {high})."
     ).replace("-", "−")
 

@@ -26,7 +26,7 @@ class Curves:
     """The metrics of one run of the training loop.
 
     Attributes:
-        name: the stage, with the phase where a stage has several: "distill phase-1".
+        name: the stage, with the phase where a stage has several: "distill, phase 1".
         train, validation: lines of metrics, in order of their steps.
     """
 
@@ -77,10 +77,12 @@ def read_run(run: RunFolder, name: str) -> RunData:
 def _curves(folder: Path, stage: str) -> list[Curves]:
     found = []
     for file in sorted(folder.rglob(METRICS), key=lambda f: _natural(f.parent)):
-        phase = " ".join(file.parent.relative_to(folder).parts)
+        phase = " ".join(file.parent.relative_to(folder).parts).replace("-", " ")
         lines = read_metrics(file)
         kinds = {k: [line for line in lines if line.get("kind") == k] for k in _KINDS}
-        found.append(Curves(f"{stage} {phase}".strip(), kinds["train"], kinds["validation"]))
+        found.append(
+            Curves(f"{stage}, {phase}" if phase else stage, kinds["train"], kinds["validation"])
+        )
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tallyformer.config import Recipe
+from tallyformer.config.data import PairSource, TextSource
 
 TRAINING_STAGES = ("pretrain", "teacher", "distill", "sft")
 UNKNOWN_LICENCE = "not recorded; fill in before publishing"
@@ -78,49 +79,52 @@ def _training(metrics: Metrics) -> str:
     rows = [
         (
             stage,
-            _number(metrics[stage].get("tokens"), ","),
-            _number(metrics[stage].get("steps"), ","),
-            _number(metrics[stage].get("validation_perplexity"), ".2f"),
+            _number(found.get("tokens"), ","),
+            _number(found.get("steps") or _steps_of_phases(found), ","),
+            _number(found.get("validation_perplexity"), ".2f"),
         )
         for stage in TRAINING_STAGES
-        if stage in metrics
+        if (found := metrics.get(stage))
     ]
     return _section("Training", ("stage", "tokens read", "steps", "validation perplexity"), rows)
 
 
+def _steps_of_phases(found: Mapping[str, Any]) -> int | None:
+    return sum(phase["steps"] for phase in found.get("phases", ())) or None
+
+
 def _data(recipe: Recipe, metrics: Metrics) -> tuple[str, str]:
-    counted = metrics.get("prepare", {}).get("sources", {})
-    rows = [
-        (
-            _plain(source.name),
-            _plain(source.dataset or ", ".join(source.paths) or f"corpus {source.corpus}"),
-            _number(counted.get(source.name, {}).get("tokens", {}).get("train"), ","),
-            OWN_LICENCE if source.corpus else UNKNOWN_LICENCE,
-        )
+    texts = metrics.get("prepare", {}).get("sources", {})
+    pairs = metrics.get("sft", {}).get("pairs", {})
+    of_texts = [
+        _source_row(source, texts.get(source.name, {}).get("tokens", {}).get("train"))
         for source in recipe.prepare.sources
     ]
-    pairs = [
-        (
-            _plain(source.name),
-            _plain(source.dataset or ", ".join(source.paths) or f"corpus {source.corpus}"),
-            "",
-            OWN_LICENCE if source.corpus else UNKNOWN_LICENCE,
-        )
+    of_pairs = [
+        _source_row(source, pairs.get(source.name, {}).get("train"))
         for source in (recipe.sft.sources if recipe.sft else ())
     ]
-    head = ("source", "origin", "training tokens", "licence")
-    return _section("Texts", head, rows), _section("Instruction pairs", head, pairs)
+    return (
+        _section("Texts", ("source", "origin", "training tokens", "licence"), of_texts),
+        _section("Instruction pairs", ("source", "origin", "pairs", "licence"), of_pairs),
+    )
+
+
+def _source_row(source: TextSource | PairSource, size: int | None) -> tuple[str, str, str, str]:
+    origin = source.dataset or ", ".join(source.paths) or f"corpus {source.corpus}"
+    licence = OWN_LICENCE if source.corpus else UNKNOWN_LICENCE
+    return _plain(source.name), _plain(origin), _number(size, ","), licence
 
 
 def _evaluation(metrics: Metrics) -> str:
     found = metrics.get("evaluate", {})
     rows = [
-        (f"perplexity on {_plain(domain)}, after {stage}", _number(value, ".2f"))
-        for stage, domains in found.get("perplexity", {}).items()
+        (f"perplexity of {model} on {_plain(domain)}", _number(value, ".2f"))
+        for model, domains in found.get("perplexity", {}).items()
         for domain, value in domains.items()
     ]
     rows += [
-        (f"perplexity of held-out responses, {when}", _number(value, ".2f"))
+        (f"perplexity of held-out responses {when}", _number(value, ".2f"))
         for when, value in found.get("response_perplexity", {}).items()
     ]
     rows += [

@@ -21,6 +21,8 @@ from tallyformer.stages.probe import rehearse, shortened
 from tallyformer.stages.run import write_recipe
 from tallyformer.stages.source_sample import SampledSource, sample_sources
 from tallyformer.tokenizer import Tokenizer
+from tallyformer.training.compiling import wants_compile
+from tallyformer.training.hardware import pick_device
 
 _SAMPLE_BYTES = 1_000_000
 _SAMPLE_BYTES_PER_ID = 100
@@ -171,6 +173,8 @@ def _shortened_trainings(recipe: Recipe, trainings: Sequence[PlannedTraining]) -
             training.section,
             compiled=_is_compiled(training),
             context=model.max_position_embeddings,
+            flops_per_token=training.flops_per_token + training.teacher_flops_per_token,
+            device=pick_device().type,
         )
         short.setdefault(training.stage, []).append(section)
     changes: dict[str, Any] = {"pretrain": short["pretrain"][0]}
@@ -188,9 +192,6 @@ def _shortened_trainings(recipe: Recipe, trainings: Sequence[PlannedTraining]) -
 
 def _is_compiled(training: PlannedTraining) -> bool:
     """Whether the whole training would be compiled; the rehearsal alone would be too short."""
-    from tallyformer.training.compiling import wants_compile
-    from tallyformer.training.hardware import pick_device
-
     flops = training.flops_per_token * (training.tokens or 0)
     return wants_compile(training.section.compile, pick_device(), flops)
 

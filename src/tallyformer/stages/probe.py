@@ -22,18 +22,32 @@ from tallyformer.config import Recipe, load_recipe
 from tallyformer.config.training import TrainSection
 from tallyformer.errors import RunError, TallyFormerError
 
-STEPS = 4
-"""The first step allocates and may compile; the last three are timed."""
+LEAST_STEPS, MOST_STEPS = 4, 40
+"""The first steps allocate and may compile; the later half is timed."""
+_TIMED_FLOPS = {"cpu": 2e12, "cuda": 1e15}
+"""Some ten seconds of two CPU cores, and of one data-centre GPU."""
 _ACCUMULATED = 2
 """With more than one micro-batch the gradients are held during the next forward pass."""
 
 
-def shortened(section: TrainSection, *, compiled: bool, context: int) -> TrainSection:
-    """The same training, cut down to a few steps; what decides a step's memory stays."""
+def shortened(
+    section: TrainSection, *, compiled: bool, context: int, flops_per_token: float, device: str
+) -> TrainSection:
+    """The same training, cut down to a few steps; what decides a step's memory stays.
+
+    Args:
+        compiled: whether the whole training would be.
+        context: of the model.
+        flops_per_token: decides, with the device, how many steps are timed.
+        device: "cpu" or "cuda".
+    """
+    accumulated = min(section.gradient_accumulation, _ACCUMULATED)
+    step_flops = flops_per_token * section.micro_batch * context * accumulated
+    steps = round(_TIMED_FLOPS.get(device, 0) / step_flops)
     changes: dict[str, Any] = {
-        "steps": STEPS,
+        "steps": min(max(steps, LEAST_STEPS), MOST_STEPS),
         "epochs": None,
-        "gradient_accumulation": min(section.gradient_accumulation, _ACCUMULATED),
+        "gradient_accumulation": accumulated,
         "compile": "on" if compiled else "off",
         "evaluations": 1,
         "evaluation_tokens": section.micro_batch * context,
@@ -101,7 +115,7 @@ def _of_part(folder: Path) -> dict[str, Any]:
     from tallyformer.training.metrics import METRICS, read_metrics
 
     lines = [line for line in read_metrics(folder / METRICS) if line["kind"] == "train"]
-    speeds = [line["tokens_per_second"] for line in lines[1:]]
+    speeds = [line["tokens_per_second"] for line in lines[len(lines) // 2 :]]
     gpu = [line["gpu_memory_mb"] for line in lines if line.get("gpu_memory_mb")]
     return {
         "tokens_per_second": statistics.median(speeds) if speeds else None,

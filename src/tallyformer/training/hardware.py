@@ -30,6 +30,10 @@ GPU_PEAK_TFLOPS = {
 """Dense 16-bit matrix peak by a part of the device's name, from the makers' data sheets."""
 
 
+_TIMED_SECONDS = 2e-3
+_PROBE_SECONDS = 0.1
+
+
 def pick_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,7 +43,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s that count as 100%.
 
     A GPU of the table: its 16-bit peak. Any other device: what a large matrix product reaches now,
-    which takes about a fifth of a second.
+    which takes about a tenth of a second.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -49,16 +53,23 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     return _measured_flops(device, dtype)
 
 
-def _measured_flops(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
-    a, b = torch.full((2, size, size), 0.5, device=device, dtype=dtype)
-    best = float("inf")
-    stop = time.perf_counter() + 0.2
+def _measured_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """The best of a few square products, of the first size that takes long enough to be timed."""
+    for size in (256, 512, 1024, 2048, 4096, 8192):
+        a, b = torch.full((2, size, size), 0.5, device=device, dtype=dtype)
+        best = min(_seconds_of_product(a, b) for _ in range(3))
+        if best >= _TIMED_SECONDS:
+            break
+    stop = time.perf_counter() + _PROBE_SECONDS
     while time.perf_counter() < stop:
-        start = time.perf_counter()
-        c = a @ b
-        c[0, 0].item()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, _seconds_of_product(a, b))
     return float(2 * size**3 / best)
+
+
+def _seconds_of_product(a: torch.Tensor, b: torch.Tensor) -> float:
+    start = time.perf_counter()
+    (a @ b)[0, 0].item()
+    return time.perf_counter() - start
 
 
 class Usage:

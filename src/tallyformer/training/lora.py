@@ -129,7 +129,12 @@ def _line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet_peft() -> Iterator[None]:
-    """PEFT asks transformers by a name that transformers has renamed."""
+    """Leave out what PEFT says about things that are so on purpose.
+
+    It asks transformers by a name that transformers has renamed, and warns of a head that a
+    merge unties, which `merge` handles.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
         yield
