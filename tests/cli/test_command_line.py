@@ -149,3 +149,13 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(recipe: Path) -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_full_disk_behind_standard_output_is_one_line(recipe: Path) -> None:
+    script = Path(sys.executable).with_name("tallyformer")
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [script, "config", "show", "--recipe", recipe], stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 3
+    assert done.stderr.startswith(b"error: the disk is full.") and done.stderr.count(b"\n") == 1

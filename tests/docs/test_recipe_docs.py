@@ -48,9 +48,8 @@ def _tables(page: str) -> dict[str, dict[str, str]]:
 
 def _own_fields(section: type[Section]) -> dict[str, FieldInfo]:
     """The keys of a section that are not those of every training."""
-    shared = {} if section is TrainSection or not issubclass(section, TrainSection) else (
-        TrainSection.model_fields
-    )
+    inherits = section is not TrainSection and issubclass(section, TrainSection)
+    shared = TrainSection.model_fields if inherits else {}
     return {n: f for n, f in section.model_fields.items() if n not in shared}
 
 

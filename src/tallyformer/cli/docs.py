@@ -44,7 +44,8 @@ def docs(check: bool, page: Path) -> None:
 
 def render() -> str:
     """The page: the help of every command, in the order of the pipeline."""
-    root = click.Context(tallyformer, info_name="tallyformer", terminal_width=WIDTH)
+    root = tallyformer.make_context("tallyformer", [], resilient_parsing=True)
+    root.terminal_width = WIDTH
     return "\n".join([HEAD, *_sections(tallyformer, root)])
 
 

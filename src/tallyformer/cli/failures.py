@@ -38,7 +38,7 @@ def exit_status_of(action: Callable[[], object]) -> int:
         _print_error(str(error))
         return error.exit_status
     except (KeyboardInterrupt, click.Abort):
-        _print_error("interrupted. Run the same command again to go on")
+        _print_error("interrupted. Finished work is kept")
         return INTERRUPTED
     except BrokenPipeError:
         _drop_output()

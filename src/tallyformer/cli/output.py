@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,16 @@ def print_dry_run(stages: Sequence[PlannedStage]) -> None:
     for planned in stages:
         click.echo(f"{planned.stage:<{wide}}  {say[planned.state]}: {shown(planned.folder)}")
     click.echo("The recipe and its inputs are in order. Nothing was written.")
+
+
+def print_samples(evaluate: Path) -> None:
+    """The questions and answers among the results of the stage `evaluate`."""
+    results = json.loads((evaluate / "results.json").read_text(encoding="utf-8"))
+    for sample in results.get("samples", ()):
+        click.echo()
+        click.secho(f"Q: {sample['question']}", bold=True)
+        click.echo(f"A: {sample['answer'].strip()}")
+    click.echo()
 
 
 def shown(path: Path) -> Path:

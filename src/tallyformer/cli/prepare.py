@@ -16,7 +16,7 @@ def prepare(**options: Any) -> None:
     """Clean, deduplicate, split and tokenise the texts.
 
     Writes binary shards to DIR/prepare, with a manifest in which documents in = documents kept +
-    documents dropped by reason. Needs the tokenizer stage. The shards' bytes do not depend on the
-    number of processes.
+    documents dropped by reason. Makes the tokenizer first if it is not there. The shards' bytes
+    do not depend on the number of processes.
     """
     run_one_stage("prepare", **options)

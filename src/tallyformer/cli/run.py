@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tallyformer.cli.options import dry_run_option, load, out_option, recipe_options
-from tallyformer.cli.output import StageAnnouncer, print_dry_run, shown
+from tallyformer.cli.output import StageAnnouncer, print_dry_run, print_samples, shown
 from tallyformer.cli.quiet import quieten_libraries
 
 
@@ -19,7 +19,8 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, dry_run: boo
     """Run all stages of a recipe, and resume.
 
     Stages that are finished are checked and skipped; one that was interrupted goes on where it
-    was. Ends with the paths of the report and of the final model.
+    was. Ends with the final model's answers to the recipe's prompts (or to five questions it has
+    never seen), and the paths of the report and of the model.
     """
     from tallyformer.stages.run import dry_run_stages, run_stages, stages_of
 
@@ -30,5 +31,6 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, dry_run: boo
         return
     quieten_libraries()
     run_stages(checked, folder, stages, resume=True, announcer=StageAnnouncer())
+    print_samples(folder.stage("evaluate"))
     click.echo(f"report: {shown(folder.stage('evaluate') / 'report.html')}")
     click.echo(f"model:  {shown(folder.stage('export'))}")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tallyformer.cli.options import load
 from tallyformer.cli.output import StageAnnouncer, print_dry_run
 from tallyformer.cli.quiet import quieten_libraries
+
+if TYPE_CHECKING:
+    from tallyformer.artifacts.run_folder import RunFolder
 
 
 def run_one_stage(
@@ -31,4 +35,13 @@ def run_one_stage(
         print_dry_run(dry_run_stages(checked, folder, [stage], resume=resume))
         return
     quieten_libraries()
-    run_stages(checked, folder, [stage], resume=resume, announcer=StageAnnouncer())
+    run_stages(
+        checked, folder, _with_tokenizer(stage, folder), resume=resume, announcer=StageAnnouncer()
+    )
+
+
+def _with_tokenizer(stage: str, folder: RunFolder) -> list[str]:
+    """`prepare` makes the tokenizer first if it is not there."""
+    if stage == "prepare" and not folder.is_finished("tokenizer"):
+        return ["tokenizer", "prepare"]
+    return [stage]

@@ -86,7 +86,7 @@ class _ChunkedHead(torch.autograd.Function):
         wants_h, wants_weight = ctx.needs_input_grad[:2]
         narrow_ND, narrow_VD = h_ND.detach().to(dtype), weight_VD.detach().to(dtype)
         grad_h_ND = torch.empty_like(narrow_ND) if wants_h else None
-        grad_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if wants_weight else None
+        grad_VD = torch.empty_like(weight_VD, dtype=torch.float32) if wants_weight else None
         buffer_CV = narrow_ND.new_empty(length, weight_VD.shape[0])
         sums = []
         for start in range(0, h_ND.shape[0], length):
@@ -97,7 +97,7 @@ class _ChunkedHead(torch.autograd.Function):
             if grad_h_ND is not None:
                 torch.mm(logits_CV, narrow_VD, out=grad_h_ND[chunk])
             if grad_VD is not None:
-                _add_outer(grad_VD, logits_CV, h_CD)
+                _add_outer(grad_VD, logits_CV, h_CD, first=start == 0)
         sums_K = torch.stack(sums).sum(dim=0)
         ctx.save_for_backward(grad_h_ND, grad_VD)
         ctx.dtypes = (h_ND.dtype, weight_VD.dtype)
@@ -116,14 +116,22 @@ class _ChunkedHead(torch.autograd.Function):
         return scaled[0], scaled[1], None, None, None, None
 
 
-def _add_outer(grad_VD: torch.Tensor, gradient_CV: torch.Tensor, h_CD: torch.Tensor) -> None:
-    """`grad_VD += gradient_CV.T @ h_CD`, added in float32."""
-    if grad_VD.is_cuda or gradient_CV.dtype == torch.float32:
-        if gradient_CV.dtype == torch.float32:
-            grad_VD.addmm_(gradient_CV.T, h_CD)
+def _add_outer(
+    grad_VD: torch.Tensor, gradient_CV: torch.Tensor, h_CD: torch.Tensor, *, first: bool
+) -> None:
+    """`grad_VD += gradient_CV.T @ h_CD` in float32; the `first` time what was there is replaced."""
+    whole = grad_VD.is_cuda or gradient_CV.dtype == torch.float32
+    step = grad_VD.shape[0] if whole else _VOCABULARY_BLOCK
+    for start in range(0, grad_VD.shape[0], step):
+        block = slice(start, start + step)
+        product = gradient_CV[:, block].T @ h_CD
+        if first:
+            grad_VD[block].copy_(product)
         else:
-            grad_VD.add_(gradient_CV.T @ h_CD)
-        return
-    for start in range(0, grad_VD.shape[0], _VOCABULARY_BLOCK):
-        block = slice(start, start + _VOCABULARY_BLOCK)
-        grad_VD[block].add_(gradient_CV[:, block].T @ h_CD)
+            grad_VD[block].add_(product)
+
+
+def set_entries(gradient_CV: torch.Tensor, ids_CK: torch.Tensor, values_CK: torch.Tensor) -> None:
+    """Set K entries of each row, which must differ; `scatter_` is 100 times slower in bf16."""
+    rows_C1 = torch.arange(ids_CK.shape[0], device=ids_CK.device).unsqueeze(1)
+    gradient_CV[rows_C1, ids_CK] = values_CK.to(gradient_CV.dtype)

@@ -19,7 +19,12 @@ import torch
 from torch import nn
 
 from tallyformer.data.batch import IGNORED
-from tallyformer.training.chunked_head import ChunkLoss, chunk_length, chunked_loss
+from tallyformer.training.chunked_head import (
+    ChunkLoss,
+    chunk_length,
+    chunked_loss,
+    set_entries,
+)
 from tallyformer.training.compiling import maybe_compiled
 from tallyformer.training.inputs import Inputs
 from tallyformer.training.losses import head_weight, hidden_states
@@ -171,7 +176,7 @@ class _StoredChunk:
         pull_CK = spread_CK - (1 - w.alpha) * hot_CK
         pull_CK = pull_CK + w.alpha * w.temperature * (log_s_CK.exp() - log_t_CK.exp())
         pull_CK = pull_CK * (label.counts * scale)[:, None]
-        logits_CV.scatter_(1, ids_CK, pull_CK.to(logits_CV.dtype))
+        set_entries(logits_CV, ids_CK, pull_CK)
         return label.sums(lse_C, kl_C, w)
 
 
@@ -200,8 +205,7 @@ class _Label(NamedTuple):
 
     def put(self, gradient_CV: torch.Tensor, pull_C: torch.Tensor) -> None:
         """Set the label's entries, which the cores leave out, to their exact values."""
-        value_C = (pull_C * self.counts).to(gradient_CV.dtype)
-        gradient_CV.scatter_(1, self.ids, value_C.unsqueeze(1))
+        set_entries(gradient_CV, self.ids, (pull_C * self.counts).unsqueeze(1))
 
     def sums(self, lse_C: torch.Tensor, kl_C: torch.Tensor, w: DistillationWeights) -> torch.Tensor:
         """The sums of (loss, CE, KL)."""

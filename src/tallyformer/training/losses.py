@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tallyformer.data.batch import IGNORED
-from tallyformer.training.chunked_head import ChunkLoss, chunked_loss
+from tallyformer.training.chunked_head import ChunkLoss, chunked_loss, set_entries
 from tallyformer.training.compiling import maybe_compiled
 from tallyformer.training.inputs import Inputs
 from tallyformer.training.precision import Precision
@@ -91,8 +91,7 @@ class _NextTokenChunk:
         if gradient:
             lse_C = self.core(logits_CV, counts_C * scale, self.z_loss)
             pull_C = (label_logit_C - lse_C).exp() * (1 + 2 * self.z_loss * lse_C) - 1
-            pull_C = pull_C * counts_C * scale
-            logits_CV.scatter_(1, labels_C1, pull_C.to(logits_CV.dtype).unsqueeze(1))
+            set_entries(logits_CV, labels_C1, (pull_C * counts_C * scale).unsqueeze(1))
         else:
             lse_C = logits_CV.float().logsumexp(dim=1)
         ce_C = (lse_C - label_logit_C) * counts_C
