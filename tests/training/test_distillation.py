@@ -10,7 +10,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from torch.nn import functional
 
 from tallyformer.data.batch import IGNORED, Batch
 from tallyformer.errors import ArtifactError, TrainingError
@@ -56,13 +56,13 @@ def plain(h, w, teacher, labels, how: DistillationWeights):
     keep = labels != IGNORED
     logits, teacher, u = (h @ w.T)[keep], teacher[keep], teacher.shape[1]
     t = how.temperature
-    kl = F.kl_div(
-        F.log_softmax(logits[:, :u] / t, 1),
-        F.log_softmax(teacher / t, 1),
+    kl = functional.kl_div(
+        functional.log_softmax(logits[:, :u] / t, 1),
+        functional.log_softmax(teacher / t, 1),
         reduction="sum",
         log_target=True,
     )
-    ce = F.cross_entropy(logits, labels[keep], reduction="sum")
+    ce = functional.cross_entropy(logits, labels[keep], reduction="sum")
     z = how.z_loss * logits.logsumexp(1).square().sum()
     return how.alpha * t**2 * kl + (1 - how.alpha) * ce + z, ce, kl
 
@@ -112,7 +112,7 @@ def bucket_objective(h, w, targets: StoredTargets, labels, how: DistillationWeig
     t = log_t.exp()
     s_tail, t_tail = 1 - s.sum(1), 1 - t.sum(1)
     kl = (t * (log_t - s.log())).sum() + (t_tail * (t_tail / s_tail).log()).sum()
-    ce = F.cross_entropy(logits, labels[keep], reduction="sum")
+    ce = functional.cross_entropy(logits, labels[keep], reduction="sum")
     z = how.z_loss * logits.logsumexp(1).square().sum()
     return how.alpha * how.temperature**2 * kl + (1 - how.alpha) * ce + z, ce, kl
 

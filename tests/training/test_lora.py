@@ -12,8 +12,8 @@ from peft import PeftModel
 from tallyformer.config.sft import LoraSection
 from tallyformer.errors import ArtifactError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.training.losses import head_weight
 from tallyformer.training.lora import add_lora, load_adapter, merge, save_adapter
+from tallyformer.training.losses import head_weight
 
 from .jobs import VOCABULARY, tiny_model
 
@@ -71,7 +71,9 @@ def test_peft_itself_loads_the_saved_adapter(tmp_path):
     start = copy.deepcopy(base)
     adapted = disturbed(base, LoraSection())
     save_adapter(adapted, tmp_path, ("lm_head",))
-    assert torch.equal(logits(PeftModel.from_pretrained(start, str(tmp_path)).eval()), logits(adapted))
+    assert torch.equal(
+        logits(PeftModel.from_pretrained(start, str(tmp_path)).eval()), logits(adapted)
+    )
 
 
 def test_a_tied_head_stays_tied_and_is_trained_with_the_embedding():

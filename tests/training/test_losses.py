@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from torch.nn import functional
 
 from tallyformer.data.batch import IGNORED
 from tallyformer.training.chunked_head import chunk_length, chunked_loss
@@ -31,7 +31,7 @@ def problem(n: int, d: int, v: int, seed: int, ignored: float = 0.3):
 
 def plain(h, w, labels, z_loss: float):
     logits = (h @ w.T)[labels != IGNORED]
-    ce = F.cross_entropy(logits, labels[labels != IGNORED], reduction="sum")
+    ce = functional.cross_entropy(logits, labels[labels != IGNORED], reduction="sum")
     return ce + z_loss * logits.logsumexp(1).square().sum(), ce
 
 

@@ -33,9 +33,7 @@ def test_every_factor_is_a_share_and_only_one_peak_exists(schedule, total):
     assert values[top:] == sorted(values[top:], reverse=True)
 
 
-@given(
-    st.integers(11, 300), st.sampled_from([0.1, 0.3, 0.5]), st.sampled_from([4.0, 20.0, 25.0])
-)
+@given(st.integers(11, 300), st.sampled_from([0.1, 0.3, 0.5]), st.sampled_from([4.0, 20.0, 25.0]))
 def test_onecycle_equals_torch(total, warmup, div):
     schedule = ScheduleSection(name="onecycle", warmup_fraction=warmup, div=div, final_div=1e4)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)

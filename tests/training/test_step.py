@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from torch.nn import functional
 
 from tallyformer.config.training import OptimizerSection
 from tallyformer.data.batch import IGNORED, Batch
@@ -95,7 +95,7 @@ def plain_step(model, batch: Batch, optimizer, z_loss: float, clip: float, rate:
     )
     labels = batch.labels.flatten()
     keep = labels != IGNORED
-    loss = F.cross_entropy(logits, labels, ignore_index=IGNORED)
+    loss = functional.cross_entropy(logits, labels, ignore_index=IGNORED)
     loss = loss + z_loss * logits[keep].logsumexp(1).square().mean()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)

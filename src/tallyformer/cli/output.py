@@ -51,7 +51,7 @@ def print_dry_run(stages: Sequence[PlannedStage]) -> None:
 def print_samples(evaluate: Path) -> None:
     """The questions and answers among the results of the stage `evaluate`."""
     results = json.loads((evaluate / "results.json").read_text(encoding="utf-8"))
-    for sample in results.get("samples", ()):
+    for sample in results.get("samples", {}).get("answers", ()):
         click.echo()
         click.secho(f"Q: {sample['question']}", bold=True)
         click.echo(f"A: {sample['answer'].strip()}")

@@ -28,7 +28,7 @@ folder, ids, out = sys.argv[1:]
 model = transformers.AutoModelForCausalLM.from_pretrained(
     folder, trust_remote_code=True, dtype=torch.float32
 ).eval()
-transformers.AutoTokenizer.from_pretrained(folder)
+transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 with torch.inference_mode():
     logits = model(torch.from_numpy(numpy.load(ids)), use_cache=False).logits
 numpy.save(out, logits.numpy())
@@ -46,7 +46,13 @@ def fresh_logits(folder: Path, ids_BT: torch.Tensor) -> torch.Tensor:
         np.save(ids, ids_BT.numpy())
         command = [sys.executable, "-c", LOAD_AND_RUN, str(folder.resolve()), str(ids), str(out)]
         done = subprocess.run(
-            command, env=_environment(scratch), cwd=scratch, capture_output=True, text=True
+            command,
+            env=_environment(scratch),
+            cwd=scratch,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]

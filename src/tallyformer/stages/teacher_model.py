@@ -106,6 +106,9 @@ def _spellings(source: str, config: Any = None) -> list[str | None]:
     """The vocabulary's spelling of each id; None where an id is not used."""
     try:
         found = AutoTokenizer.from_pretrained(source, config=config, trust_remote_code=False)
+        # Some classes make an empty tokenizer of a folder that holds none.
+        if not set(found.get_vocab()) - set(found.all_special_tokens):
+            raise ValueError("it has no vocabulary")
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise TokenizerError(
