@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
@@ -104,7 +105,8 @@ def _report(options: argparse.Namespace, rounds: dict[str, Any]) -> dict[str, An
         "compile": options.compile,
         "documents_masked": not options.no_mask,
         "threads": options.threads,
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
         "cores": os.cpu_count(),
         "load_average": os.getloadavg(),
         "rounds": options.rounds,
@@ -133,6 +135,14 @@ def _report(options: argparse.Namespace, rounds: dict[str, Any]) -> dict[str, An
             ),
         }
     return report
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def _work(options: argparse.Namespace) -> None:
@@ -201,7 +211,6 @@ def _tallyformer(options: argparse.Namespace) -> Callable[[], None]:
     from tallyformer.model.configuration_tallyformer import TallyFormerConfig
     from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
     from tallyformer.training.checkpoints import Checkpoints
-    from tallyformer.training.chunked_head import chunk_length
     from tallyformer.training.compiling import compile_blocks
     from tallyformer.training.inputs import Placement
     from tallyformer.training.losses import NextTokenLoss
@@ -216,7 +225,6 @@ def _tallyformer(options: argparse.Namespace) -> Callable[[], None]:
     model = TallyFormerForCausalLM(TallyFormerConfig(dropout=0.0)).train()
     if compiled:
         compile_blocks(model)
-    chunk = chunk_length(options.batch * options.context, VOCABULARY)
     step = Step(
         name="benchmark",
         model=model,
@@ -225,11 +233,7 @@ def _tallyformer(options: argparse.Namespace) -> Callable[[], None]:
         optimizer=build_adamw(model, section.optimizer),
         section=section,
         precision=choose_precision("bf16", device),
-        placement=Placement(
-            device,
-            attend_across_documents=options.no_mask,
-            pad_labels_to=chunk if compiled else 1,
-        ),
+        placement=Placement(device, attend_across_documents=options.no_mask),
         checkpoints=Checkpoints(Path("no-checkpoints"), ""),
         resume_command="",
     )

@@ -70,7 +70,7 @@ class TrainingError(RunError):
     """Training cannot go on."""
 
 
-class Interrupted(RunError):
+class Interrupted(RunError):  # noqa: N818 - it is no mistake of anybody
     """The user or the system asked the process to stop; its work is saved and can be resumed."""
 
     def __init__(self, message: str, signal_number: int):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallyformer.config.training import OptimizerSection
-from tallyformer.errors import CheckpointError
+from tallyformer.errors import ArtifactError, CheckpointError
 from tallyformer.training.checkpoints import (
     Checkpoints,
     Snapshot,
@@ -71,6 +72,23 @@ def test_the_last_two_are_kept(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last", "previous"]
     checkpoints.last.rename(tmp_path / "away")
     assert step_of(checkpoints) == 2
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path):
+    """The system refuses to write more than 300 bytes a file."""
+    checkpoints = Checkpoints(tmp_path, "go on")
+    checkpoints.save(snapshot(1))
+    large = snapshot(2)
+    large.tensors["model"]["w"] = torch.zeros(1000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
+    try:
+        with pytest.raises(ArtifactError, match=r"cannot be written .*Free disk space"):
+            checkpoints.save(large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert step_of(checkpoints) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]
 
 
 def test_nothing_is_pickled(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tallyformer.config.base import Section
 
@@ -68,6 +68,12 @@ class TrainSection(Section):
     """A resumable checkpoint is written at least so often, and at every evaluation."""
     log_every: int = Field(10, ge=1)
     """Steps between two lines of metrics."""
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _on_and_off(cls, value: object) -> object:
+        """YAML 1.1 reads the words on and off as truth values."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSection:

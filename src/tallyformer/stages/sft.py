@@ -26,6 +26,7 @@ from tallyformer.training.hardware import pick_device
 from tallyformer.training.loop import TrainingJob, evaluate_only, train
 from tallyformer.training.lora import add_lora, save_adapter
 from tallyformer.training.losses import NextTokenLoss
+from tallyformer.training.random_state import preserved_random_states, seed_everything
 
 ADAPTER = "adapter"
 
@@ -94,7 +95,9 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
     before = evaluate_only(
         model, validation, device=device, section=section, token_bytes=token_bytes
     )
-    adapted = add_lora(model, section.lora)
+    with preserved_random_states(device):
+        seed_everything(recipe.seed)
+        adapted = add_lora(model, section.lora)
     result = train(
         TrainingJob(
             name="sft",

@@ -11,9 +11,14 @@ Nothing is pickled, so loading a checkpoint runs no code of its author's.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
+import os
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +68,9 @@ class Checkpoints:
         """
         fresh = self.last.with_name("next")
         with atomic_folder(fresh) as folder:
-            for name in _TENSOR_FILES:
-                save_file(snapshot.tensors[name], folder / f"{name}.safetensors")
+            with disk_errors():
+                for name in _TENSOR_FILES:
+                    save_file(snapshot.tensors[name], folder / f"{name}.safetensors")
             sums = {name: sha256(folder / f"{name}.safetensors") for name in _TENSOR_FILES}
             body = {"state": snapshot.state, "sha256": sums}
             text = json.dumps(body | {"check": _digest(body)}, indent=1)
@@ -127,6 +133,17 @@ def recover_replaced(folder: Path) -> None:
         old.replace(folder)
 
 
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+    """Raise what safetensors could not write as the OSError that it was."""
+    try:
+        yield
+    except SafetensorError as error:
+        code = re.search(r"code: (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
+
+
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that are trained, by name, tied ones once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -177,7 +194,11 @@ def restore(
     for name, parameter in parameters.items():
         state = {k: moments[f"{name}:{k}"] for k in _MOMENTS if f"{name}:{k}" in moments}
         if state:
-            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in state.items()}
+            optimizer.state[parameter] = {
+                # A copy: what safetensors loads may still lie in the file.
+                key: value.to(parameter.device, copy=True)
+                for key, value in state.items()
+            }
 
 
 def _digest(body: dict[str, Any]) -> str:

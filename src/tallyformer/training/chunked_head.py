@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 import torch
 
-_CHUNK_ELEMENTS = 2**25
-"""Logits in one chunk: 64 MB in bf16, large enough for full speed of the matrix products."""
+_CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**27}
+"""Logits in one chunk: 64 MB of a CPU's memory in bf16, and 256 MB of a GPU's, whose products are
+so fast that adding up the head's gradient after each chunk would cost as much."""
 _VOCABULARY_BLOCK = 4096
 """Rows of the head whose gradient is added at once, so that the product stays in the cache."""
 
@@ -34,9 +35,15 @@ class ChunkLoss(Protocol):
         """
 
 
-def chunk_length(positions: int, vocabulary: int) -> int:
-    """Positions a chunk: as equal as can be, at most about 32 million logits."""
-    most = max(64, _CHUNK_ELEMENTS // vocabulary)
+def chunk_length(positions: int, logits: int, device: torch.device) -> int:
+    """Positions a chunk, as equal as can be.
+
+    Args:
+        positions: to be cut into chunks.
+        logits: numbers that one position needs at a time.
+        device: decides how many there may be in all.
+    """
+    most = max(64, _CHUNK_ELEMENTS.get(device.type, 2**25) // logits)
     chunks = -(-positions // most)
     return max(1, -(-positions // chunks))
 
@@ -67,7 +74,7 @@ def chunked_loss(
         `scale` times the first sum, differentiable once in `h_ND` and `weight_VD`; and all K sums,
         detached and without `scale`.
     """
-    length = chunk or chunk_length(h_ND.shape[0], weight_VD.shape[0])
+    length = chunk or chunk_length(h_ND.shape[0], weight_VD.shape[0], h_ND.device)
     objective, sums_K = _ChunkedHead.apply(h_ND, weight_VD, loss, scale, dtype, length)  # type: ignore[no-untyped-call]
     return objective, sums_K
 

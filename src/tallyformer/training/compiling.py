@@ -54,6 +54,20 @@ def compile_blocks(model: Any) -> None:
         block.compile()
 
 
-def maybe_compiled(function: Callable[P, R], compiled: bool) -> Callable[P, R]:
-    """`function`, compiled if asked for."""
-    return torch.compile(function) if compiled else function
+def compiled_by_rows(function: Callable[P, R], compiled: bool) -> Callable[P, R]:
+    """`function`, compiled if asked for, in one version for any number of rows of its tensors.
+
+    The number of labelled positions changes from batch to batch. A version for each would cost a
+    minute each time, and a resumed run would compile others than one that was not stopped.
+    """
+    if not compiled:
+        return function
+    fused = torch.compile(function)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for value in args:
+            if isinstance(value, torch.Tensor):
+                torch._dynamo.maybe_mark_dynamic(value, 0)
+        return fused(*args, **kwargs)
+
+    return call

@@ -25,7 +25,7 @@ from tallyformer.training.chunked_head import (
     chunked_loss,
     set_entries,
 )
-from tallyformer.training.compiling import maybe_compiled
+from tallyformer.training.compiling import compiled_by_rows
 from tallyformer.training.inputs import Inputs
 from tallyformer.training.losses import head_weight, hidden_states
 from tallyformer.training.precision import Precision
@@ -72,6 +72,9 @@ class TargetSource(Protocol):
     ) -> FullTargets | StoredTargets:
         """What the teacher says about the labelled positions of `inputs`."""
 
+    def compile(self) -> None:
+        """Compile the teacher, if it is of our own class."""
+
 
 class DistillationLoss:
     """The loss above, for the loop; it reports cross-entropy ("loss") and "kl", both unweighted.
@@ -79,7 +82,7 @@ class DistillationLoss:
     Args:
         source: gives targets.
         weights: temperature, alpha and the z-loss's coefficient.
-        compiled: fuse the loss of a chunk into one kernel.
+        compiled: compile the teacher, and fuse the loss of a chunk into one kernel.
     """
 
     names: tuple[str, ...] = ("loss", "kl")
@@ -89,8 +92,10 @@ class DistillationLoss:
     ):
         self.source = source
         self.weights = weights
-        self._full = maybe_compiled(full_gradient_, compiled)
-        self._bulk = maybe_compiled(bulk_gradient_, compiled)
+        if compiled:
+            source.compile()
+        self._full = compiled_by_rows(full_gradient_, compiled)
+        self._bulk = compiled_by_rows(bulk_gradient_, compiled)
 
     def __call__(
         self, model: nn.Module, inputs: Inputs, scale: float, precision: Precision
@@ -105,7 +110,7 @@ class DistillationLoss:
             self.over(inputs.labels, targets),
             scale=scale,
             dtype=precision.dtype,
-            chunk=chunk_length(h_ND.shape[0], _TENSORS_OF_LOGITS * weight_VD.shape[0]),
+            chunk=chunk_length(h_ND.shape[0], _TENSORS_OF_LOGITS * weight_VD.shape[0], h_ND.device),
         )
 
     def over(self, labels_N: torch.Tensor, targets: FullTargets | StoredTargets) -> ChunkLoss:

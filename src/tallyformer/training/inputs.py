@@ -19,7 +19,7 @@ class Inputs:
     Attributes:
         ids: token ids (B, T).
         mask: bool (B, 1, T, T), True where a query may attend; None is plain causal attention.
-        labels: (N,) the labels that count, in row-major order, perhaps with IGNORED at the end.
+        labels: (N,) the labels that count, in row-major order.
         rows: (N,) their places in the flattened batch; None if they are all its positions.
         positions: (B, T) counted from the start of each document, or None.
         batch: what this was made from, on the CPU.
@@ -45,17 +45,14 @@ class Placement:
     Attributes:
         device: where to.
         attend_across_documents: no mask but the causal one.
-        pad_labels_to: labelled positions are padded to a multiple of this, so that compiled code
-            sees one shape only.
     """
 
     device: torch.device
     attend_across_documents: bool = False
-    pad_labels_to: int = 1
 
     def __call__(self, batch: Batch) -> Inputs:
         """Move a batch to the device; positions without a label are left out of the head's work."""
-        labels_N, rows_N = self._labelled(batch.labels.flatten())
+        labels_N, rows_N = _labelled(batch.labels.flatten())
         mask = positions = None
         if batch.segments is not None and not self.attend_across_documents:
             segments_BT = batch.segments.to(self.device, non_blocking=True)
@@ -70,13 +67,12 @@ class Placement:
             batch=batch,
         )
 
-    def _labelled(self, labels_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        rows_N = (labels_N != IGNORED).nonzero().squeeze(1)
-        missing = -rows_N.numel() % self.pad_labels_to
-        if rows_N.numel() == labels_N.numel() and not missing:
-            return labels_N, None
-        pad = torch.nn.functional.pad
-        return pad(labels_N[rows_N], (0, missing), value=IGNORED), pad(rows_N, (0, missing))
+
+def _labelled(labels_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    rows_N = (labels_N != IGNORED).nonzero().squeeze(1)
+    if rows_N.numel() == labels_N.numel():
+        return labels_N, None
+    return labels_N[rows_N], rows_N
 
 
 def document_mask(segments_BT: torch.Tensor) -> torch.Tensor:

@@ -25,17 +25,17 @@ from tallyformer.progress import progress_bar
 from tallyformer.training.checkpoints import (
     Checkpoints,
     Snapshot,
+    disk_errors,
     model_tensors,
     optimizer_tensors,
     recover_replaced,
     restore,
 )
-from tallyformer.training.chunked_head import chunk_length
 from tallyformer.training.compiling import compile_blocks, wants_compile
 from tallyformer.training.hardware import PeakMemory, Usage, peak_flops
 from tallyformer.training.inputs import Placement
 from tallyformer.training.interrupt import Interruption, watch_signals
-from tallyformer.training.losses import Loss, NextTokenLoss, head_weight
+from tallyformer.training.losses import Loss, NextTokenLoss
 from tallyformer.training.metrics import MetricsLog
 from tallyformer.training.optimizers import build_adamw
 from tallyformer.training.precision import choose_precision
@@ -197,12 +197,8 @@ class _Run:
 
     def _prepare_step(self) -> None:
         job, section = self.job, self.job.section
-        rows = job.train.tokens_per_batch
-        chunk = chunk_length(rows, head_weight(job.model).shape[0])
         self.placement = Placement(
-            job.device,
-            attend_across_documents=section.attend_across_documents,
-            pad_labels_to=chunk if self.state.compiled else 1,
+            job.device, attend_across_documents=section.attend_across_documents
         )
         self.step = Step(
             name=job.name,
@@ -277,6 +273,7 @@ class _Run:
             "train",
             self.state.step,
             {
+                "epoch": self._epoch(),
                 "tokens": self.state.tokens,
                 **means,
                 "perplexity": math.exp(min(means["loss"], 700.0)) if labels else None,
@@ -289,6 +286,11 @@ class _Run:
             },
         )
 
+    def _epoch(self) -> float:
+        """Passes over the data so far."""
+        one = self.job.train.tokens_per_batch * self.job.train.batches_per_epoch
+        return round(self.state.tokens / one, 4)
+
     def _evaluate(self) -> None:
         job, state = self.job, self.state
         found = self._validate()
@@ -296,6 +298,7 @@ class _Run:
             "validation",
             state.step,
             {
+                "epoch": self._epoch(),
                 "tokens": state.tokens,
                 "loss": found.loss,
                 "perplexity": found.perplexity,
@@ -310,7 +313,7 @@ class _Run:
                 "bits_per_byte": found.bits_per_byte,
             }
             state.stale_evaluations = 0
-            with atomic_folder(job.best) as folder:
+            with atomic_folder(job.best) as folder, disk_errors():
                 job.save_best(folder)
         else:
             state.stale_evaluations += 1

@@ -13,7 +13,7 @@ from torch import nn
 
 from tallyformer.data.batch import IGNORED
 from tallyformer.training.chunked_head import ChunkLoss, chunked_loss, set_entries
-from tallyformer.training.compiling import maybe_compiled
+from tallyformer.training.compiling import compiled_by_rows
 from tallyformer.training.inputs import Inputs
 from tallyformer.training.precision import Precision
 
@@ -60,7 +60,7 @@ class NextTokenLoss:
 
     def __init__(self, z_loss: float = 0.0, *, compiled: bool = False) -> None:
         self.z_loss = z_loss
-        self._core = maybe_compiled(softmax_gradient_, compiled)
+        self._core = compiled_by_rows(softmax_gradient_, compiled)
 
     def __call__(
         self, model: nn.Module, inputs: Inputs, scale: float, precision: Precision

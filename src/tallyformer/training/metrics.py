@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tallyformer.artifacts.atomic import atomic_file
+from tallyformer.artifacts.atomic import atomic_file, cannot_write
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -28,7 +28,7 @@ class MetricsLog:
 
     def __init__(self, folder: Path, steps_done: int):
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / METRICS
+        self._path = path = folder / METRICS
         kept = [line for line in read_metrics(path) if line["step"] <= steps_done]
         with atomic_file(path, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
@@ -36,10 +36,17 @@ class MetricsLog:
         self._events = _events(folder / TENSORBOARD, steps_done)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Add a line. Floats that are not finite are written as null, which JSON can hold."""
+        """Add a line. Floats that are not finite are written as null, which JSON can hold.
+
+        Raises:
+            ArtifactError: the disk is full.
+        """
         line = {"kind": kind, "step": step, **values}
-        self._file.write(json.dumps(_finite(line)) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(_finite(line)) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._events.add_scalar(f"{kind}/{name}", value, step)

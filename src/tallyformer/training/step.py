@@ -70,6 +70,8 @@ class Step:
     ) -> StepResult | None:
         """Do step `state.step`.
 
+        A step without a single label changes nothing.
+
         Returns:
             What was measured; None if `interrupted` between two micro-batches, with the weights
             as they were.
@@ -78,22 +80,24 @@ class Step:
             TrainingError: the loss or a gradient is not finite.
         """
         count = self.section.gradient_accumulation
-        indices = range(state.step * count, (state.step + 1) * count)
-        batches = [self.source.batch(index) for index in indices]
-        labels = sum(count_labels(batch) for batch in batches)
-        scale = (self.scaler.get_scale() if self.scaler.is_enabled() else 1.0) / max(1, labels)
-        parts: list[torch.Tensor] = []
-        for batch in batches:
-            if parts and interrupted():
+        numbers = range(state.step * count, (state.step + 1) * count)
+        batches = {number: self.source.batch(number) for number in numbers}
+        counts = {number: count_labels(batch) for number, batch in batches.items()}
+        labels = sum(counts.values())
+        if not labels:
+            return StepResult(dict.fromkeys(self.loss.names, 0.0), 0, 0.0)
+        scale = (self.scaler.get_scale() if self.scaler.is_enabled() else 1.0) / labels
+        sums_K: dict[int, torch.Tensor] = {}
+        for number in (number for number in numbers if counts[number]):
+            if sums_K and interrupted():
                 self.optimizer.zero_grad()
                 return None
-            inputs = self.placement(batch)
-            objective, sums_K = self.loss(self.model, inputs, scale, self.precision)
+            inputs = self.placement(batches[number])
+            objective, sums_K[number] = self.loss(self.model, inputs, scale, self.precision)
             objective.backward()  # type: ignore[no-untyped-call]
-            parts.append(sums_K)
-        sums_MK = torch.stack(parts).tolist()
+        sums_MK = torch.stack(list(sums_K.values())).tolist()
         norm = self._gradient_norm()
-        self._check(state, indices, sums_MK, norm)
+        self._check(state, list(sums_K), sums_MK, norm)
         self._update(state, learning_rate, norm)
         totals = [math.fsum(column) for column in zip(*sums_MK, strict=True)]
         sums = dict(zip(self.loss.names, totals[1:], strict=True))
@@ -118,9 +122,9 @@ class Step:
         self.optimizer.zero_grad()
 
     def _check(
-        self, state: RunState, indices: range, sums_MK: list[list[float]], norm: float
+        self, state: RunState, numbers: list[int], sums_MK: list[list[float]], norm: float
     ) -> None:
-        bad = [i for i, sums in zip(indices, sums_MK, strict=True) if not _all_finite(sums)]
+        bad = [n for n, sums in zip(numbers, sums_MK, strict=True) if not _all_finite(sums)]
         if not bad and math.isfinite(norm):
             return
         # fp16 overflows now and then; its scaler lowers the scale and the step is left out.
@@ -131,12 +135,12 @@ class Step:
         kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
         raise TrainingError(
             f"{self.name}: {what} is not finite at step {state.step + 1} (documents: "
-            f"{self._documents(bad or list(indices))}). {kept}. Look at these documents or lower "
+            f"{self._documents(bad or numbers)}). {kept}. Look at these documents or lower "
             f"optimizer.learning_rate, then: {self.resume_command}"
         )
 
-    def _documents(self, indices: list[int]) -> str:
-        names = [name for index in indices for name in self.source.documents(index)]
+    def _documents(self, numbers: list[int]) -> str:
+        names = [name for number in numbers for name in self.source.documents(number)]
         names = list(dict.fromkeys(names))
         rest = len(names) - _NAMED_DOCUMENTS
         return ", ".join(names[:_NAMED_DOCUMENTS]) + (f" and {rest} more" if rest > 0 else "")

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from tallyformer.errors import TrainingError
+from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.training.compiling import compile_blocks
 from tallyformer.training.inputs import Inputs, document_mask, document_positions
 from tallyformer.training.precision import Precision
 
@@ -86,6 +88,11 @@ class Teacher:
         bias_U = None if head.bias is None else head.bias[: self.shared].to(precision.dtype)
         weight_UD = head.weight[: self.shared].to(precision.dtype)
         return _FromHidden(out_NX.to(precision.dtype), weight_UD, bias_U)
+
+    def compile(self) -> None:
+        """Compile the blocks of a teacher of our own class; other classes stay as they are."""
+        if isinstance(self.model, TallyFormerForCausalLM):
+            compile_blocks(self.model)
 
     def _forward(
         self, ids_BT: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None

@@ -96,13 +96,17 @@ class TeacherCache:
         device = inputs.ids.device
         return StoredTargets(ids_NK.to(device), log_p_NK.to(device), self.teacher.shared)
 
+    def compile(self) -> None:
+        """Compile the teacher, if it is of our own class."""
+        self.teacher.compile()
+
     def _compute(self, inputs: Inputs, precision: Precision, keys: Sequence[bytes]) -> None:
         """Run the teacher on a batch and store its rows."""
         every = Batch(inputs.batch.input_ids, inputs.batch.input_ids, inputs.batch.segments)
         place = Placement(inputs.ids.device, attend_across_documents=inputs.mask is None)
         full = self.teacher.targets(place(every), precision, 1.0)
         count = inputs.ids.numel()
-        step = chunk_length(count, 4 * self.teacher.shared)
+        step = chunk_length(count, 4 * self.teacher.shared, inputs.ids.device)
         parts = [
             self._summary(full.logits(slice(start, min(start + step, count))))
             for start in range(0, count, step)
