@@ -45,12 +45,12 @@ class DistillSection(Section):
     weights: dict[str, float] | None = None
     cache: Literal["off", "top-k"] = "off"
     """`top-k`: store the teacher's k largest probabilities and the tail's mass once, then reuse."""
+    cache_top_k: int = Field(64, ge=1, le=65535)
+    cache_folder: str | None = None
+    """Where the pass is stored, to be shared between runs; by default in the stage's folder."""
+
     @field_validator("cache", mode="before")
     @classmethod
     def _off(cls, value: object) -> object:
         """YAML 1.1 reads the word off as a truth value."""
         return "off" if value is False else value
-
-    cache_top_k: int = Field(64, ge=1, le=65535)
-    cache_folder: str | None = None
-    """Where the pass is stored, to be shared between runs; by default in the stage's folder."""

@@ -44,7 +44,7 @@ def chunk_length(positions: int, logits: int, device: torch.device) -> int:
         device: decides how many there may be in all.
     """
     most = max(64, _CHUNK_ELEMENTS.get(device.type, 2**25) // logits)
-    chunks = -(-positions // most)
+    chunks = max(1, -(-positions // most))
     return max(1, -(-positions // chunks))
 
 

@@ -48,6 +48,15 @@ def compiler_works(device: torch.device) -> bool:
     return device.type == "cuda" and torch.utils._triton.has_triton()
 
 
+def forget_compiled() -> None:
+    """Drop all compiled code of this process.
+
+    What an earlier run of the process has compiled, and for which shapes, decides what a later one
+    gets; a run that is resumed in a new process must get the same.
+    """
+    torch.compiler.reset()
+
+
 def compile_blocks(model: Any) -> None:
     """Compile each transformer block in place; equal blocks compile once."""
     for block in model.model.blocks:

@@ -31,7 +31,7 @@ from tallyformer.training.checkpoints import (
     recover_replaced,
     restore,
 )
-from tallyformer.training.compiling import compile_blocks, wants_compile
+from tallyformer.training.compiling import compile_blocks, forget_compiled, wants_compile
 from tallyformer.training.hardware import PeakMemory, Usage, peak_flops
 from tallyformer.training.inputs import Placement
 from tallyformer.training.interrupt import Interruption, watch_signals
@@ -179,6 +179,7 @@ class _Run:
         self.state = self._start_or_resume()
         self.seconds_before = self.state.seconds
         if self.state.compiled:
+            forget_compiled()
             compile_blocks(job.model)
         self._prepare_step()
 
