@@ -49,7 +49,7 @@ def _use(model_class: str) -> str:
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder{own_code})
 model = AutoModelForCausalLM.from_pretrained(folder{own_code})
 messages = [{{"role": "user", "content": "What is compound interest?"}}]
 inputs = tokenizer.apply_chat_template(
