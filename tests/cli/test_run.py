@@ -95,7 +95,7 @@ def _times(folder: Path) -> dict[str, int]:
 
 def test_a_finished_run_is_checked_and_left_as_it_is(finished: Finished, tallyformer: Any) -> None:
     before = _times(finished.folder)
-    again = tallyformer("run", "--recipe", finished.recipe, "--out", finished.folder)
+    again = tallyformer("run", "--recipe", finished.recipe, "--out", finished.folder, "--resume")
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("finished before") == 9
     assert again.stdout.splitlines()[-1] == f"model:  {finished.folder / 'model'}"

@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from tallyformer.config.data import PairSource, TextSource
 from tallyformer.corpus.questions import facts
+from tallyformer.data.pairs import read_pairs
 from tallyformer.data.rows import InvalidTextError, fields_of
 from tallyformer.data.sources import pair_source, text_source
 from tallyformer.errors import DataError
@@ -158,6 +160,7 @@ BAD_FILES = {
         b"id,body\n1,x\n",
         r"a\.csv: no field 'text'; there are 'id', 'body'",
     ),
+    "list": ("a.jsonl", b'{"text": ["a"]}\n', r"a\.jsonl:1: field 'text' is a list, not text"),
     "number": ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl:1: field 'text' is a int, not text"),
     "short csv row": ("a.csv", b"id,text\n1,x\n2\n", r"a\.csv:2: 1 columns, the header has 2"),
     "open csv quote": ("a.csv", b'id,text\n1,x\n2,"y\n', r"a\.csv:2: not valid CSV"),
@@ -250,3 +253,11 @@ def test_the_shipped_corpora_are_the_same_each_time(corpus: Any) -> None:
 
     assert source(1).fingerprints() == source(1).fingerprints()
     assert (source(1).fingerprints() == source(2).fingerprints()) == (corpus != "worked-examples")
+
+
+def test_a_table_is_read_one_line_a_row(tmp_path: Path) -> None:
+    row = {"prompt": "Sales?", "response": "44.1", "table": [["", "2019"], ["Sales", 44.1]]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    section = PairSource(name="s", paths=("a.jsonl",), context_fields=("table",))
+    (pair,) = read_pairs(pair_source(section, data_root=str(tmp_path), seed=0), section, Counter())
+    assert pair.question == "| 2019\nSales | 44.1\n\nSales?"

@@ -48,8 +48,19 @@ def test_distillation_helps_and_each_figure_is_of_the_model_it_names(pretrained,
     assert metrics["validation_perplexity"] < metrics["validation_perplexity_before"]
     phases = metrics["phases"]
     assert len(phases) == 2
-    lowest = min(p["validation_loss"] for p in phases)
-    assert phases[metrics["best_phase"] - 1]["validation_loss"] == lowest
+    after = metrics["validation_perplexity_after_phases"]
+    assert after[metrics["best_phase"] - 1] == min(after) == metrics["validation_perplexity"]
+
+
+def test_a_student_that_no_phase_improves_is_kept(pretrained, make_recipe):
+    wild = {**PHASE, "steps": 2, "optimizer": {"learning_rate": 3.0}}
+    metrics = distill.run(make_recipe(distill={"phases": [wild]}), pretrained).metrics
+    assert metrics["best_phase"] == 0
+    assert metrics["validation_perplexity_after_phases"][0] > metrics["validation_perplexity"]
+    assert metrics["validation_perplexity"] == metrics["validation_perplexity_before"]
+    student, kept = (pretrained.stage(s) / "best" for s in ("pretrain", "distill"))
+    name = "model.safetensors"
+    assert (kept / name).read_bytes() == (student / name).read_bytes()
 
 
 def test_a_phase_starts_from_the_best_of_the_one_before(pretrained, make_recipe):

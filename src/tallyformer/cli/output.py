@@ -30,9 +30,28 @@ class StageAnnouncer:
             click.secho(f"── {place}{stage} ".ljust(_WIDTH, "─"), err=True, bold=True)
 
     def ends(self, stage: str, folder: Path, manifest: Manifest, *, finished: bool) -> None:
-        """The stage's folder."""
-        if not finished:
-            click.secho(f"   {stage} done: {shown(folder)}", err=True, fg="green")
+        """The stage's folder, and what it reached."""
+        if finished:
+            return
+        click.secho(f"   {stage} done: {shown(folder)}{headline(manifest)}", err=True, fg="green")
+        if manifest.metrics.get("best_phase") == 0:
+            click.secho(
+                "   No phase of distillation improved the student, so it is kept as it was. Give "
+                "distill.phases more steps or a higher learning rate, or a better teacher",
+                err=True,
+                fg="yellow",
+            )
+
+
+def headline(manifest: Manifest) -> str:
+    """What a training stage reached: `  (validation perplexity 13.60 -> 12.95)`; else ""."""
+    metrics = manifest.metrics
+    for what in ("response_perplexity", "validation_perplexity"):
+        if isinstance(metrics.get(what), float):
+            before = metrics.get(f"{what}_before")
+            start = "" if before is None else f"{before:.2f} -> "
+            return f"  ({what.replace('_', ' ')} {start}{metrics[what]:.2f})"
+    return ""
 
 
 def print_dry_run(stages: Sequence[PlannedStage]) -> None:

@@ -14,8 +14,11 @@ from tallyformer.cli.quiet import quieten_libraries
 @click.command()
 @recipe_options
 @out_option
+@click.option("--resume", is_flag=True, help="What `run` does anyway; accepted as for a stage.")
 @dry_run_option
-def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, dry_run: bool) -> None:
+def run(
+    recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool
+) -> None:
     """Run all stages of a recipe, and resume.
 
     Stages that are finished are checked and skipped; one that was interrupted goes on where it

@@ -72,7 +72,8 @@ class PrepareSection(Section):
 class PairSource(Section):
     """One named source of prompt and response pairs. Exactly one of `paths`, `dataset`, `corpus`.
 
-    Where `context_fields` are given and present in a row, their text stands before the prompt.
+    Where `context_fields` are given and present in a row, their text (or table, a list of rows)
+    stands before the prompt.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")

@@ -36,7 +36,7 @@ class InvalidTextError(DataError):
 def fields_of(
     row: Row, file: str, required: Sequence[str], optional: Sequence[str] = ()
 ) -> dict[str, str]:
-    """The text of a row's fields; a field that is null is "".
+    """The text of a row's fields; a field that is null is "", a table one line a row.
 
     Args:
         row: as read.
@@ -87,6 +87,8 @@ def _text(value: Any, name: str, where: str) -> str:
         return ""
     if isinstance(value, bytes):
         return _decode(value, where)
+    if _is_table(value):
+        value = "\n".join(" | ".join(str(cell) for cell in cells) for cells in value)
     if not isinstance(value, str):
         raise DataError(
             f"{where}: field {name!r} is a {type(value).__name__}, not text. Name a field that "
@@ -101,6 +103,16 @@ def _text(value: Any, name: str, where: str) -> str:
             "(on_invalid_utf8: drop)"
         ) from None
     return value
+
+
+def _is_table(value: Any) -> bool:
+    """A list of rows, each a list of texts and numbers."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(cells, list) for cells in value)
+        and all(isinstance(cell, str | int | float) for cells in value for cell in cells)
+    )
 
 
 def _decode(data: bytes, where: str) -> str:

@@ -1,15 +1,17 @@
 """Distillation: the pretrained student learns from a teacher, phase after phase.
 
     distill/phase-1/ ...   metrics, checkpoints, best/ of each phase
-    distill/best/          the best weights of all phases
+    distill/best/          the best weights: of a phase, or the student's own
 
-A phase starts from the best weights of the one before it.
+A phase starts from the best weights of the one before it. A student that no phase improves is kept
+as it was: `best_phase` is 0 then.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,21 +94,23 @@ class _Distillation:
         self.student = self.folder.stage("pretrain") / BEST
 
     def to_the_end(self) -> Manifest:
-        before = self._measure(self.student)
         results = []
-        start, source = self.student, None
+        source = None
+        candidates = [self.student]
         for number, phase in enumerate(self.section.phases, start=1):
             place = self.work.folder / f"phase-{number}"
             if not (place / RESULT).is_file():
                 source = source or self._targets()
+                start = candidates[-1]
                 write_json(place / RESULT, self._phase(number, phase, start, place, source))
             results.append(json.loads((place / RESULT).read_text(encoding="utf-8")))
-            start = place / BEST
-        best = min(range(len(results)), key=lambda i: float(results[i]["validation_loss"]))
+            candidates.append(place / BEST)
+        # Phases may validate on different amounts of text, so all are measured on the same.
+        measured = [self._measure(folder) for folder in candidates]
+        best = min(range(len(measured)), key=lambda i: measured[i].loss)
         with atomic_folder(self.work.folder / BEST) as out:
-            shutil.copytree(self.work.folder / f"phase-{best + 1}" / BEST, out, dirs_exist_ok=True)
-        after = self._measure(self.work.folder / BEST)
-        return common.finish(self.work, self._metrics(before, after, best + 1, results))
+            shutil.copytree(candidates[best], out, dirs_exist_ok=True)
+        return common.finish(self.work, self._metrics(measured, best, results))
 
     def _measure(self, model_folder: Path) -> Validation:
         """Validation of weights as they lie on the disk."""
@@ -186,15 +190,18 @@ class _Distillation:
         )
 
     def _metrics(
-        self, before: Validation, after: Validation, best: int, results: list[dict[str, Any]]
+        self, measured: Sequence[Validation], best: int, results: list[dict[str, Any]]
     ) -> dict[str, Any]:
+        before, after = measured[0], measured[best]
         return {
             "validation_loss_before": before.loss,
             "validation_perplexity_before": before.perplexity,
             "validation_loss": after.loss,
             "validation_perplexity": after.perplexity,
             "validation_bits_per_byte": after.bits_per_byte,
+            "validation_perplexity_after_phases": [found.perplexity for found in measured[1:]],
             "best_phase": best,
+            "steps": sum(r["steps"] for r in results),
             "tokens": sum(r["tokens"] for r in results),
             "wall_seconds": round(sum(r["wall_seconds"] for r in results), 3),
             "peak_memory_mb": max(r["peak_memory_mb"] for r in results),
