@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tallyformer.artifacts.atomic import PARTIAL, atomic_file
 from tallyformer.artifacts.manifest import (
     MANIFEST,
     Manifest,
@@ -30,6 +31,8 @@ from tallyformer.artifacts.versions import installed_versions, utc_now
 from tallyformer.errors import ArtifactError
 
 FOLDER_OF_STAGE = {"export": "model"}
+CLAIM = "work.txt"
+"""The file by which a stage's folder says whose unfinished work it is."""
 BEST = "best"
 """Sub-folder of a training stage with the weights of its best validation loss."""
 
@@ -122,7 +125,7 @@ class StageWork:
 
     @property
     def _claim_file(self) -> Path:
-        return self.folder / "work.txt"
+        return self.folder / CLAIM
 
     def _claim(self) -> None:
         """Sign a folder before the work, so that a resumed run knows whose it is."""
@@ -136,13 +139,15 @@ class StageWork:
                     "on with it, or delete the folder to start anew"
                 )
             return
+        unsigned = self._claim_file.with_name(CLAIM + PARTIAL)
+        unsigned.unlink(missing_ok=True)
         if self.folder.is_dir() and any(self.folder.iterdir()):
             raise ArtifactError(
                 f"{self.folder}: holds files that no {self.stage} stage wrote. "
                 "Choose another --out, or move them away"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        claim.write_text(self.fingerprint + "\n", encoding="utf-8")
+        with atomic_file(claim, "w") as file:
+            file.write(self.fingerprint + "\n")
 
     def _other_work(self) -> ArtifactError:
         return ArtifactError(

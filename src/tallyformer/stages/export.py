@@ -11,22 +11,15 @@ import torch
 
 from tallyformer.artifacts.atomic import atomic_folder
 from tallyformer.artifacts.manifest import Manifest
-from tallyformer.artifacts.run_folder import RunFolder, StageWork
+from tallyformer.artifacts.run_folder import CLAIM, RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.export.hf_folder import verify_hf_folder, write_hf_folder
 from tallyformer.export.model_card import model_card
-from tallyformer.inference.loading import load_model
+from tallyformer.inference.loading import DTYPES, load_model
 from tallyformer.stages import training_stage as common
 from tallyformer.stages.models import final_model
 from tallyformer.stages.run import STAGES
 
-CLAIM = "work.txt"
-"""The file by which a stage's folder says whose unfinished work it is."""
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
