@@ -1,9 +1,10 @@
 """What a finished run of a recipe reached, as a dated result.
 
     tallyformer run --recipe recipes/real-cpu.yaml --set data_root=DATA --out RUN
-    python benchmarks/run_results.py RUN
+    python benchmarks/run_results.py RUN [--control OTHER]
 
-Collects what the run's own manifests and evaluation recorded: nothing is measured anew. Writes
+OTHER is a run of the same recipe with `alpha: 0.0` in each phase of `distill`, from the same
+pretrained model: as many more steps without a teacher. Collects what the run's own manifests and evaluation recorded: nothing is measured anew. Writes
 benchmarks/results/<date>-<recipe>.json.
 """
 
@@ -45,7 +46,9 @@ OF_A_TRAINING = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("run", type=Path, help="the run's folder")
-    run = parser.parse_args().run
+    parser.add_argument("--control", type=Path, help="a run with alpha 0 in all phases of distill")
+    options = parser.parse_args()
+    run = options.run
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     found = json.loads((run / "evaluate" / "results.json").read_text(encoding="utf-8"))
     stages = {
@@ -61,6 +64,7 @@ def main() -> None:
         "versions": dict(stages["pretrain"].versions),
         "seed": recipe["seed"],
         "trainings": {name: trained for name, m in stages.items() if (trained := _training(m))},
+        **({"distill_without_teacher": _control(options.control)} if options.control else {}),
         "perplexity_by_domain": _by_domain(found["perplexity"]),
         "response_perplexity": {
             one["when"]: {"perplexity": one["perplexity"], "tokens": one["tokens"]}
@@ -78,6 +82,13 @@ def _training(manifest: Manifest) -> dict[str, Any]:
     if "wall_seconds" not in manifest.metrics:
         return {}
     return {name: manifest.metrics[name] for name in OF_A_TRAINING if name in manifest.metrics}
+
+
+def _control(run: Path) -> dict[str, Any]:
+    manifest = read_manifest(run / "distill", made_by="tallyformer distill")
+    alphas = {phase["alpha"] for phase in manifest.config["distill"]["phases"]}
+    assert alphas == {0.0}, f"{run}: its phases have alpha {alphas}, not 0"
+    return _training(manifest)
 
 
 def _by_domain(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

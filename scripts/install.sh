@@ -50,6 +50,7 @@ fi
 echo "Installing into $venv ..."
 pip install --quiet --upgrade "pip>=25.1"
 if [ -n "${TORCH_INDEX:-}" ]; then
-    pip install --quiet --constraint requirements.lock --index-url "$TORCH_INDEX" torch
+    # Its dependencies come from the usual index, at the pinned versions, with all the others.
+    pip install --quiet --constraint requirements.lock --no-deps --index-url "$TORCH_INDEX" torch
 fi
 pip install --quiet --constraint requirements.lock --editable .

@@ -54,6 +54,25 @@ def test_started_work_is_gone_on_with_only_when_asked(tmp_path: Path) -> None:
     assert work(tmp_path, resume=True).already_done() is None
 
 
+def test_a_claim_that_was_cut_off_claims_nothing(tmp_path: Path) -> None:
+    """As a kill, or a disk that fills up, leaves it."""
+    (tmp_path / "pretrain").mkdir()
+    (tmp_path / "pretrain" / "work.txt.partial").write_text("")
+    assert work(tmp_path).already_done() is None
+    assert [f.name for f in (tmp_path / "pretrain").iterdir()] == ["work.txt"]
+
+
+def test_files_are_named_absolutely_or_from_a_relative_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stage = work(Path("run"))
+    stage.already_done()
+    (stage.folder / "weights").write_bytes(b"12345")
+    manifest = stage.finish(metrics={}, files=[stage.folder / "weights"])
+    assert list(manifest.files) == ["weights"]
+
+
 def test_a_folder_with_files_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pretrain").mkdir()
     (tmp_path / "pretrain" / "thesis.txt").write_text("years of work")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,6 +113,55 @@ def test_another_recipe_in_the_same_folder_is_refused_and_leaves_no_trace(
     assert done.returncode == 3
     assert "belongs to another run" in done.stderr and "pretrain" in done.stderr
     assert _times(finished.folder) == before
+
+
+def _stopped(command: list[str], place: Path, once: Path) -> str:
+    """Standard error of a command that gets SIGTERM when a file is there."""
+    with subprocess.Popen(
+        command,
+        cwd=place,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        while not once.exists() and run.poll() is None:
+            time.sleep(0.05)
+        run.terminate()
+        _, stderr = run.communicate()
+    assert run.returncode == 143, stderr
+    return stderr
+
+
+def test_the_command_that_a_stopped_stage_prints_goes_on_with_it(
+    tallyformer: Any, make_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = make_recipe(tmp_path)
+    out = tmp_path / "out"
+    tallyformer("prepare", "--recipe", recipe, "--out", out)
+    length = ["--set", "pretrain.epochs=null", "--set", "pretrain.steps=100000"]
+    script = str(Path(sys.executable).with_name("tallyformer"))
+    metrics = out / "pretrain" / "metrics.jsonl"
+    command = [script, "pretrain", "--recipe", str(recipe), "--out", str(out), *length]
+    said = _stopped(command, tmp_path, metrics)
+    goes_on = said.strip().splitlines()[-1].split("Go on with: ")[1].split()
+    metrics.unlink()
+    again = _stopped([script, *goes_on[1:]], tmp_path, metrics)
+    first, second = (int(re.search(r"stopped at step (\d+)", s)[1]) for s in (said, again))
+    assert 0 < first < second
+
+
+def test_prepare_without_a_tokenizer_can_be_rehearsed(recipe: Path, tallyformer: Any) -> None:
+    done = tallyformer("prepare", "--recipe", recipe, "--out", recipe.parent / "o", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[:2]] == ["tokenizer", "prepare"]
+
+
+def test_a_missing_source_is_named_once(recipe: Path, tallyformer: Any) -> None:
+    for file in (recipe.parent / "texts").iterdir():
+        file.unlink()
+    done = tallyformer("run", "--recipe", recipe, "--out", recipe.parent / "o", "--dry-run")
+    assert done.returncode == 3 and done.stderr.count("no file matches") == 1
 
 
 def test_two_processes_do_not_work_in_one_folder(recipe: Path, tallyformer: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from tallyformer.errors import ArtifactError, TokenizerError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
@@ -180,6 +181,29 @@ def test_a_teacher_that_cannot_be_loaded_is_named(pretrained, make_recipe, tmp_p
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArtifactError, match=r"teacher .*empty: cannot be loaded"):
         run_with_source(pretrained, make_recipe, str(tmp_path / "empty"))
+
+
+def test_a_teacher_that_lacks_a_tensor_is_refused(pretrained, make_recipe, tmp_path):
+    source = gpt2_teacher(tmp_path / "gpt2", pretrained.stage("tokenizer"), rows=300)
+    weights = tmp_path / "gpt2" / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["transformer.h.0.mlp.c_fc.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"1 tensors are missing.*mlp\.c_fc\.weight"):
+        run_with_source(pretrained, make_recipe, source)
+    shutil.rmtree(pretrained.stage("distill"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ArtifactError, match=r"teacher .*gpt2: cannot be loaded"):
+        run_with_source(pretrained, make_recipe, source)
+
+
+def test_a_student_altered_at_equal_size_is_refused(pretrained, make_recipe):
+    weights = pretrained.stage("pretrain") / "best" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors: checksum differs"):
+        distill.run(make_recipe(), pretrained)
 
 
 def test_a_teacher_that_reads_less_than_the_context_is_refused(pretrained, make_recipe, tmp_path):

@@ -86,8 +86,8 @@ def cannot_write(path: Path, error: OSError) -> ArtifactError:
     """The error for a write that the operating system refused."""
     reason = error.strerror or str(error)
     return ArtifactError(
-        f"{path}: cannot be written ({reason}). Free disk space or choose another --out, "
-        "then run the same command again; finished work is kept"
+        f"{path}: cannot be written ({reason}). Free disk space or choose another folder; "
+        "a stage then goes on with --resume, and finished work is kept"
     )
 
 

@@ -64,9 +64,9 @@ def write_manifest(
     versions: Mapping[str, str],
     now: datetime.datetime,
 ) -> Manifest:
-    """Hash `files` (absolute or relative to `folder`) and write the manifest, last of all."""
+    """Hash `files` (below `folder`, or relative to it) and write the manifest, last of all."""
     entries = {}
-    for file in sorted(folder / f for f in files):
+    for file in sorted(f if f.is_relative_to(folder) else folder / f for f in files):
         entries[file.relative_to(folder).as_posix()] = {
             "bytes": file.stat().st_size,
             "sha256": sha256(file),

@@ -57,8 +57,8 @@ def describe_os_error(error: OSError) -> str | None:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"{where}the disk is full. Free space or choose another --out, then run the same "
-            "command again; finished work is kept"
+            f"{where}the disk is full. Free space or choose another folder; a stage then goes on "
+            "with --resume, and finished work is kept"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         reason = error.strerror.lower() if error.strerror else "permission denied"

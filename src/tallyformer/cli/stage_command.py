@@ -31,13 +31,12 @@ def run_one_stage(
 
     checked, folder = load(recipe, overrides, out)
     require_stage(checked, stage, str(recipe))
+    stages = _with_tokenizer(stage, folder)
     if dry_run:
-        print_dry_run(dry_run_stages(checked, folder, [stage], resume=resume))
+        print_dry_run(dry_run_stages(checked, folder, stages, resume=resume))
         return
     quieten_libraries()
-    run_stages(
-        checked, folder, _with_tokenizer(stage, folder), resume=resume, announcer=StageAnnouncer()
-    )
+    run_stages(checked, folder, stages, resume=resume, announcer=StageAnnouncer())
 
 
 def _with_tokenizer(stage: str, folder: RunFolder) -> list[str]:

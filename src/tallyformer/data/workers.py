@@ -74,7 +74,7 @@ class Workers:
         except BrokenProcessPool:
             raise RunError(
                 "a worker process was killed, perhaps for want of memory. Lower "
-                "prepare.workers and run the same command again; finished work is kept"
+                "prepare.workers, then go on with --resume; finished work is kept"
             ) from None
 
     def _started(self) -> ProcessPoolExecutor:

@@ -21,7 +21,6 @@ from tallyformer.stages.models import final_model
 from tallyformer.stages.run import STAGES
 
 
-
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     """Write the run's final model to `model/`, or return at once if that has been done.
 

@@ -40,7 +40,7 @@ def check_inputs(recipe: Recipe, folder: RunFolder, stages: Sequence[str]) -> No
         if folder.is_finished(stage):
             continue
         _check_earlier_stages(recipe, folder, stage, stages[:place])
-        problems += _missing(recipe, stage)
+        problems += [found for found in _missing(recipe, stage) if found not in problems]
     if len(problems) == 1:
         raise DataError(problems[0])
     if problems:

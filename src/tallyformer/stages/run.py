@@ -16,7 +16,7 @@ from tallyformer.artifacts.atomic import atomic_file, cannot_write
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
-from tallyformer.errors import ArtifactError, UsageError
+from tallyformer.errors import ArtifactError, Interrupted, UsageError
 from tallyformer.stages.inputs import check_inputs
 
 STAGES = (
@@ -92,8 +92,8 @@ def run_stages(
     """Run stages one after the other in this process.
 
     The folder's `recipe.yaml` is written before the first work in a new folder. In an old one it
-    is replaced after the first stage that worked by a changed recipe, so that a refused recipe
-    leaves no trace.
+    is replaced once a stage has worked by a changed recipe, to its end or until it was stopped, so
+    that a refused recipe leaves no trace and the command to go on finds its own.
 
     Raises:
         ArtifactError: another process works in the folder, or a stage's folder holds other work.
@@ -105,7 +105,11 @@ def run_stages(
         for number, stage in enumerate(stages, start=1):
             finished = folder.is_finished(stage)
             announcer.begins(stage, number, len(stages), finished=finished)
-            manifest = _function_of(stage)(recipe, folder, resume=resume)
+            try:
+                manifest = _function_of(stage)(recipe, folder, resume=resume)
+            except Interrupted:
+                write_recipe(recipe, folder.path / RECIPE)
+                raise
             if not finished:
                 write_recipe(recipe, folder.path / RECIPE)
             announcer.ends(stage, folder.stage(stage), manifest, finished=finished)

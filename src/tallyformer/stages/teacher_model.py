@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tallyformer.artifacts.manifest import sha256
@@ -15,7 +16,11 @@ from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, TokenizerError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.stages.training_stage import fingerprint_of, no_library_bars
+from tallyformer.stages.training_stage import (
+    check_complete,
+    fingerprint_of,
+    no_library_bars,
+)
 from tallyformer.tokenizer import Tokenizer
 
 _FIX = "Give teacher.source a folder or hub name of a causal language model"
@@ -39,7 +44,7 @@ def teacher_fingerprint(recipe: Recipe, folder: RunFolder) -> str:
         return f"hub:{recipe.teacher.source}"
     digest = hashlib.sha256()
     for file in sorted(
-        f for f in source.iterdir() if f.suffix in (".safetensors", ".json", ".bin")
+        f for f in source.iterdir() if f.suffix in (".safetensors", ".json", ".bin", ".txt")
     ):
         digest.update(f"{file.name} {sha256(file)}\n".encode())
     return digest.hexdigest()
@@ -60,12 +65,15 @@ def load_teacher_model(source: str, dtype: torch.dtype, context: int) -> Any:
             described, _ = TallyFormerConfig.get_config_dict(source)
             ours = described.get("model_type") == TallyFormerConfig.model_type
             if ours:
-                model = TallyFormerForCausalLM.from_pretrained(source, dtype=dtype)
-            else:
-                model = AutoModelForCausalLM.from_pretrained(
-                    source, dtype=dtype, trust_remote_code=False
+                model, report = TallyFormerForCausalLM.from_pretrained(
+                    source, dtype=dtype, output_loading_info=True
                 )
-    except (OSError, ValueError, RuntimeError) as error:
+            else:
+                model, report = AutoModelForCausalLM.from_pretrained(
+                    source, dtype=dtype, trust_remote_code=False, output_loading_info=True
+                )
+        check_complete(report)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(f"teacher {source}: cannot be loaded ({reason}). {_FIX}") from None
     most = getattr(model.config, "max_position_embeddings", None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from tallyformer.artifacts.manifest import Manifest
@@ -100,10 +101,11 @@ def load_model(
     changed = {} if dropout is None else {"dropout": dropout}
     try:
         with no_library_bars():
-            model: TallyFormerForCausalLM = TallyFormerForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, **changed
+            model, report = TallyFormerForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, **changed
             )
-    except (OSError, ValueError, RuntimeError) as error:
+        check_complete(report)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(
             f"{folder}: no model can be loaded from it ({reason}). Make it again: {made_by}"
@@ -113,7 +115,21 @@ def load_model(
             f"{folder}: has {model.config.vocab_size} ids, the tokenizer {tokenizer.vocab_size}. "
             f"Make it again with this tokenizer: {made_by}"
         )
-    return model
+    loaded: TallyFormerForCausalLM = model
+    return loaded
+
+
+def check_complete(report: Mapping[str, Any]) -> None:
+    """Refuse weights that lack a tensor, which transformers would fill with random numbers.
+
+    Args:
+        report: what `from_pretrained(..., output_loading_info=True)` says.
+
+    Raises:
+        ValueError: a tensor is missing.
+    """
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{len(missing)} tensors are missing, the first is {missing[0]!r}")
 
 
 def save_model(
@@ -152,8 +168,12 @@ def resume_command(folder: RunFolder, stage: str) -> str:
 
 
 def fingerprint_of(folder: RunFolder, stage: str) -> str:
-    """Fingerprint of a finished stage; the stage must be finished."""
-    return folder.manifest(stage).fingerprint
+    """Fingerprint of a finished stage whose files are as it left them.
+
+    Raises:
+        ArtifactError: it is not finished, or a file has been altered.
+    """
+    return folder.manifest(stage, check=True).fingerprint
 
 
 def finish(
