@@ -116,7 +116,7 @@ def test_another_recipe_in_the_same_folder_is_refused_and_leaves_no_trace(
 
 
 def _stopped(command: list[str], place: Path, once: Path) -> str:
-    """Standard error of a command that gets SIGTERM when a file is there."""
+    """Standard error of a command that gets SIGTERM when a file has its first line."""
     with subprocess.Popen(
         command,
         cwd=place,
@@ -125,7 +125,7 @@ def _stopped(command: list[str], place: Path, once: Path) -> str:
         stderr=subprocess.PIPE,
         text=True,
     ) as run:
-        while not once.exists() and run.poll() is None:
+        while not (once.is_file() and once.stat().st_size) and run.poll() is None:
             time.sleep(0.05)
         run.terminate()
         _, stderr = run.communicate()

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tallyformer.data.batch import IGNORED
+from tallyformer.data.batch import IGNORED, Batch
 from tallyformer.training.chunked_head import chunk_length, chunked_loss
 from tallyformer.training.compiling import compiler_works, wants_compile
+from tallyformer.training.inputs import Placement
 from tallyformer.training.losses import NextTokenLoss
 
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-6}
@@ -120,3 +121,19 @@ def test_the_compiled_loss_gives_the_numbers_of_the_eager_one():
 
 def test_short_runs_are_not_compiled():
     assert not wants_compile("auto", torch.device("cpu"), run_flops=1e12)
+
+
+@given(st.integers(1, 5), st.integers(1, 90), st.floats(0, 1), st.integers(0, 9))
+def test_the_head_meets_few_shapes_and_every_label(
+    rows: int, length: int, share: float, seed: int
+) -> None:
+    """A shape of its own for each number of labels cost gigabytes of cached kernels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 9, (rows, length), generator=generator)
+    labels[torch.rand(rows, length, generator=generator) < share] = IGNORED
+    inputs = Placement(torch.device("cpu"))(Batch(labels.clamp_min(0), labels, None))
+    places = torch.arange(rows * length) if inputs.rows is None else inputs.rows
+    assert len(places) == rows * length or len(places) % 64 == 0
+    assert torch.equal(labels.flatten()[places], inputs.labels)
+    assert int((inputs.labels != IGNORED).sum()) == int((labels != IGNORED).sum())
+    assert len(set(places.tolist())) == len(places)

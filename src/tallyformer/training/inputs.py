@@ -1,6 +1,6 @@
 """From a batch to what the model and the head are given.
 
-Shapes: B batch, T positions, N positions with a label (all rows of the batch in one line).
+Shapes: B batch, T positions, N positions for the head (all rows of the batch in one line).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import torch
 
 from tallyformer.data.batch import IGNORED, Batch
 
+_ROUND_UP = 64
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -19,7 +21,7 @@ class Inputs:
     Attributes:
         ids: token ids (B, T).
         mask: bool (B, 1, T, T), True where a query may attend; None is plain causal attention.
-        labels: (N,) the labels that count, in row-major order.
+        labels: (N,) every label, in row-major order, and among them a few IGNORED ones.
         rows: (N,) their places in the flattened batch; None if they are all its positions.
         positions: (B, T) counted from the start of each document, or None.
         batch: what this was made from, on the CPU.
@@ -69,9 +71,18 @@ class Placement:
 
 
 def _labelled(labels_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    rows_N = (labels_N != IGNORED).nonzero().squeeze(1)
-    if rows_N.numel() == labels_N.numel():
+    """Labels and places for the head: all that are labelled, rounded up by some that are not.
+
+    A library of matrix products keeps code for every shape that it meets. Numbers of labels as
+    they come would fill gigabytes in a long run of fine-tuning.
+    """
+    wanted_N = labels_N != IGNORED
+    count = -(-int(wanted_N.sum()) // _ROUND_UP) * _ROUND_UP
+    if count >= labels_N.numel():
         return labels_N, None
+    unlabelled = (~wanted_N).nonzero().squeeze(1)
+    wanted_N[unlabelled[: count - int(wanted_N.sum())]] = True
+    rows_N = wanted_N.nonzero().squeeze(1)
     return labels_N[rows_N], rows_N
 
 
