@@ -192,12 +192,13 @@ def test_a_teacher_sees_each_packed_document_as_if_it_were_alone(attention):
 def test_a_teacher_with_another_head_gives_the_logits_of_its_own_forward():
     model = granite()
     teacher = Teacher(model, 40, "granite")
-    ids = torch.randint(50, (2, 8), generator=torch.Generator().manual_seed(2))
+    ids = torch.randint(50, (2, 64), generator=torch.Generator().manual_seed(2))
     labels = ids.clone()
-    labels[0, 3] = IGNORED
+    labels[0, 3:] = labels[1, 60:] = IGNORED
     inputs = Placement(CPU.device)(Batch(ids, labels, None))
-    expected = model(ids).logits.flatten(0, 1)[(labels != IGNORED).flatten(), :40]
-    found = teacher.targets(inputs, CPU, 1.0).logits(slice(0, 15))
+    assert inputs.rows is not None and len(inputs.rows) == 64
+    expected = model(ids).logits.flatten(0, 1)[inputs.rows, :40]
+    found = teacher.targets(inputs, CPU, 1.0).logits(slice(0, len(inputs.rows)))
     torch.testing.assert_close(found, expected, **FLOAT32)
 
 
