@@ -1,7 +1,7 @@
 """What a finished run of a recipe reached, as a dated result.
 
     tallyformer run --recipe recipes/real-cpu.yaml --set data_root=DATA --out RUN
-    python benchmarks/run_results.py RUN [--control OTHER]
+    python benchmarks/run_results.py RUN [--control OTHER] [--measured TEXT]
 
 OTHER is a run of the same recipe with `alpha: 0.0` in each phase of `distill`, from the same
 pretrained model: as many more steps without a teacher.
@@ -49,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--control", type=Path, help="a run with alpha 0 in all phases of distill")
+    parser.add_argument("--measured", help="what was measured from outside, in words")
     options = parser.parse_args()
     run = options.run
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
@@ -62,6 +63,7 @@ def main() -> None:
         "what": f"one run of the recipe {recipe['name']}: {recipe['description'].strip()}",
         "command": f"tallyformer run --recipe recipes/{recipe['name']}.yaml",
         "date": stages["evaluate"].created,
+        **({"measured_from_outside": options.measured} if options.measured else {}),
         "machine": found["machine"],
         "versions": dict(stages["pretrain"].versions),
         "seed": recipe["seed"],
