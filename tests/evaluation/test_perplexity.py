@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    PreTrainedModel,
+)
 
 from tallyformer.data.batch import Batch
 from tallyformer.evaluation import perplexity
@@ -37,7 +45,7 @@ def _batch(tokenizer: Tokenizer, documents: list[str], pad_to: int) -> Batch:
     return Batch(as_row[0], as_row[1], as_row[2].int())
 
 
-def _alone(model: TallyFormerForCausalLM, tokenizer: Tokenizer, document: str) -> float:
+def _alone(model: PreTrainedModel, tokenizer: Tokenizer, document: str) -> float:
     """Nats of one document by transformers' own loss, on its own."""
     ids = torch.tensor([[*tokenizer.encode(document), tokenizer.eot_id]])
     with torch.no_grad():
@@ -90,15 +98,41 @@ def test_documents_that_may_see_each_other_give_another_loss(
     assert abs(losses[0] - losses[1]) > 0.01
 
 
-def test_any_causal_language_model_can_be_measured(tokenizer: Tokenizer) -> None:
+def _foreign(name: str, vocabulary: int) -> PreTrainedModel:
+    """A tiny model of another class; its weights are large, so that a wrong mask shows."""
     torch.manual_seed(0)
-    gpt2 = GPT2LMHeadModel(
-        GPT2Config(vocab_size=tokenizer.vocab_size, n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    ids = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 0}
+    small = {"hidden_size": 16, "initializer_range": 0.5}
+    if name == "bloom":
+        return BloomForCausalLM(BloomConfig(**ids, **small, n_layer=2, n_head=2)).eval()
+    if name == "gpt-neo":
+        kinds = [[["global", "local"], 1]]
+        shape = {"num_layers": 2, "num_heads": 2, "attention_types": kinds, "window_size": 8}
+        config = GPTNeoConfig(**ids, **small, **shape, max_position_embeddings=128)
+        return GPTNeoForCausalLM(config).eval()
+    shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128}
+    gpt2 = GPT2LMHeadModel(GPT2Config(**ids, **shape, initializer_range=0.5)).eval()
+    gpt2.set_attn_implementation(name.removeprefix("gpt2-"))
+    return gpt2
+
+
+@pytest.mark.parametrize("name", ["gpt2-sdpa", "gpt2-eager", "gpt-neo", "bloom"])
+def test_a_model_of_any_class_loses_on_packed_documents_what_it_loses_alone(
+    name: str, tokenizer: Tokenizer
+) -> None:
+    """GPT-2 (eager) and GPT-Neo add their mask to the scores; Bloom takes no mask of pairs."""
+    model = _foreign(name, tokenizer.vocab_size)
+    rows = [_batch(tokenizer, documents, 60) for documents in (DOCUMENTS[:2], DOCUMENTS[2:])]
+    batch = Batch(
+        torch.cat([row.input_ids for row in rows]),
+        torch.cat([row.labels for row in rows]),
+        torch.cat([row.segments for row in rows if row.segments is not None]),
     )
-    batch = _batch(tokenizer, DOCUMENTS[:1], pad_to=0)
-    found = measure_loss(gpt2, [batch], tokenizer.token_bytes(), precision=FP32)
-    gpt2.eval()
-    assert found.nats == pytest.approx(_alone(gpt2, tokenizer, DOCUMENTS[0]), rel=1e-5)
+    found = measure_loss(model, [batch], tokenizer.token_bytes(), precision=FP32)
+    expected = sum(_alone(model, tokenizer, document) for document in DOCUMENTS)
+    # float32 sums in another order.
+    assert found.nats == pytest.approx(expected, rel=1e-5)
+    assert found.tokens == sum(len(tokenizer.encode(d)) for d in DOCUMENTS)
 
 
 def test_measuring_leaves_the_mode_as_it_was(

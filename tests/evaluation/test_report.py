@@ -12,12 +12,16 @@ from typing import Any
 
 import pytest
 
+from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, UsageError
-from tallyformer.evaluation.curves import MOST_POINTS, stage_curves
+from tallyformer.evaluation.curves import LONGEST_NAME, MOST_POINTS, shortened, stage_curves
 from tallyformer.evaluation.report import write_report
+from tallyformer.evaluation.results_tables import MOST_GROUPS, facts_tables
+from tallyformer.evaluation.run_card import run_card
 from tallyformer.evaluation.run_data import Curves, RunData
+from tallyformer.evaluation.run_tables import stages_table
 from tallyformer.evaluation.tables import duration, fixed, signed, signed_and_relative
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -225,14 +229,66 @@ def test_bad_requests_are_refused_with_a_reason(
     run = tiny[1]
     with pytest.raises(UsageError, match="3 were given"):
         write_report([run, run, run], tmp_path / "r.html")
-    with pytest.raises(ArtifactError, match="no such run"):
+    with pytest.raises(ArtifactError, match=r"no such run.* run --recipe RECIPE --out .*nowhere"):
         write_report([RunFolder(tmp_path / "nowhere")], tmp_path / "r.html")
-    damaged = _copy(run, tmp_path / "damaged")
-    results = damaged.stage("evaluate") / "results.json"
-    results.write_text("{", encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"results\.json: damaged .* make it again"):
-        write_report([damaged], tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{", "Expecting property name"),
+        (b"[]", "the file holds no names and values"),
+        (b"\xff\xfe", "Expecting value"),
+        (b'{"perplexity": 3}', "perplexity is no list of rows"),
+        (b'{"perplexity": [{"model": "pretrain"}]}', "a row of perplexity has no 'domain'"),
+        (b'{"facts": {"answers": [7]}}', "a row of facts holds no names and values"),
+        (b'{"models": {"pretrain": "x"}}', "models holds no names and values"),
+    ],
+)
+def test_damaged_results_are_an_error_with_the_fix(
+    tiny: tuple[Recipe, RunFolder], tmp_path: Path, content: bytes, reason: str
+) -> None:
+    run = _copy(tiny[1], tmp_path / "damaged")
+    (run.stage("evaluate") / "results.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"results\.json: damaged \({reason}.*make it again"):
+        write_report([run], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"- a\n- b\n", b"\x00\x01", b"just text"])
+def test_a_damaged_recipe_is_an_error_with_the_fix(
+    tiny: tuple[Recipe, RunFolder], tmp_path: Path, content: bytes
+) -> None:
+    run = _copy(tiny[1], tmp_path / "damaged")
+    (run.path / "recipe.yaml").write_bytes(content)
+    expected = r"recipe\.yaml: damaged \(.*\)\. Delete it .* run --recipe RECIPE --out"
+    with pytest.raises(ArtifactError, match=expected) as caught:
+        write_report([run], tmp_path / "r.html")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("first-of-many-runs-with-a-long-name", "second-of-many-runs-with-a-long-name"),
+        ("a-run-with-a-very-long-name-2024-seed-1", "a-run-with-a-very-long-name-2024-seed-2"),
+        ("same-start-A-and-the-same-very-end", "same-start-B-and-the-same-very-end"),
+    ],
+)
+def test_runs_with_long_names_can_be_told_apart_in_legends(names: tuple[str, str]) -> None:
+    short = shortened(names)
+    assert len(set(short)) == 2
+    # Room for the number before names whose ends are alike.
+    assert all(len(name) <= LONGEST_NAME + 3 for name in short)
+    assert shortened(["one", "other"]) == ["one", "other"]
+
+
+def test_a_dollar_sign_in_a_legend_is_a_dollar_sign() -> None:
+    lines = [{"step": i, "loss": float(i)} for i in range(3)]
+    runs = [RunData(n, curves=(Curves("sft", lines, []),)) for n in ("$5 to $7", "$1_a$")]
+    svg = stage_curves(runs)[0].plots[0].svg
+    assert "training, $5 to $7" in svg and "training, $1_a$" in svg
 
 
 def test_two_folders_of_one_name_are_told_apart(
@@ -258,6 +314,108 @@ def test_long_curves_are_thinned_but_keep_their_ends_and_null_is_no_point() -> N
     # A curve of n points is a path of n - 1 line segments.
     path = max(re.findall(r'd="([^"]*)"', stage.plots[0].svg), key=len)
     assert path.count("L") <= MOST_POINTS
+
+
+def _manifest(stage: str, metrics: dict[str, Any]) -> Manifest:
+    return Manifest(stage=stage, fingerprint="f", config={}, seed=0, metrics=metrics)
+
+
+def _distilled(**metrics: Any) -> RunData:
+    phase = {"steps": 5, "tokens": 50, "wall_seconds": 1.0, "validation_perplexity": 7.0}
+    known = {
+        "validation_perplexity_before": 8.0,
+        "validation_perplexity": 6.0,
+        "validation_perplexity_after_phases": [9.0, 6.0],
+        "best_phase": 2,
+        "phases": [phase, phase],
+    }
+    return RunData("run", manifests={"distill": _manifest("distill", known | metrics)})
+
+
+def _finding(run: RunData, name: str) -> str:
+    return dict(run_card(run).findings)[name]
+
+
+def test_the_head_says_whether_distillation_helped() -> None:
+    assert _finding(_distilled(), "distillation") == (
+        "helped: perplexity 8.00 before, 6.00 after (−25.0%) on validation text"
+    )
+    worse = _finding(_distilled(validation_perplexity=10.0), "distillation")
+    assert worse.startswith("did not help: perplexity 8.00 before, 10.00 after (+25.0%)")
+    kept = _distilled(
+        validation_perplexity=8.0, validation_perplexity_after_phases=[9.0, 8.5], best_phase=0
+    )
+    assert _finding(kept, "distillation") == (
+        "did not help: the student was kept at perplexity 8.00 (after its phases: 9.00, 8.50)"
+    )
+
+
+def test_phases_are_compared_on_the_same_text_and_the_kept_one_is_named() -> None:
+    table = stages_table([_distilled()])
+    assert table is not None
+    rows = {row.label: row.cells[:2] for row in table.rows}
+    assert rows == {
+        "distill": ("8.00", "6.00"),
+        "distill, phase 1": ("8.00", "9.00"),
+        "distill, phase 2": ("9.00", "6.00"),
+    }
+    assert "Weights that distill kept: those of phase 2." in table.note
+    kept = stages_table([_distilled(best_phase=0)])
+    assert kept is not None
+    assert "Weights that distill kept: the student's own, which no phase improved." in kept.note
+
+
+def test_the_head_says_what_was_trained_on_what_it_reached_and_what_it_cost() -> None:
+    sources = {f"s{i}": {"tokens": {"train": 1000 * i, "validation": 1}} for i in range(1, 7)}
+    common = {"wall_seconds": 60.0, "tokens": 500}
+    pretrain = {"validation_perplexity": 8.0, "parameters": 1234567, "peak_memory_mb": 900}
+    sft = {
+        "peak_memory_mb": 1200,
+        "pairs": {"faq": {"train": 70}},
+        "response_perplexity_before": 20.0,
+        "response_perplexity": 5.0,
+    }
+    run = RunData(
+        "run",
+        manifests={
+            "prepare": _manifest("prepare", {"sources": sources}),
+            "pretrain": _manifest("pretrain", common | pretrain),
+            "sft": _manifest("sft", common | sft),
+        },
+        results={"facts": {"answers": [{"right": i < 81} for i in range(263)]}},
+    )
+    assert run_card(run).findings == [
+        (
+            "trained on",
+            "21,000 tokens of text (s6 6,000, s5 5,000, s4 4,000, s3 3,000, 2 more); "
+            "70 questions with answers (faq 70)",
+        ),
+        ("pretraining", "perplexity 8.00 on validation text; 1,234,567 parameters"),
+        (
+            "fine-tuning",
+            "helped: perplexity 20.00 before, 5.00 after (−75.0%) on held-out answers",
+        ),
+        # Newcombe 1998, Table I, method 3.
+        ("facts", "30.8% right, 81 of 263 held-out questions (95% interval 25.5% to 36.6%)"),
+        (
+            "cost",
+            "2 min 0 s of training on 1,000 tokens, at most 1,200 MB of memory (in sft)",
+        ),
+    ]
+    assert run_card(RunData("empty")).findings == []
+
+
+def test_few_groups_of_questions_stand_below_the_total_and_many_apart() -> None:
+    def answers(groups: int) -> RunData:
+        asked = [{"topic": f"t{i:02}", "question": str(i), "right": True} for i in range(groups)]
+        return RunData("run", results={"facts": {"model": "merge", "answers": asked}})
+
+    [few] = facts_tables([answers(MOST_GROUPS)])
+    assert [row.label for row in few.rows][:2] == ["all topics", "t00"]
+    assert len(few.rows) == MOST_GROUPS + 1
+    total, groups = facts_tables([answers(MOST_GROUPS + 1)])
+    assert [row.label for row in total.rows] == ["all topics"]
+    assert len(groups.rows) == MOST_GROUPS + 1
 
 
 def test_numbers_are_written_as_people_read_them() -> None:

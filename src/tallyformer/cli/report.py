@@ -26,7 +26,7 @@ from tallyformer.cli.quiet import quieten_libraries
 def report(run: Path, other: Path | None, out: Path | None) -> None:
     """Write the report page of one run, or of two side by side.
 
-    One self-contained HTML file. The runs need their evaluate stage.
+    One self-contained HTML file. A section whose stage has not finished says so.
     """
     quieten_libraries()
     from tallyformer.artifacts.run_folder import RunFolder

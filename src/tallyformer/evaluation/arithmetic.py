@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from tallyformer.corpus.worked_examples import Example, contains_answer
 from tallyformer.evaluation.answers import Ask
-from tallyformer.evaluation.statistics import Proportion
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,3 @@ def ask_arithmetic(examples: Iterable[Example], ask: Ask) -> list[ArithmeticAnsw
         )
         for example, answer in zip(asked, answers, strict=True)
     ]
-
-
-def by_kind(answers: Iterable[ArithmeticAnswer]) -> dict[str, Proportion]:
-    """Accuracy by kind of problem, kinds in alphabetical order."""
-    verdicts: dict[str, list[bool]] = {}
-    for answer in answers:
-        verdicts.setdefault(answer.kind, []).append(answer.right)
-    return {k: Proportion(sum(v), len(v)) for k, v in sorted(verdicts.items())}

@@ -12,13 +12,17 @@ from tallyformer.evaluation.run_data import Curves, RunData
 
 @dataclass(frozen=True)
 class PlotKind:
-    """One plot of the grid: (legend, kind of metrics line, metric) of each curve."""
+    """One plot of the grid: (legend, kind of metrics line, metric) of each curve.
+
+    `folded` plots, which say how the training went rather than what it reached, are folded away.
+    """
 
     title: str
     y_label: str
     series: tuple[tuple[str, str, str], ...]
     log: bool = False
-    limits: tuple[float, float] | None = None
+    limits: tuple[float, float | None] | None = None
+    folded: bool = False
 
 
 PLOTS = (
@@ -33,25 +37,53 @@ PLOTS = (
         (("validation", "validation", "perplexity"),),
         log=True,
     ),
-    PlotKind("Learning rate", "learning rate", (("learning rate", "train", "learning_rate"),)),
+    PlotKind(
+        "Divergence from the teacher",
+        "KL, nats per token",
+        (("training", "train", "kl"),),
+        limits=(0, None),
+    ),
+    PlotKind(
+        "Learning rate",
+        "learning rate",
+        (("learning rate", "train", "learning_rate"),),
+        limits=(0, None),
+        folded=True,
+    ),
     PlotKind(
         "Gradient norm",
         "norm before clipping",
         (("gradient norm", "train", "grad_norm"),),
         log=True,
+        folded=True,
     ),
-    PlotKind("Speed", "tokens per second", (("tokens/s", "train", "tokens_per_second"),)),
-    PlotKind("Share of peak FLOP/s", "share", (("share", "train", "mfu"),)),
+    PlotKind(
+        "Speed",
+        "tokens per second",
+        (("tokens/s", "train", "tokens_per_second"),),
+        limits=(0, None),
+        folded=True,
+    ),
+    PlotKind(
+        "Share of peak FLOP/s",
+        "share",
+        (("share", "train", "mfu"),),
+        limits=(0, None),
+        folded=True,
+    ),
     PlotKind(
         "Processor use",
         "percent",
         (("CPU", "train", "cpu_percent"), ("GPU", "train", "gpu_percent")),
         limits=(0, 105),
+        folded=True,
     ),
     PlotKind(
         "Memory",
         "MB",
         (("process", "train", "memory_mb"), ("GPU", "train", "gpu_memory_mb")),
+        limits=(0, None),
+        folded=True,
     ),
 )
 MOST_POINTS = 500
@@ -67,17 +99,20 @@ class StageCurves:
 
     name: str
     plots: list[Plot]
+    folded: list[Plot]
 
 
 def stage_curves(runs: Sequence[RunData]) -> list[StageCurves]:
     """Plots of every stage that any run has metrics of, in the order of the pipeline."""
     names = list(dict.fromkeys(curves.name for run in runs for curves in run.curves))
+    legend_names = shortened([run.name for run in runs])
     found = []
     for name in names:
         of_runs = [next((c for c in run.curves if c.name == name), None) for run in runs]
-        drawn = [_draw(name, kind, of_runs, [run.name for run in runs]) for kind in PLOTS]
-        if plots := [plot for plot in drawn if plot]:
-            found.append(StageCurves(name, plots))
+        drawn = [(kind.folded, _draw(name, kind, of_runs, legend_names)) for kind in PLOTS]
+        plots, folded = ([p for f, p in drawn if p and f is away] for away in (False, True))
+        if plots or folded:
+            found.append(StageCurves(name, plots, folded))
     return found
 
 
@@ -95,9 +130,16 @@ def _draw(
     )
 
 
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names of runs that fit a legend: both ends of long ones, numbered where they look alike."""
+    half = LONGEST_NAME // 2
+    short = [n if len(n) <= LONGEST_NAME else f"{n[: half - 1]}…{n[-half:]}" for n in names]
+    if len(set(short)) < len(short):
+        short = [f"{number}: {name}" for number, name in enumerate(short, start=1)]
+    return short
+
+
 def _label(legend: str, run: str, runs: int) -> str:
-    if len(run) > LONGEST_NAME:
-        run = "…" + run[-LONGEST_NAME + 1 :]
     return legend if runs == 1 else f"{legend}, {run}"
 
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tallyformer.evaluation.answers import Ask
-from tallyformer.evaluation.statistics import Proportion
 
 if TYPE_CHECKING:
     from tallyformer.corpus.questions import Fact
 
-_DROPPED = re.compile(r"[^\w+=%$<>.]|_|(?<!\d)\.|\.(?!\d)")
+_SIGNS = "=+%$<>×"
+_DROPPED = re.compile(rf"[^\w{_SIGNS}.]|_|(?<!\d)\.|\.(?!\d)")
+_TIMES = re.compile(r"(?<=\d)\s*x\s*(?=\d)|(?<=\s)x(?=\s)|\*")
+_AROUND_SIGNS = re.compile(rf"\s*([{_SIGNS}])\s*")
 
 
 @dataclass(frozen=True)
@@ -49,33 +51,33 @@ def ask_facts(facts: Iterable[Fact], ask: Ask) -> list[FactAnswer]:
 def contains_key_fact(answer: str, key_facts: Sequence[str]) -> bool:
     """Whether any key fact is in the answer, whatever the case, spacing and punctuation.
 
-    A key fact starts at a word's start, and one that ends in a digit ends there: "10%" is not in
-    "110%" and "1.5" not in "1.55", but "dividend" is in "dividends".
+    A key fact is whole words and numbers: "10%" is not in "110%", "1.5" not in "1.55", "risk" not
+    in "riskless". Only an s or es may follow a word: "dividend" is in "dividends".
     """
     text = normalise(answer)
     return any(_occurs(normalise(key), text) for key in key_facts)
 
 
 def normalise(text: str) -> str:
-    """Lower case, punctuation out (not + = % $ < > and decimal points), single spaces."""
+    """Lower case, single spaces and none around = + % $ < > ×, all other punctuation out.
+
+    A decimal point stays; x between numbers or alone, and *, are ×.
+    """
     text = unicodedata.normalize("NFKC", text).lower()
     text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
     # An apostrophe joins ("owner's" and "owners" alike); any other punctuation separates.
     text = re.sub(r"(?<=\w)['’](?=\w)", "", text)
-    return " ".join(_DROPPED.sub(" ", text).split())
-
-
-def by_topic(answers: Iterable[FactAnswer]) -> dict[str, Proportion]:
-    """Accuracy by topic, topics in alphabetical order."""
-    verdicts: dict[str, list[bool]] = {}
-    for answer in answers:
-        verdicts.setdefault(answer.topic, []).append(answer.right)
-    return {t: Proportion(sum(v), len(v)) for t, v in sorted(verdicts.items())}
+    text = _DROPPED.sub(" ", _TIMES.sub("×", text))
+    return " ".join(_AROUND_SIGNS.sub(r"\1", text).split())
 
 
 def _occurs(key: str, text: str) -> bool:
     if not key:
         return False
     start = r"(?<![\w.])" if key[0].isalnum() else ""
-    end = r"(?![\w.])" if key[-1].isdigit() else ""
+    end = ""
+    if key[-1].isdigit():
+        end = r"(?![\w.%])"
+    elif key[-1].isalpha():
+        end = r"(?:e?s)?(?!\w)"
     return re.search(start + re.escape(key) + end, text) is not None

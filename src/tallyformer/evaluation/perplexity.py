@@ -1,16 +1,18 @@
 """Cross-entropy of a model on batches, as mean loss, perplexity and bits per byte.
 
 Only the cross-entropy is summed; no z-loss and no other training term can enter. The logits of
-a batch never exist whole: slices of positions are taken of our models, rows of any other.
+a batch never exist whole: slices of positions are taken of our models, rows of any other. Of a
+model that cannot keep packed documents apart, each document is computed on its own.
 
-Shapes: B batch, T positions, N labelled positions, D hidden size, V vocabulary.
+Shapes: B batch, T positions, N positions in one line, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from torch.nn import functional
 from tallyformer.data.batch import IGNORED, Batch
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.training.inputs import document_mask, document_positions
+from tallyformer.training.packed_call import PackedCall
 from tallyformer.training.precision import Precision
 
 LOGITS_AT_ONCE = 2**24
@@ -84,27 +87,25 @@ def measure_loss(
     """
     was_training = model.training
     model.eval()
-    total = TextLoss()
+    total, measured = TextLoss(), _Measured(model, precision.device)
     for batch in batches:
         labels = batch.labels[batch.labels != IGNORED].numpy()
         if labels.size:
-            nats = float(_nats(model, batch, precision, attend_across_documents))
+            if attend_across_documents:
+                batch = replace(batch, segments=None)
+            nats = float(_nats(measured, batch, precision))
             total += TextLoss(nats, int(labels.size), int(token_bytes[labels].sum()))
     model.train(was_training)
     return total
 
 
-def _nats(model: Any, batch: Batch, precision: Precision, across: bool) -> torch.Tensor:
+def _nats(measured: _Measured, batch: Batch, precision: Precision) -> torch.Tensor:
     """Summed cross-entropy in nats, added up in float64."""
-    rows_at_once = len(batch.input_ids) if isinstance(model, TallyFormerForCausalLM) else 1
     total = torch.zeros((), dtype=torch.float64, device=precision.device)
-    for first in range(0, len(batch.input_ids), rows_at_once):
-        part = slice(first, first + rows_at_once)
-        segments = None if across or batch.segments is None else batch.segments[part]
-        inputs = _inputs(batch.input_ids[part], segments, precision.device)
-        labels_N = batch.labels[part].flatten().to(precision.device)
+    for part in measured.parts(batch):
+        labels_N = part.labels.flatten().to(precision.device)
         with precision.autocast():
-            for begin, logits_NV in _logits(model, inputs):
+            for begin, logits_NV in measured.logits(part):
                 labels = labels_N[begin : begin + len(logits_NV)]
                 total += functional.cross_entropy(
                     logits_NV.float(), labels, ignore_index=IGNORED, reduction="sum"
@@ -112,27 +113,58 @@ def _nats(model: Any, batch: Batch, precision: Precision, across: bool) -> torch
     return total
 
 
-def _inputs(
-    ids_BT: torch.Tensor, segments_BT: torch.Tensor | None, device: torch.device
-) -> dict[str, Any]:
-    """What the model is called with; documents are kept apart by mask and positions."""
-    inputs: dict[str, Any] = {"input_ids": ids_BT.to(device), "use_cache": False}
-    if segments_BT is not None:
-        segments_BT = segments_BT.to(device)
-        inputs["attention_mask"] = document_mask(segments_BT)
-        inputs["position_ids"] = document_positions(segments_BT)
-    return inputs
+class _Measured:
+    """A model of any class, and the way in which it is called."""
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self.model = model
+        self.device = device
+        self.ours = isinstance(model, TallyFormerForCausalLM)
+        self.vocabulary = model.get_output_embeddings().weight.shape[0]
+        self.call = PackedCall(model.base_model if self.ours else model, self.vocabulary)
+
+    def parts(self, batch: Batch) -> Iterator[Batch]:
+        """What is computed at a time: the batch, its rows, or its documents."""
+        if self.ours:
+            yield batch
+            return
+        for row in range(len(batch.input_ids)):
+            whole = slice(0, batch.input_ids.shape[1])
+            if batch.segments is None:
+                yield _cut(batch, row, whole)
+            elif self.call.isolates:
+                yield replace(_cut(batch, row, whole), segments=batch.segments[row : row + 1])
+            else:
+                for document in _documents(batch.segments[row]):
+                    yield _cut(batch, row, document)
+
+    def logits(self, part: Batch) -> Iterator[tuple[int, torch.Tensor]]:
+        """Slices (N, V) of the logits of all positions in one line, and where each begins.
+
+        Of a foreign model, whose logits may be more than head times hidden state, all at once.
+        """
+        mask = positions = None
+        if part.segments is not None:
+            segments_BT = part.segments.to(self.device)
+            mask, positions = document_mask(segments_BT), document_positions(segments_BT)
+        output_NX = self.call(part.input_ids.to(self.device), mask, positions).flatten(0, 1)
+        if not self.ours:
+            yield 0, output_NX
+            return
+        step = max(1, LOGITS_AT_ONCE // self.vocabulary)
+        for begin in range(0, len(output_NX), step):
+            yield begin, self.model.lm_head(output_NX[begin : begin + step])
 
 
-def _logits(model: Any, inputs: dict[str, Any]) -> Iterator[tuple[int, torch.Tensor]]:
-    """Slices (N, V) of the logits of all positions in one line, and where each begins.
+def _cut(batch: Batch, row: int, places: slice) -> Batch:
+    """Some positions of one row, as one document."""
+    return Batch(batch.input_ids[row, places][None], batch.labels[row, places][None], None)
 
-    Of a foreign model, whose logits may be more than head times hidden state, all at once.
-    """
-    if not isinstance(model, TallyFormerForCausalLM):
-        yield 0, model(**inputs).logits.flatten(0, 1)
-        return
-    h_ND = model.model(**inputs).last_hidden_state.flatten(0, 1)
-    step = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
-    for begin in range(0, len(h_ND), step):
-        yield begin, model.lm_head(h_ND[begin : begin + step])
+
+def _documents(segments_T: torch.Tensor) -> Iterator[slice]:
+    """Where each document of a row lies."""
+    begin = 0
+    for _, of_document in itertools.groupby(segments_T.tolist()):
+        end = begin + len(list(of_document))
+        yield slice(begin, end)
+        begin = end

@@ -14,10 +14,14 @@ from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
 SERIES = 6
 """Distinct series colours the page's style sheet defines."""
+MARKED = 12
+"""Points of a curve that are marked; a curve of more is a line."""
+LOG_FROM = 50
+"""Factor between the least and the greatest value from which an axis may be logarithmic."""
 _TEXT, _GRID = "#010203", "#010204"
 _COLOURS = [f"#0102{16 + n:02x}" for n in range(SERIES)]
 _DASHES = ("-", "--", ":", "-.")
@@ -79,7 +83,7 @@ def line_plot(
     *,
     y_label: str,
     log: bool = False,
-    limits: tuple[float, float] | None = None,
+    limits: tuple[float, float | None] | None = None,
     salt: str = "",
 ) -> Plot | None:
     """Draw curves over optimizer steps; None if there is not a single point.
@@ -88,8 +92,9 @@ def line_plot(
         title: what is shown, also the figure's caption.
         lines: one colour each.
         y_label: name and unit of the vertical axis.
-        log: logarithmic vertical axis, if all values are above 0.
-        limits: of the vertical axis; by default they follow the values.
+        log: logarithmic vertical axis, if all values are above 0 and they differ by a factor that
+            no other axis can show.
+        limits: of the vertical axis; by default, or where one is None, they follow the values.
         salt: makes ids inside the SVG differ from those of a plot of the same title.
     """
     drawn = [line for line in lines if len(line.x)]
@@ -102,18 +107,19 @@ def line_plot(
             axes.plot(
                 line.x,
                 line.y,
-                label=line.label,
+                label=line.label.replace("$", r"\$"),  # a pair of $ would be a formula
                 color=_COLOURS[number % SERIES],
                 linestyle=_DASHES[line.run % len(_DASHES)],
                 linewidth=1.6,
-                marker="o" if len(line.x) <= 2 else None,
-                markersize=4,
+                marker="o" if len(line.x) <= MARKED else None,
+                markersize=3.5,
             )
         axes.set_xlabel("step")
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         _scale(axes, drawn, log)
+        axes.set_xlim(left=0)
         if limits:
             axes.set_ylim(*limits)
         if len(drawn) > 1:
@@ -134,11 +140,10 @@ def describe(lines: Sequence[Line]) -> str:
 
 def _scale(axes: object, lines: Sequence[Line], log: bool) -> None:
     values = [value for line in lines for value in line.y]
-    if log and min(values) > 0:
+    if log and 0 < LOG_FROM * min(values) < max(values):
         axes.set_yscale("log")  # type: ignore[attr-defined]
-        if max(values) < 30 * min(values):
-            axes.yaxis.set_minor_formatter(ScalarFormatter())  # type: ignore[attr-defined]
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # type: ignore[attr-defined]
+        axes.yaxis.set_minor_formatter(NullFormatter())  # type: ignore[attr-defined]
     elif max(abs(v) for v in values) >= 1000:
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # type: ignore[attr-defined]
 

@@ -14,16 +14,16 @@ from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.errors import UsageError
 from tallyformer.evaluation.curves import StageCurves, stage_curves
 from tallyformer.evaluation.results_tables import (
-    arithmetic_table,
-    facts_table,
-    perplexity_table,
+    arithmetic_tables,
+    facts_tables,
+    perplexity_tables,
     response_table,
 )
+from tallyformer.evaluation.run_card import run_card
 from tallyformer.evaluation.run_data import RunData, read_run
 from tallyformer.evaluation.run_tables import (
     data_tables,
     models_table,
-    run_card,
     stages_table,
     versions_table,
 )
@@ -52,7 +52,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class AnswerGroup:
-    """Judged answers that are folded away under a title."""
+    """Judged answers of one topic or kind."""
 
     title: str
     asked: list[Asked]
@@ -68,11 +68,15 @@ class Text:
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the page; `missing` says what would fill it if it is empty."""
+    """A section of the page; `missing` says what would fill it if it is empty.
+
+    `folded` tables and all questions with their answers are folded away.
+    """
 
     id: str
     title: str
-    tables: Sequence[Table | None] = ()
+    tables: Sequence[Table] = ()
+    folded: Sequence[Table] = ()
     curves: Sequence[StageCurves] = ()
     samples: Sequence[Asked] = ()
     answers: Sequence[AnswerGroup] = ()
@@ -123,6 +127,7 @@ def render(runs: Sequence[RunData]) -> str:
 
 def _parts(runs: Sequence[RunData]) -> list[Part]:
     not_evaluated = "Not measured yet. It comes with the command: tallyformer evaluate."
+    by_domain = perplexity_tables(runs)
     return [
         Part(
             "stages",
@@ -133,7 +138,8 @@ def _parts(runs: Sequence[RunData]) -> list[Part]:
         Part(
             "perplexity",
             "Perplexity by domain",
-            _there(perplexity_table(runs)),
+            by_domain[:1],
+            folded=by_domain[1:],
             absent=not_evaluated,
         ),
         Part(
@@ -142,8 +148,8 @@ def _parts(runs: Sequence[RunData]) -> list[Part]:
             _there(response_table(runs)),
             absent="No held-out pairs in this recipe, or not measured yet.",
         ),
-        _judged_part(runs, "facts", "Facts", "topic", facts_table(runs)),
-        _judged_part(runs, "arithmetic", "Arithmetic", "kind", arithmetic_table(runs)),
+        _judged_part(runs, "facts", "Facts", "topic", facts_tables(runs)),
+        _judged_part(runs, "arithmetic", "Arithmetic", "kind", arithmetic_tables(runs)),
         Part("samples", "Samples", samples=_samples(runs), absent=not_evaluated),
         Part(
             "curves",
@@ -162,12 +168,13 @@ def _parts(runs: Sequence[RunData]) -> list[Part]:
 
 
 def _judged_part(
-    runs: Sequence[RunData], section: str, title: str, key: str, table: Table | None
+    runs: Sequence[RunData], section: str, title: str, key: str, tables: Sequence[Table]
 ) -> Part:
     return Part(
         section,
         title,
-        _there(table),
+        tables[:1],
+        folded=tables[1:],
         answers=_answer_groups(runs, section, key),
         absent="Not asked in this recipe, or not measured yet.",
     )
@@ -196,7 +203,7 @@ def _answer_groups(runs: Sequence[RunData], section: str, key: str) -> list[Answ
             )
             asked.replies.append(Reply(run.name, a["answer"], bool(a["right"])))
     return [
-        AnswerGroup(f"{name}: {len(asked)} questions with answers", list(asked.values()))
+        AnswerGroup(f"{name} ({len(asked)})", list(asked.values()))
         for name, asked in sorted(groups.items())
     ]
 

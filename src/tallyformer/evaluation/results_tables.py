@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tallyformer.evaluation.run_data import RunData
-from tallyformer.evaluation.statistics import Proportion, bootstrap_difference
+from tallyformer.evaluation.statistics import Proportion, bootstrap_difference, shares_by_group
 from tallyformer.evaluation.tables import (
     Measure,
     Table,
     TableBuilder,
     fixed,
+    interval_text,
     share_text,
     signed,
     signed_and_relative,
@@ -25,25 +27,46 @@ _LOSS_MEASURES = (
     Measure("tokens", fixed(0)),
 )
 _LOSS_KEYS = ("perplexity", "bits_per_byte", "tokens")
+_MODELS = {"distill": "distill (after its teacher)", "merge": "merge (after fine-tuning)"}
+MOST_GROUPS = 12
+"""Groups of questions that a table shows at once; more are folded away."""
 
 
-def perplexity_table(runs: Sequence[RunData]) -> Table | None:
-    """Perplexity of every model on every domain's validation text."""
+def perplexity_tables(runs: Sequence[RunData]) -> list[Table]:
+    """Perplexity and bits per byte of every model, a column each domain's validation text."""
     found = [_by_key(run, "perplexity", ("domain", "model")) for run in runs]
-    builder = TableBuilder(
-        "Perplexity and bits per byte on validation text, by domain and model",
-        "model",
-        [run.name for run in runs],
-        _LOSS_MEASURES,
-    )
-    for domain in _union(key[0] for rows in found for key in rows):
-        builder.group(domain)
-        for model in _union(key[1] for rows in found for key in rows if key[0] == domain):
-            rows = [of_run.get((domain, model), {}) for of_run in found]
-            builder.add(model, [[row.get(key) for row in rows] for key in _LOSS_KEYS])
-    return builder.table(
-        "Mean over validation tokens, ends of documents included; lower is better."
-    )
+    domains = _union(key[0] for rows in found for key in rows)
+    models = _union(key[1] for rows in found for key in rows)
+    how = "Mean over validation tokens, ends of documents included; lower is better."
+    if "merge" in models:
+        how += " Fine-tuning teaches answers, not texts, so it may raise these figures."
+    tables = []
+    for caption, key, measure, note in (
+        ("Perplexity", "perplexity", _LOSS_MEASURES[0], f"{how}{_measured_on(found, domains)}"),
+        ("Bits per byte", "bits_per_byte", _LOSS_MEASURES[1], ""),
+    ):
+        builder = TableBuilder(
+            f"{caption} of validation text, by domain",
+            "model",
+            [run.name for run in runs],
+            [replace(measure, title=domain) for domain in domains],
+        )
+        for model in models:
+            values = [[rows.get((d, model), {}).get(key) for rows in found] for d in domains]
+            builder.add(_MODELS.get(model, model), values)
+        tables.append(builder.table(note))
+    return [table for table in tables if table]
+
+
+def _measured_on(found: Sequence[Mapping[Any, Mapping[str, Any]]], domains: Sequence[str]) -> str:
+    """How many tokens each figure is the mean of."""
+    parts = []
+    for domain in domains:
+        rows = [row for of_run in found for key, row in of_run.items() if key[0] == domain]
+        tokens = sorted({row["tokens"] for row in rows if row.get("tokens")})
+        if tokens:
+            parts.append(f"{domain} {' or '.join(f'{count:,}' for count in tokens)}")
+    return f" Tokens: {', '.join(parts)}." if parts else ""
 
 
 def response_table(runs: Sequence[RunData]) -> Table | None:
@@ -61,9 +84,9 @@ def response_table(runs: Sequence[RunData]) -> Table | None:
     return builder.table("Only the response and its end of text are counted, not the question.")
 
 
-def facts_table(runs: Sequence[RunData]) -> Table | None:
-    """Held-out questions on the primer, by topic."""
-    return _accuracy_table(
+def facts_tables(runs: Sequence[RunData]) -> list[Table]:
+    """Held-out questions on the primer, all and by topic."""
+    return _accuracy_tables(
         runs,
         "facts",
         "topic",
@@ -72,9 +95,9 @@ def facts_table(runs: Sequence[RunData]) -> Table | None:
     )
 
 
-def arithmetic_table(runs: Sequence[RunData]) -> Table | None:
-    """Held-out worked examples, by kind."""
-    return _accuracy_table(
+def arithmetic_tables(runs: Sequence[RunData]) -> list[Table]:
+    """Held-out worked examples, all and by kind."""
+    return _accuracy_tables(
         runs,
         "arithmetic",
         "kind",
@@ -83,29 +106,30 @@ def arithmetic_table(runs: Sequence[RunData]) -> Table | None:
     )
 
 
-def _accuracy_table(
+def _accuracy_tables(
     runs: Sequence[RunData], section: str, key: str, caption: str, total: str
-) -> Table | None:
+) -> list[Table]:
+    """All questions and their groups, in a table of its own if they are many."""
     answers = [run.results.get(section, {}).get("answers", []) for run in runs]
-    builder = TableBuilder(
-        caption,
-        key,
-        [run.name for run in runs],
-        (
-            Measure("right", lambda p: f"{p.right} of {p.asked}"),
-            Measure("share", lambda p: share_text(p.share), _share_difference),
-            Measure("95% interval", lambda p: " to ".join(map(share_text, p.interval))),
-        ),
+    names = [run.name for run in runs]
+    measures = (
+        Measure("right", lambda p: f"{p.right} of {p.asked}"),
+        Measure("share", lambda p: share_text(p.share), _share_difference),
+        Measure("95% interval", lambda p: interval_text(p.interval)),
     )
-    if any(answers):
-        builder.add(total, [[_proportion(of_run) for of_run in answers]] * 3)
-    for name in sorted({answer[key] for of_run in answers for answer in of_run}):
-        of_group = [[a for a in of_run if a[key] == name] for of_run in answers]
-        builder.add(name, [[_proportion(group) for group in of_group]] * 3)
+    totals = [shares_by_group((total, a["right"]) for a in of_run) for of_run in answers]
+    groups = [shares_by_group((a[key], a["right"]) for a in of_run) for of_run in answers]
+    builder = TableBuilder(caption, key, names, measures)
+    more = TableBuilder(f"Right answers by {key}", key, names, measures)
+    many = len(set().union(*groups)) > MOST_GROUPS
+    for into, shares in ((builder, totals), (more if many else builder, groups)):
+        for name in sorted(set().union(*shares)):
+            into.add(name, [[of_run.get(name) for of_run in shares]] * 3)
     model = ", ".join(_union(run.results.get(section, {}).get("model", "") for run in runs))
-    return builder.table(
+    table = builder.table(
         f"Asked of: {model}. Greedy decoding. The interval is Wilson's.{_paired_note(answers)}"
     )
+    return [found for found in (table, more.table()) if found]
 
 
 def _paired_note(answers: Sequence[Sequence[Mapping[str, Any]]]) -> str:
@@ -126,12 +150,6 @@ def _paired_note(answers: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 
 def _share_difference(first: Proportion, second: Proportion) -> str:
     return signed(1, " points")(100 * first.share, 100 * second.share)
-
-
-def _proportion(answers: Sequence[Mapping[str, Any]]) -> Proportion | None:
-    if not answers:
-        return None
-    return Proportion(sum(bool(a["right"]) for a in answers), len(answers))
 
 
 def _by_key(

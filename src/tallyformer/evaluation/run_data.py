@@ -12,11 +12,10 @@ import yaml
 
 from tallyformer.artifacts.manifest import Manifest, read_manifest
 from tallyformer.artifacts.run_folder import RunFolder
+from tallyformer.artifacts.stages import STAGES, TRAINING_STAGES
 from tallyformer.errors import ArtifactError
 from tallyformer.training.metrics import METRICS, read_metrics
 
-TRAINING_STAGES = ("pretrain", "teacher", "distill", "sft")
-STAGES = ("tokenizer", "prepare", *TRAINING_STAGES, "merge", "evaluate", "export")
 RESULTS = "results.json"
 RECIPE = "recipe.yaml"
 
@@ -58,11 +57,11 @@ def read_run(run: RunFolder, name: str) -> RunData:
         ArtifactError: the folder does not exist, or a file in it is damaged.
     """
     if not run.path.is_dir():
-        raise ArtifactError(f"{run.path}: no such run. Make it: tallyformer run --out {run.path}")
+        raise ArtifactError(f"{run.path}: no such run. Make it: {_run_command(run)}")
     text = _text(run.path / RECIPE)
     return RunData(
         name=name,
-        recipe=yaml.safe_load(text) or {},
+        recipe=_recipe(run, text),
         recipe_text=text,
         manifests={
             stage: read_manifest(run.stage(stage), made_by=run.command(stage))
@@ -95,19 +94,73 @@ def _natural(folder: Path) -> tuple[int, str]:
     return int(digits or 0), folder.name
 
 
+def _recipe(run: RunFolder, text: str) -> dict[str, Any]:
+    path = run.path / RECIPE
+    try:
+        return _mapping(yaml.safe_load(text) or {}, "the recipe")
+    except (yaml.YAMLError, _MalformedError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"{path}: damaged ({reason}). Delete it and let the run write it again: "
+            f"{_run_command(run)}"
+        ) from None
+
+
 def _results(run: RunFolder) -> dict[str, Any]:
     path = run.stage("evaluate") / RESULTS
     text = _text(path)
     try:
-        results = json.loads(text) if text else {}
-    except ValueError as error:
+        return _checked_results(json.loads(text)) if text else {}
+    except (json.JSONDecodeError, _MalformedError) as error:
         raise ArtifactError(
             f"{path}: damaged ({error}). Delete {path.parent} and make it again: "
             f"{run.command('evaluate')}"
         ) from None
-    assert isinstance(results, dict)
+
+
+_ROWS = {"perplexity": {"model", "domain"}, "responses": {"model", "when"}}
+_ANSWERS = {
+    "facts": {"topic", "question", "answer", "expected", "right"},
+    "arithmetic": {"kind", "question", "answer", "expected", "right"},
+    "samples": {"question", "answer"},
+}
+
+
+class _MalformedError(Exception):
+    """A file's values are not in the form that a stage writes."""
+
+
+def _checked_results(values: Any) -> dict[str, Any]:
+    """The results, if all that a report looks up by name is there."""
+    results = _mapping(values, "the file")
+    for model in _mapping(results.get("models", {}), "models").values():
+        _mapping(model, "models")
+    _mapping(results.get("machine", {}), "machine")
+    for name, keys in _ROWS.items():
+        _check_rows(results.get(name, []), name, keys)
+    for name, keys in _ANSWERS.items():
+        _check_rows(_mapping(results.get(name, {}), name).get("answers", []), name, keys)
     return results
 
 
+def _check_rows(rows: Any, name: str, keys: set[str]) -> None:
+    if not isinstance(rows, list):
+        raise _MalformedError(f"{name} is no list of rows")
+    for row in rows:
+        if missing := keys - set(_mapping(row, f"a row of {name}")):
+            raise _MalformedError(f"a row of {name} has no {min(missing)!r}")
+
+
+def _mapping(values: Any, name: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise _MalformedError(f"{name} holds no names and values")
+    return values
+
+
+def _run_command(run: RunFolder) -> str:
+    return f"tallyformer run --recipe RECIPE --out {run.path}"
+
+
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    """A file's text, "" if it is not there; bytes that are no UTF-8 are shown as such."""
+    return path.read_text(encoding="utf-8", errors="backslashreplace") if path.is_file() else ""

@@ -1,12 +1,12 @@
-"""What a run is and what went into it, as tables: stages, models, data, versions."""
+"""What a run did and what went into it, as tables: stages, models, data, versions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tallyformer.evaluation.run_data import TRAINING_STAGES, RunData
+from tallyformer.artifacts.stages import TRAINING_STAGES
+from tallyformer.evaluation.run_data import RunData
 from tallyformer.evaluation.tables import (
     Measure,
     Table,
@@ -17,57 +17,31 @@ from tallyformer.evaluation.tables import (
 )
 
 
-@dataclass(frozen=True)
-class Card:
-    """The head of a run: its name and the facts that say what it is."""
-
-    name: str
-    description: str
-    facts: list[tuple[str, str]]
-
-
-def run_card(run: RunData) -> Card:
-    """Recipe, model size, tokens, time and machine, as far as they are known."""
-    trained = [run.metrics(stage) for stage in TRAINING_STAGES if run.metrics(stage)]
-    tokens = sum(metrics.get("tokens", 0) for metrics in trained)
-    seconds = sum(metrics.get("wall_seconds", 0) for metrics in trained)
-    facts = [
-        ("recipe", str(run.recipe.get("name", ""))),
-        ("model", _model_text(run)),
-        ("tokens", f"{tokens:,} read in training, over all stages" if tokens else ""),
-        ("time", f"{duration(seconds)} of training" if seconds else ""),
-        ("machine", _machine_text(run.results.get("machine", {}))),
-        ("seed", str(run.recipe.get("seed", ""))),
-        ("made", _made(run)),
-    ]
-    return Card(
-        run.name, str(run.recipe.get("description", "")), [fact for fact in facts if fact[1]]
-    )
-
-
 def stages_table(runs: Sequence[RunData]) -> Table | None:
-    """What each training stage took and reached."""
+    """What each training stage reached and took."""
     builder = TableBuilder(
         "Training stages",
         "stage",
         [run.name for run in runs],
         (
+            Measure("perplexity before", fixed(2)),
+            Measure("best perplexity", fixed(2), signed_and_relative(2)),
+            Measure("time", duration),
+            Measure("peak memory", fixed(0, " MB")),
             Measure("steps", fixed(0)),
             Measure("tokens read", fixed(0)),
-            Measure("time", duration),
-            Measure("tokens per second", fixed(0), signed_and_relative(0)),
-            Measure("best validation perplexity", fixed(2), signed_and_relative(2)),
-            Measure("peak memory", fixed(0, " MB")),
+            Measure("tokens/s", fixed(0), signed_and_relative(0)),
             Measure("precision", str),
         ),
     )
     keys = (
+        "before",
+        "validation_perplexity",
+        "wall_seconds",
+        "peak_memory_mb",
         "steps",
         "tokens",
-        "wall_seconds",
         "tokens_per_second",
-        "validation_perplexity",
-        "peak_memory_mb",
         "precision",
     )
     for stage in TRAINING_STAGES:
@@ -80,24 +54,45 @@ def stages_table(runs: Sequence[RunData]) -> Table | None:
             label = f"{stage}, phase {number + 1}"
             builder.add(label, [[of_run.get(key) for of_run in phase] for key in keys])
     return builder.table(
-        "Each stage validates on its own data: pretrain, teacher and distill on texts, sft on "
-        "held-out responses."
+        "Perplexity is of validation data, and lower is better: pretrain, teacher and distill "
+        f"validate on texts, sft on held-out responses.{_kept(runs)} Peak memory is the process's "
+        "main memory."
     )
 
 
 def _with_sums(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage of several phases records them one by one; this adds up what it leaves out."""
+    """A stage's metrics under the names of the columns; what only phases record is added up."""
+    before = metrics.get("validation_perplexity_before", metrics.get("response_perplexity_before"))
     phases = metrics.get("phases", ())
     if not phases:
-        return dict(metrics)
+        return {**metrics, "before": before} if metrics else {}
     sums = {key: sum(phase[key] for phase in phases) for key in ("steps", "tokens", "wall_seconds")}
     speed = sums["tokens"] / sums["wall_seconds"] if sums["wall_seconds"] else None
-    return {**sums, "tokens_per_second": speed, **metrics}
+    return {**sums, "tokens_per_second": speed, **metrics, "before": before}
 
 
 def _phase(metrics: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+    """A phase's metrics; its perplexity on what all phases were measured on, if that is known."""
     phases: Sequence[Mapping[str, Any]] = metrics.get("phases", ())
-    return phases[number] if number < len(phases) else {}
+    if number >= len(phases):
+        return {}
+    after: Sequence[float] = metrics.get("validation_perplexity_after_phases", ())
+    if number >= len(after):
+        return phases[number]
+    before = [metrics["before"], *after][number]
+    return {**phases[number], "before": before, "validation_perplexity": after[number]}
+
+
+def _kept(runs: Sequence[RunData]) -> str:
+    """Whose weights distillation left."""
+    kept = {run.name: run.metrics("distill").get("best_phase") for run in runs}
+    texts = [
+        ("" if len(runs) == 1 else f"{name}: ")
+        + (f"those of phase {phase}" if phase else "the student's own, which no phase improved")
+        for name, phase in kept.items()
+        if phase is not None
+    ]
+    return f" Weights that distill kept: {'; '.join(texts)}." if texts else ""
 
 
 def models_table(runs: Sequence[RunData]) -> Table | None:
@@ -217,38 +212,3 @@ def _weights(recipe: Mapping[str, Any], stage: str) -> dict[str, float]:
 
 def _words(reason: str) -> str:
     return reason.replace("_", " ")
-
-
-def _made(run: RunData) -> str:
-    newest = max((m.created for m in run.manifests.values()), default="")
-    return newest.replace("T", " ").replace("+00:00", " UTC")
-
-
-def _model_text(run: RunData) -> str:
-    models = run.results.get("models", {})
-    sizes = [model.get("parameters") for model in models.values()] or [
-        run.metrics("pretrain").get("parameters")
-    ]
-    shape = run.recipe.get("model") or {}
-    parts = [
-        f"{sizes[-1]:,} parameters" if sizes[-1] else "",
-        _count(shape, "num_hidden_layers", "blocks"),
-        _count(shape, "hidden_size", "wide"),
-        _count(shape, "num_attention_heads", "heads"),
-        f"context {shape['max_position_embeddings']}" if "max_position_embeddings" in shape else "",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def _count(shape: Mapping[str, Any], key: str, unit: str) -> str:
-    return f"{shape[key]} {unit}" if key in shape else ""
-
-
-def _machine_text(machine: Mapping[str, Any]) -> str:
-    parts = [
-        machine.get("gpu") or "",
-        machine.get("processor") or "",
-        f"{machine['cores']} cores" if machine.get("cores") else "",
-        f"{machine['memory_gb']} GB" if machine.get("memory_gb") else "",
-    ]
-    return ", ".join(part for part in parts if part)

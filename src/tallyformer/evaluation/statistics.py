@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,18 @@ class Proportion:
     def interval(self) -> tuple[float, float]:
         """Wilson's 95% interval of the true share."""
         return wilson_interval(self.right, self.asked)
+
+
+def shares_by_group(verdicts: Iterable[tuple[str, bool]]) -> dict[str, Proportion]:
+    """How many are right of each group, groups in alphabetical order.
+
+    Args:
+        verdicts: the group of each answer, and whether the answer is right.
+    """
+    groups: dict[str, list[bool]] = {}
+    for group, right in verdicts:
+        groups.setdefault(group, []).append(right)
+    return {name: Proportion(sum(of), len(of)) for name, of in sorted(groups.items())}
 
 
 def wilson_interval(right: int, asked: int, z: float = Z_95) -> tuple[float, float]:

@@ -151,14 +151,24 @@ def signed_and_relative(places: int) -> Callable[[float, float], str]:
 
     def show(first: float, second: float) -> str:
         absolute = _with_sign(second - first, places)
-        return f"{absolute} ({_with_sign(100 * (second / first - 1), 1)}%)" if first else absolute
+        return f"{absolute} ({signed_percent(first, second)})" if first else absolute
 
     return show
+
+
+def signed_percent(first: float, second: float) -> str:
+    """Second minus first in percent of the first, which is not 0."""
+    return _with_sign(100 * (second / first - 1), 1) + "%"
 
 
 def share_text(share: float) -> str:
     """A share in percent: 81.2%."""
     return f"{100 * share:.1f}%"
+
+
+def interval_text(interval: tuple[float, float]) -> str:
+    """An interval of shares: 79.8% to 83.7%."""
+    return " to ".join(map(share_text, interval))
 
 
 def duration(seconds: float) -> str:

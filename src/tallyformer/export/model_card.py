@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tallyformer.artifacts.stages import TRAINING_STAGES
 from tallyformer.config import Recipe
 from tallyformer.config.data import PairSource, TextSource
 
-TRAINING_STAGES = ("pretrain", "teacher", "distill", "sft")
 UNKNOWN_LICENCE = "not recorded; fill in before publishing"
 OWN_LICENCE = "Apache-2.0 (ships with TallyFormer)"
 

@@ -14,12 +14,14 @@ from tallyformer.artifacts.atomic import write_json
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.config import Recipe
+from tallyformer.config.data import PairSource
 from tallyformer.corpus.questions import facts
 from tallyformer.corpus.worked_examples import held_out_examples
 from tallyformer.data.batch import Batch
 from tallyformer.data.packed import ValidationBatches
 from tallyformer.data.pairs import Pair, split_pairs
 from tallyformer.data.shards import Shards
+from tallyformer.data.sources import pair_source
 from tallyformer.evaluation.answers import greedy_answers
 from tallyformer.evaluation.arithmetic import ask_arithmetic
 from tallyformer.evaluation.facts import ask_facts
@@ -57,8 +59,11 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
         config=recipe.evaluate.model_dump(mode="json"),
         seed=recipe.seed,
         inputs={
-            **{name: common.fingerprint_of(folder, name) for name in ("tokenizer", "prepare")},
+            # The shards' checksums are compared when they are loaded.
+            "tokenizer": folder.manifest("tokenizer", check=True).fingerprint,
+            "prepare": folder.manifest("prepare").fingerprint,
             **{model.stage: model.fingerprint for model in models},
+            **_pair_fingerprints(recipe),
         },
         resume=resume,
     )
@@ -70,6 +75,19 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     write_json(work.folder / RESULTS, results)
     write_report([folder], work.folder / REPORT)
     return work.finish(metrics=_headline(results), files=[Path(RESULTS), Path(REPORT)])
+
+
+def _pair_sources(recipe: Recipe) -> Sequence[PairSource]:
+    """The sources whose held-out pairs are measured."""
+    return recipe.sft.sources if recipe.sft and recipe.evaluate.pairs else ()
+
+
+def _pair_fingerprints(recipe: Recipe) -> dict[str, str]:
+    inputs: dict[str, str] = {}
+    for section in _pair_sources(recipe):
+        found = pair_source(section, data_root=recipe.data_root, seed=recipe.seed)
+        inputs |= found.fingerprints()
+    return inputs
 
 
 class _Evaluation:
@@ -145,11 +163,11 @@ class _Evaluation:
 
     def _pairs(self) -> list[Pair]:
         """Pairs that fine-tuning held out."""
-        sft = self.recipe.sft
-        if not (sft and self.recipe.evaluate.pairs):
+        sft, sources = self.recipe.sft, _pair_sources(self.recipe)
+        if not (sft and sources):
             return []
         split = split_pairs(
-            sft.sources,
+            sources,
             data_root=self.recipe.data_root,
             validation_fraction=sft.validation_fraction,
             seed=self.recipe.seed,

@@ -12,13 +12,13 @@ import torch
 from tallyformer.artifacts.atomic import atomic_folder
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import CLAIM, RunFolder, StageWork
+from tallyformer.artifacts.stages import STAGES
 from tallyformer.config import Recipe
 from tallyformer.export.hf_folder import verify_hf_folder, write_hf_folder
 from tallyformer.export.model_card import model_card
 from tallyformer.inference.loading import DTYPES, load_model
 from tallyformer.stages import training_stage as common
 from tallyformer.stages.models import final_model
-from tallyformer.stages.run import STAGES
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:

@@ -31,7 +31,7 @@ def models_of(recipe: Recipe, folder: RunFolder) -> list[RunModel]:
     """The run's models in the order in which they are made, its teacher among them.
 
     Raises:
-        ArtifactError: a stage of the recipe is not finished.
+        ArtifactError: a stage of the recipe is not finished, or a file of it has been altered.
     """
     models = [_model(folder, "pretrain")]
     if recipe.teacher and recipe.teacher.model:
@@ -51,13 +51,13 @@ def final_model(recipe: Recipe, folder: RunFolder) -> RunModel:
     """The model that a run is made for: merged, else distilled, else pretrained.
 
     Raises:
-        ArtifactError: its stage is not finished.
+        ArtifactError: its stage is not finished, or a file of it has been altered.
     """
     return _model(folder, "merge" if recipe.sft else "distill" if recipe.distill else "pretrain")
 
 
 def _model(folder: RunFolder, stage: str) -> RunModel:
-    manifest = folder.manifest(stage)
+    manifest = folder.manifest(stage, check=True)
     place = folder.stage(stage) / (MERGED if stage == "merge" else BEST)
     shown = place.relative_to(folder.path).as_posix()
     return RunModel(stage, str(place), shown, manifest.fingerprint)

@@ -15,22 +15,11 @@ import yaml
 from tallyformer.artifacts.atomic import atomic_file, cannot_write
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import RunFolder
+from tallyformer.artifacts.stages import STAGES
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, Interrupted, UsageError
 from tallyformer.stages.inputs import check_inputs
 
-STAGES = (
-    "tokenizer",
-    "prepare",
-    "pretrain",
-    "teacher",
-    "distill",
-    "sft",
-    "merge",
-    "evaluate",
-    "export",
-)
-"""Every stage, in the order of a full run."""
 RECIPE = "recipe.yaml"
 LOCK = ".lock"
 

@@ -6,7 +6,6 @@ size, U shared ids.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +15,9 @@ from torch import nn
 from tallyformer.errors import TrainingError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.training.compiling import compile_blocks
-from tallyformer.training.inputs import Inputs, document_mask, document_positions
+from tallyformer.training.inputs import Inputs
+from tallyformer.training.packed_call import PackedCall, probe_ids
 from tallyformer.training.precision import Precision
-
-_PROBE_TOKENS = 16
-_PROBE_TOLERANCE = 0.05
-"""Relative difference that bf16's rounding may cause; a leak between documents is larger."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +59,11 @@ class Teacher:
         self.shared = shared
         self.name = name
         body = model.base_model
-        self._plain_head = body is not model and _head_explains_logits(model, body, self._probe())
-        self._module = body if self._plain_head else model
-        takes = inspect.signature(self._module.forward).parameters
-        self._takes_positions = "position_ids" in takes
-        self.isolates = self._keeps_documents_apart()
+        self._plain_head = body is not model and _head_explains_logits(
+            model, body, probe_ids(shared).to(model.device)
+        )
+        self._call = PackedCall(body if self._plain_head else model, shared)
+        self.isolates = self._call.isolates
 
     @torch.no_grad()
     def targets(
@@ -78,7 +74,7 @@ class Teacher:
         The temperature is the loss's business; the logits do not depend on it.
         """
         with precision.autocast():
-            output = self._forward(inputs.ids, inputs.mask, inputs.positions)
+            output = self._call(inputs.ids, inputs.mask, inputs.positions)
         out_NX = output.flatten(0, 1)
         if inputs.rows is not None:
             out_NX = out_NX[inputs.rows]
@@ -93,46 +89,6 @@ class Teacher:
         """Compile the blocks of a teacher of our own class; other classes stay as they are."""
         if isinstance(self.model, TallyFormerForCausalLM):
             compile_blocks(self.model)
-
-    def _forward(
-        self, ids_BT: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None
-    ) -> torch.Tensor:
-        """The last hidden states (B, T, D), or the logits where the head is not plain."""
-        given: dict[str, Any] = {"use_cache": False}
-        if mask is not None:
-            given["attention_mask"] = self._in_its_form(mask)
-            if self._takes_positions:
-                given["position_ids"] = positions
-        output = self._module(ids_BT, **given)
-        result: torch.Tensor = output.last_hidden_state if self._plain_head else output.logits
-        return result
-
-    def _in_its_form(self, mask_B1TT: torch.Tensor) -> torch.Tensor:
-        """SDPA takes a bool mask; other implementations add theirs to the scores."""
-        if self.model.config._attn_implementation == "sdpa":
-            return mask_B1TT
-        dtype = self.model.dtype
-        lowest = torch.finfo(dtype).min
-        return torch.zeros_like(mask_B1TT, dtype=dtype).masked_fill_(~mask_B1TT, lowest)
-
-    @torch.no_grad()
-    def _keeps_documents_apart(self) -> bool:
-        """Compare a document behind another one with the same document alone."""
-        ids_1T, half = self._probe(), _PROBE_TOKENS // 2
-        segments_1T = torch.arange(_PROBE_TOKENS, device=ids_1T.device)[None] // half
-        mask, positions = document_mask(segments_1T), document_positions(segments_1T)
-        try:
-            packed = self._forward(ids_1T, mask, positions)
-        except (RuntimeError, TypeError, ValueError):  # a class that takes no such mask
-            return False
-        alone = self._forward(ids_1T[:, half:], None, None)
-        difference = (packed[:, half:] - alone).float().norm()
-        return bool(difference <= _PROBE_TOLERANCE * alone.float().norm())
-
-    def _probe(self) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(self.shared, (1, _PROBE_TOKENS), generator=generator)
-        return ids.to(self.model.device)
 
     def require_isolation(self) -> None:
         """Check that the teacher keeps packed documents apart.
