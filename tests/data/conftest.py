@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 
 from tallyformer.tokenizer import Tokenizer
-
-# Time limits of single examples say nothing on a machine that others use too.
-settings.register_profile("tallyformer", deadline=None)
-settings.load_profile("tallyformer")
 
 TEXTS = [
     "The balance sheet lists what a company owns and what it owes at one moment in time.",

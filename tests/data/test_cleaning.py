@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallyformer.data.cleaning import Cleaning, clean_rows
-from tallyformer.data.hashing import content_hash, in_validation
+from tallyformer.data.hashing import content_hash, in_validation, prompt_in_validation
 from tallyformer.data.normalize import normalize
 from tallyformer.data.rows import InvalidTextError, Row
 
@@ -41,21 +41,20 @@ def rows(*payloads: bytes | None) -> list[Row]:
 def test_every_row_is_kept_or_dropped_with_a_reason() -> None:
     dropped: Counter[str] = Counter()
     payloads = rows(b"just right"[:10], b" ab ", b" \n", b"x" * 11, None, b"abc")
-    kept = [document for _, document in clean_rows(payloads, ["f"], "text", "s", CLEANING, dropped)]
-    assert [(d.id, d.source, d.text) for d in kept] == [
-        ("f:1", "s", "just right"),
-        ("f:6", "s", "abc"),
-    ]
+    kept = clean_rows(payloads, ["f"], "text", CLEANING, dropped)
+    assert [(row.number, text) for row, text in kept] == [(1, "just right"), (6, "abc")]
     assert dropped == {"too_short": 1, "empty": 1, "too_long": 2}
 
 
 def test_invalid_utf8_stops_or_is_dropped_as_the_recipe_says() -> None:
     payloads = rows(b"good text", b"bad \xff")
-    with pytest.raises(InvalidTextError, match="f:2: not valid UTF-8 at byte 4"):
-        list(clean_rows(payloads, ["f"], "text", "s", CLEANING, Counter()))
+    with pytest.raises(
+        InvalidTextError, match=r"f:2: not valid UTF-8 at byte 4.*on_invalid_utf8: drop"
+    ):
+        list(clean_rows(payloads, ["f"], "text", CLEANING, Counter()))
     dropped: Counter[str] = Counter()
     lenient = replace(CLEANING, drop_invalid=True)
-    assert len(list(clean_rows(payloads, ["f"], "text", "s", lenient, dropped))) == 1
+    assert len(list(clean_rows(payloads, ["f"], "text", lenient, dropped))) == 1
     assert dropped == {"invalid_utf8": 1}
 
 
@@ -68,3 +67,19 @@ def test_the_split_has_the_wanted_share_and_depends_on_the_seed() -> None:
     assert abs(sum(first) / len(first) - 0.1) < 0.01
     both = sum(a and b for a, b in zip(first, second, strict=True))
     assert abs(both / len(first) - 0.01) < 0.004
+
+
+@given(st.text(max_size=12), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_a_held_out_prompt_stays_held_out_at_a_larger_fraction(
+    prompt: str, one: float, other: float
+) -> None:
+    small, large = (
+        prompt_in_validation(prompt, fraction=fraction, seed=3) for fraction in sorted((one, other))
+    )
+    assert small <= large
+
+
+def test_case_and_white_space_of_a_prompt_do_not_change_its_split() -> None:
+    plain = [prompt_in_validation(f"what is {n}?", fraction=0.3, seed=3) for n in range(50)]
+    other = [prompt_in_validation(f" What  IS\n{n}? ", fraction=0.3, seed=3) for n in range(50)]
+    assert plain == other and 0 < sum(plain) < 50

@@ -26,11 +26,13 @@ def test_shares_keep_the_epochs_length_and_the_weights(
     part = {n: c for n, c in sequences.items() if n in weight}
     shares = epoch_shares(sequences, weight)
     assert sum(shares.values()) == sum(part.values())
-    assert set(shares) <= set(part)
+    assert set(shares) == set(part)
+    assert all(share >= 1 for share in shares.values())
     total = sum(weight[n] for n in part)
-    for name in part:
-        exact = sum(part.values()) * weight[name] / total
-        assert abs(shares.get(name, 0) - exact) < 1  # rounded up or down, never further
+    exact = {name: sum(part.values()) * weight[name] / total for name in part}
+    # Rounded up or down, never further, but for what the smallest are lifted to 1 with.
+    lifted = sum(1 for value in exact.values() if value < 1)
+    assert all(-1 - lifted < shares[n] - value < 1 for n, value in exact.items())
 
 
 def test_without_weights_each_source_has_what_it_has() -> None:
@@ -173,6 +175,33 @@ def test_validation_takes_at_most_so_many_tokens_spread_over_the_sources() -> No
     assert [n for n in firsts if n >= 1000] == [1000, 1048]
     one = ValidationBatches(streams, context=4, batch_size=1, max_tokens=40, source="b")
     assert {name.split("/")[0] for i in range(10) for name in one.documents(i)} == {"b"}
+
+
+@given(
+    sizes=st.lists(st.integers(2, 400), min_size=1, max_size=4),
+    limit=st.integers(1, 60),
+    weighted=st.booleans(),
+)
+def test_validation_never_exceeds_its_limit_and_sees_every_source(
+    sizes: list[int], limit: int, weighted: bool
+) -> None:
+    streams = {f"s{n}": counting(f"s{n}", size) for n, size in enumerate(sizes)}
+    source = ValidationBatches(
+        streams,
+        context=4,
+        batch_size=1,
+        max_tokens=4 * limit,
+        weights={name: n + 0.5 for n, name in enumerate(streams)} if weighted else None,
+    )
+    assert source.batches_per_epoch <= max(limit, len(streams))
+    names = {n.split("/")[0] for i in range(source.batches_per_epoch) for n in source.documents(i)}
+    assert names == set(streams)
+
+
+def test_a_source_with_a_tiny_weight_is_seen() -> None:
+    streams = {"a": counting("a", 401), "b": counting("b", 101)}
+    mixed = PackedBatches(streams, context=4, batch_size=1, seed=0, weights={"a": 1.0, "b": 1e-9})
+    assert mixed.epochs_by_source(1) == {"a": 124 / 100, "b": 1 / 25}
 
 
 def test_empty_validation_is_an_error_that_names_the_key() -> None:

@@ -79,7 +79,7 @@ def test_csv_fields_may_be_longer_than_the_csv_module_allows(tmp_path: Path) -> 
     assert read("a.csv", tmp_path) == ["x" * 500_000]
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), "dictionary"])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), "dictionary"])
 def test_parquet_gives_its_texts_in_order(tmp_path: Path, kind: Any) -> None:
     column = pa.array([*TEXTS, None], pa.string())
     column = column.dictionary_encode() if kind == "dictionary" else column.cast(kind)
@@ -102,6 +102,40 @@ def test_a_file_named_by_two_patterns_is_read_once(tmp_path: Path) -> None:
     assert list(source.files) == ["a.txt"]
 
 
+def test_characters_of_data_root_are_not_a_pattern(tmp_path: Path) -> None:
+    root = tmp_path / "data [v2]*"
+    root.mkdir()
+    (root / "a.txt").write_text("one")
+    assert read("*.txt", root) == read("a.txt", root) == ["one"]
+
+
+def test_files_of_one_name_outside_data_root_are_told_apart(tmp_path: Path) -> None:
+    for name in ("in/x.txt", "d/a/x.txt", "d/b/x.txt", "e/b/x.txt", "e/y.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    def source() -> Any:
+        names = ("d/a/x.txt", "d/b/x.txt", "e/b/x.txt", "e/y.txt")
+        section = TextSource(name="s", paths=("x.txt", *(str(tmp_path / n) for n in names)))
+        return text_source(section, data_root=str(tmp_path / "in"), seed=0, max_chars=10)
+
+    assert source().files == ["x.txt", "a/x.txt", "d/b/x.txt", "e/b/x.txt", "y.txt"]
+    before = source().fingerprints()
+    assert len(before) == 5
+    (tmp_path / "d/a/x.txt").write_text("changed")
+    after = source().fingerprints()
+    assert {name for name in before if before[name] != after[name]} == {"s/a/x.txt"}
+
+
+def test_a_file_named_in_two_ways_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    monkeypatch.chdir(tmp_path)
+    section = TextSource(name="s", paths=("a.txt", str(tmp_path / "a.txt")))
+    assert text_source(section, data_root=".", seed=0, max_chars=10).files == ["a.txt"]
+
+
 def test_what_was_read_adds_up_to_the_size(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(json_lines([{"text": t} for t in TEXTS])))
     write_csv(tmp_path / "b.csv", TEXTS)
@@ -110,7 +144,9 @@ def test_what_was_read_adds_up_to_the_size(tmp_path: Path) -> None:
     source = text_source(
         TextSource(name="s", paths=("*",)), data_root=str(tmp_path), seed=0, max_chars=10
     )
-    assert sum(row.read for row in source.rows()) == source.size
+    assert [
+        sum(row.read for row in source.rows_of_file(file)) for file in range(len(source.files))
+    ] == source.sizes
 
 
 def test_fingerprints_change_with_the_contents_alone(tmp_path: Path) -> None:
@@ -171,6 +207,21 @@ BAD_FILES = {
     ),
     "bad utf8 text": ("a.txt", b"abc\xe2\x82", r"a\.txt: not valid UTF-8 at byte 3"),
     "bad utf8 csv": ("a.csv", b"id,text\n1,x\n2,\xff\n", r"a\.csv:2: not valid UTF-8"),
+    "too many digits": (
+        "a.jsonl",
+        b'{"text": "x", "n": ' + b"9" * 5000 + b"}\n",
+        r"a\.jsonl:1: not valid JSON \(a number has too many digits\)",
+    ),
+    "deep nesting": (
+        "a.jsonl",
+        b'{"text": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n",
+        r"a\.jsonl:1: not valid JSON \(nested too deeply\)",
+    ),
+    "two csv columns": (
+        "a.csv",
+        b"text,id,text\nx,1,y\n",
+        r"a\.csv: has 2 columns 'text'\. Rename all but one",
+    ),
     "surrogate": ("a.jsonl", b'{"text": "a\\ud800"}\n', r"a\.jsonl:1: .*lone surrogate"),
     "unknown kind": ("a.docx", b"x", r"a\.docx: no reader for this kind of file"),
 }
@@ -184,6 +235,37 @@ def test_bad_input_is_named_with_its_place(
     with pytest.raises(DataError, match=message) as caught:
         read(name, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_line_without_end_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tallyformer.data.readers.LINE_BYTES", 20_000)
+    row = json.dumps({"text": "x", "other": "y" * 19_900}) + "\n"
+    (tmp_path / "a.jsonl").write_text(row + "z" * 20_001 + "\n")
+    with pytest.raises(DataError, match=r"a\.jsonl:2: the line is longer than 20000 bytes"):
+        read("a.jsonl", tmp_path)
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
+def test_a_damaged_parquet_page_says_to_fetch_the_file_again(
+    tmp_path: Path, compression: str
+) -> None:
+    path = tmp_path / "a.parquet"
+    texts = [f"{n * 7919 % 104729:x}" * 9 for n in range(500)]
+    pq.write_table(pa.table({"text": texts}), path, compression=compression, use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    data[20:400] = b"\xff" * 380
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.parquet: damaged.*Fetch the file again"):
+        read("a.parquet", tmp_path)
+
+
+def test_two_parquet_columns_of_one_name_are_an_error(tmp_path: Path) -> None:
+    columns = [pa.array(["x"]), pa.array(["y"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: has 2 columns 'text'\. Rename all but one"):
+        read("a.parquet", tmp_path)
 
 
 def test_parquet_without_the_field_or_with_numbers_is_named(tmp_path: Path) -> None:
@@ -246,7 +328,8 @@ def test_the_shipped_corpora_hold_no_held_out_question() -> None:
 
 @pytest.mark.parametrize("corpus", ["primer", "questions", "worked-examples"])
 def test_the_shipped_corpora_are_the_same_each_time(corpus: Any) -> None:
-    section = TextSource(name="s", corpus=corpus, examples=20)
+    examples = {"examples": 20} if corpus == "worked-examples" else {}
+    section = TextSource(name="s", corpus=corpus, **examples)
 
     def source(seed: int) -> Any:
         return text_source(section, data_root=".", seed=seed, max_chars=9)

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -24,11 +25,14 @@ import yaml
 from tallyformer.artifacts.manifest import sha256
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe, check_recipe
+from tallyformer.config.data import PairSource
 from tallyformer.data.hashing import content_hash, in_validation
 from tallyformer.data.packed import PackedBatches
+from tallyformer.data.pairs import split_pairs
 from tallyformer.data.shards import Shards, read_shards
 from tallyformer.errors import ArtifactError, ConfigError, DataError, TokenizerError
 from tallyformer.stages import prepare, tokenizer
+from tallyformer.stages.run import recipe_as_yaml
 from tallyformer.tokenizer import Tokenizer
 
 COMMAND = Path(sys.executable).with_name("tallyformer")
@@ -291,6 +295,80 @@ def test_max_documents_limits_what_is_read(tmp_path: Path) -> None:
     assert manifest.metrics["total"]["documents_in"] == 60
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "b.jsonl.gz"])
+def test_max_bytes_ends_a_source_with_the_document_that_reaches_it(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same for any number of processes, also when the next source repeats what is beyond."""
+    monkeypatch.setattr("tallyformer.data.units.CHUNK_ROWS", 30)
+    texts = prose(1, 200)
+    write_rows(tmp_path / name, ["tiny", *texts[:50], texts[0], *texts[50:]])
+    write_rows(tmp_path / "c.jsonl", texts)
+    limit = sum(len(text) for text in [*texts[:100], texts[0]]) + 1
+    sources = [
+        {"name": "s", "paths": [name], "max_bytes": limit},
+        {"name": "rest", "paths": ["c.jsonl"]},
+    ]
+    found = []
+    for workers in (1, 3):
+        tree = recipe_of(tmp_path, sources, workers=workers)
+        manifest, shards, vocabulary = prepared(checked(tree), tmp_path / str(workers))
+        kept = {split: decoded(shards, vocabulary, split) for split in ("train", "validation")}
+        assert {*kept["train"]["s"], *kept["validation"]["s"]} == set(texts[:101])
+        assert {*kept["train"]["rest"], *kept["validation"]["rest"]} == set(texts[101:])
+        found.append((checksums(tmp_path / str(workers) / "prepare"), manifest.metrics))
+    assert found[0] == found[1]
+    counts = found[0][1]["sources"]["s"]
+    # Units of 30 rows: the one that holds the 103rd row ends with the 120th.
+    assert counts["documents_in"] == 120
+    assert counts["dropped"] == {"beyond_max_bytes": 17, "duplicate": 1, "too_short": 1}
+
+
+def test_a_max_bytes_that_is_not_reached_changes_nothing(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", prose(1, 100))
+    sources = [{"name": "a", "paths": ["a.jsonl"], "max_bytes": 10**9}]
+    manifest, _, _ = prepared(checked(recipe_of(tmp_path, sources)), tmp_path / "run")
+    assert manifest.metrics["total"]["dropped"] == {}
+
+
+@pytest.mark.parametrize("limit", ["max_documents", "max_bytes"])
+def test_the_vocabulary_is_learnt_from_nothing_beyond_a_sources_limit(
+    tmp_path: Path, limit: str
+) -> None:
+    texts = prose(1, 300)
+    write_rows(tmp_path / "a.jsonl", texts)
+    write_rows(tmp_path / "b.jsonl", ["Zugzwang Zugzwang Zugzwang " * 20] * 9)
+    most = 300 if limit == "max_documents" else sum(map(len, texts)) - 10
+    source = {"name": "s", "paths": ["a.jsonl", "b.jsonl"], limit: most}
+    tree = recipe_of(tmp_path, [source])
+    tree["tokenizer"]["train_bytes"] = 10**7
+    manifest = tokenizer.run(checked(tree), RunFolder(tmp_path / "run"))
+    vocabulary = Tokenizer.from_pretrained(tmp_path / "run/tokenizer")
+    assert len(vocabulary.encode(" Zugzwang")) > 2
+    assert 200 < manifest.metrics["trained_on"]["documents"] < 300
+
+
+def test_no_pair_that_fine_tuning_holds_out_has_been_pretrained_on(tmp_path: Path) -> None:
+    corpora: list[dict[str, Any]] = [
+        {"name": "questions", "corpus": "questions"},
+        {"name": "worked-examples", "corpus": "worked-examples", "examples": 400},
+    ]
+    tree = recipe_of(tmp_path, corpora, validation_fraction=0.05)
+    recipe = checked(tree)
+    _, shards, vocabulary = prepared(recipe, tmp_path / "run")
+    trained, kept_back = (
+        {text for texts in decoded(shards, vocabulary, split).values() for text in texts}
+        for split in ("train", "validation")
+    )
+    sections = [PairSource.model_validate(corpus) for corpus in corpora]
+    for fraction in (0.05, 0.02):
+        pairs = split_pairs(sections, data_root=".", validation_fraction=fraction, seed=recipe.seed)
+        held_out = {f"{pair.prompt}\n\n{pair.response}" for pair in pairs.validation}
+        assert len(held_out) > 20
+        assert held_out <= kept_back
+        assert not held_out & trained
+
+
 def test_invalid_utf8_is_dropped_and_counted_where_the_recipe_says_so(tmp_path: Path) -> None:
     write_rows(tmp_path / "a.jsonl", prose(1, 100))
     with (tmp_path / "a.jsonl").open("ab") as file:
@@ -309,8 +387,43 @@ def test_a_source_of_which_nothing_is_left_is_an_error(tmp_path: Path) -> None:
     write_rows(tmp_path / "b.jsonl", ["tiny", "also tiny", prose(1, 1)[0]])
     sources = [{"name": n, "paths": [f"{n}.jsonl"]} for n in "ab"]
     message = r"source 'b': none of its 3 documents is kept \(1 duplicate, 2 too_short\)"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         prepared(checked(recipe_of(tmp_path, sources)), tmp_path / "run")
+    assert str(caught.value).endswith(". Lower prepare.min_chars, or remove the source")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"corpus": "primer", "text_field": "body"}, "text_field is for paths or dataset"),
+        ({"corpus": "questions", "examples": 9}, "examples is for corpus: worked-examples"),
+        ({"paths": ["a"], "dataset_split": "test"}, "dataset_split is for dataset"),
+        (
+            {"corpus": "primer", "dataset_config": "v2", "dataset_split": "test", "examples": 9},
+            "has corpus, and dataset_config is for dataset, dataset_split is for dataset, "
+            "examples is for corpus: worked-examples. Remove what does not apply",
+        ),
+    ],
+)
+def test_a_key_that_means_nothing_for_a_source_is_an_error(
+    tmp_path: Path, source: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        checked(recipe_of(tmp_path, [{"name": "s", **source}]))
+
+
+def test_a_recipe_with_every_default_written_out_loads_again(tmp_path: Path) -> None:
+    sources = [
+        {"name": "a", "corpus": "primer"},
+        {"name": "b", "corpus": "worked-examples", "examples": 9},
+        {"name": "c", "paths": ["a.jsonl"], "text_field": "body", "max_bytes": 9},
+        {"name": "d", "dataset": "x/y", "dataset_config": "v2", "max_documents": 9},
+    ]
+    tree = recipe_of(tmp_path, sources)
+    pairs = [{"name": "a", "corpus": "questions"}, {"name": "b", "paths": ["a.jsonl"]}]
+    tree["sft"] = {"steps": 1, "sources": pairs}
+    recipe = checked(tree)
+    assert checked(yaml.safe_load(recipe_as_yaml(recipe))) == recipe
 
 
 def test_weights_are_for_all_sources_or_for_none(tmp_path: Path) -> None:

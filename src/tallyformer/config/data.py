@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from tallyformer.config.base import Section
 
+_ONLY_FOR = {
+    "dataset_config": ("dataset",),
+    "dataset_split": ("dataset",),
+    "examples": ("corpus: worked-examples",),
+    "text_field": ("paths", "dataset"),
+    "prompt_field": ("paths", "dataset"),
+    "response_field": ("paths", "dataset"),
+    "context_fields": ("paths", "dataset"),
+}
+"""Keys that mean something for some origins of rows alone."""
 
-class TextSource(Section):
-    """One named source of documents. Exactly one of `paths`, `dataset`, `corpus` is given."""
+
+class _Origin(BaseModel):
+    """Where the rows of a source come from: exactly one of `paths`, `dataset`, `corpus`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     paths: tuple[str, ...] = ()
@@ -23,21 +34,43 @@ class TextSource(Section):
     """A corpus that ships with the package."""
     examples: int = Field(2000, ge=1)
     """How many worked examples to make; used by `corpus: worked-examples` alone."""
-    text_field: str = "text"
-    max_documents: int | None = Field(None, ge=1)
-    weight: float | None = Field(None, gt=0)
-    """Share of the training tokens, relative to the other sources' weights. Where no source has
-    one, each has as large a share as it has tokens; so all have a weight, or none."""
 
     @model_validator(mode="after")
-    def _one_origin(self) -> TextSource:
+    def _one_origin(self) -> Self:
         given = [n for n in ("paths", "dataset", "corpus") if getattr(self, n)]
         if len(given) != 1:
             raise ValueError(
                 f"source {self.name!r} needs exactly one of paths, dataset, corpus; "
                 f"it has {', '.join(given) or 'none'}"
             )
+        origins = {*given, f"corpus: {self.corpus}"}
+        ignored = [
+            f"{name} is for {' or '.join(_ONLY_FOR[name])}"
+            for name, field in type(self).model_fields.items()
+            if name in _ONLY_FOR
+            and not origins & set(_ONLY_FOR[name])
+            # The full recipe of a run names every key, also those that have their default.
+            and getattr(self, name) != field.default
+        ]
+        if ignored:
+            raise ValueError(
+                f"source {self.name!r} has {given[0]}, and {', '.join(ignored)}. Remove what "
+                "does not apply"
+            )
         return self
+
+
+class TextSource(_Origin, Section):
+    """One named source of documents."""
+
+    text_field: str = "text"
+    max_documents: int | None = Field(None, ge=1)
+    max_bytes: int | None = Field(None, ge=1)
+    """The source ends with the document with which its cleaned text reaches so many UTF-8 bytes,
+    before deduplication."""
+    weight: float | None = Field(None, gt=0)
+    """Share of the training tokens, relative to the other sources' weights. Where no source has
+    one, each has as large a share as it has tokens; so all have a weight, or none."""
 
 
 class PrepareSection(Section):
@@ -69,33 +102,17 @@ class PrepareSection(Section):
         return self
 
 
-class PairSource(Section):
-    """One named source of prompt and response pairs. Exactly one of `paths`, `dataset`, `corpus`.
+class PairSource(_Origin, Section):
+    """One named source of prompt and response pairs.
 
     Where `context_fields` are given and present in a row, their text (or table, a list of rows)
     stands before the prompt.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    paths: tuple[str, ...] = ()
-    dataset: str | None = None
-    dataset_config: str | None = None
-    dataset_split: str = "train"
     corpus: Literal["questions", "worked-examples"] | None = None
-    examples: int = Field(2000, ge=1)
     prompt_field: str = "prompt"
     response_field: str = "response"
     context_fields: tuple[str, ...] = ()
     max_pairs: int | None = Field(None, ge=1)
     repeat: int = Field(1, ge=1)
     """How often each pair is seen in one epoch."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> PairSource:
-        given = [n for n in ("paths", "dataset", "corpus") if getattr(self, n)]
-        if len(given) != 1:
-            raise ValueError(
-                f"source {self.name!r} needs exactly one of paths, dataset, corpus; "
-                f"it has {', '.join(given) or 'none'}"
-            )
-        return self

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tallyformer.config.data import PrepareSection
-from tallyformer.data.documents import Document, document_id
 from tallyformer.data.filters import INVALID_UTF8, TOO_LONG, first_objection, length_filter
+from tallyformer.data.hashing import in_validation, prompt_in_validation
 from tallyformer.data.normalize import Form, normalize
 from tallyformer.data.rows import InvalidTextError, Row, fields_of
 
@@ -36,22 +36,32 @@ class Cleaning:
             seed=seed,
         )
 
+    def holds_out(self, row: Row, digest: bytes) -> bool:
+        """Whether the document of a row belongs to the validation split.
+
+        Args:
+            row: its `split_key` decides, where it has one.
+            digest: hash of the document's text; else this decides.
+        """
+        fraction, seed = self.validation_fraction, self.seed
+        if row.split_key is not None:
+            return prompt_in_validation(row.split_key, fraction=fraction, seed=seed)
+        return in_validation(digest, fraction=fraction, seed=seed)
+
 
 def clean_rows(
     rows: Iterable[Row],
     files: Sequence[str] | Mapping[int, str],
     field: str,
-    source: str,
     cleaning: Cleaning,
     dropped: Counter[str],
-) -> Iterator[tuple[Row, Document]]:
-    """The documents that pass the filters; the others are counted in `dropped`.
+) -> Iterator[tuple[Row, str]]:
+    """Rows with their texts, normalised, that pass the filters; others are counted in `dropped`.
 
     Args:
         rows: as read.
         files: names of the rows' files, by number.
         field: the field that holds the text.
-        source: the source's name.
         cleaning: how.
         dropped: gets the number of dropped rows by reason.
 
@@ -66,15 +76,16 @@ def clean_rows(
         file = files[row.file]
         try:
             text = fields_of(row, file, (field,))[field]
-        except InvalidTextError:
+        except InvalidTextError as error:
             if not cleaning.drop_invalid:
-                raise
+                raise InvalidTextError(
+                    f"{error}; prepare can leave such rows out (on_invalid_utf8: drop)"
+                ) from None
             dropped[INVALID_UTF8] += 1
             continue
-        name = document_id(file, row.number)
-        document = Document(name, source, normalize(text, cleaning.form))
-        kept, reason = first_objection(document, filters)
+        text = normalize(text, cleaning.form)
+        kept, reason = first_objection(text, filters)
         if kept:
-            yield row, document
+            yield row, text
         else:
             dropped[reason] += 1

@@ -7,6 +7,7 @@ import glob
 import gzip
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,29 +45,33 @@ def kind_of(path: Path) -> str:
 def find_files(patterns: Sequence[str], data_root: str, source: str) -> list[Path]:
     """Files that the patterns name, in the order of patterns, then of names; each once.
 
-    A pattern is looked up in `data_root`, and where nothing matches there, as it stands.
+    A pattern is looked up in `data_root`, and where nothing matches there, as it stands. Only
+    its own characters are special, not those of `data_root`.
 
     Raises:
         DataError: a pattern matches nothing, or a folder.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for pattern in patterns:
-        files = _matches(Path(data_root) / pattern) or _matches(Path(pattern))
+        files = _matches(data_root, pattern) or _matches("", pattern)
         if not files:
             raise DataError(
                 f"source {source!r}: no file matches {pattern!r} in {data_root!r}. Correct the "
                 "path, or set data_root"
             )
-        found.update(dict.fromkeys(files))
-    return list(found)
+        for file in files:
+            found.setdefault(os.path.abspath(file), file)  # noqa: PTH100 - links stay links
+    return list(found.values())
 
 
-def _matches(pattern: Path) -> list[Path]:
-    if pattern.is_file():
-        return [pattern]
-    if pattern.is_dir():
-        raise DataError(f"{pattern}: is a folder. Name its files, for example {pattern}/**/*.txt")
-    names = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - absolute patterns too
+def _matches(folder: str, pattern: str) -> list[Path]:
+    path = Path(folder) / pattern
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder. Name its files, for example {path}/**/*.txt")
+    escaped = str(Path(glob.escape(folder)) / pattern)
+    names = glob.glob(escaped, recursive=True)  # noqa: PTH207 - absolute patterns too
     return sorted(path for path in map(Path, names) if path.is_file())
 
 

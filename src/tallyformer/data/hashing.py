@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from tallyformer.data.normalize import normalize
+
 
 def content_hash(text: str) -> bytes:
     """128-bit BLAKE2b of a normalised text; equal texts are one document."""
@@ -18,3 +20,14 @@ def in_validation(digest: bytes, *, fraction: float, seed: int) -> bool:
     """
     keyed = hashlib.blake2b(digest, digest_size=8, key=seed.to_bytes(8, "little")).digest()
     return int.from_bytes(keyed, "little") < fraction * 2**64
+
+
+def prompt_in_validation(prompt: str, *, fraction: float, seed: int) -> bool:
+    """Whether a prompt belongs to the validation split.
+
+    It depends on the prompt and the seed alone. Prompts that differ in case and white space only
+    are on one side, and what is held out at a fraction is held out at every larger one.
+    """
+    plain = " ".join(normalize(prompt, "NFC").casefold().split())
+    digest = hashlib.blake2b(f"{seed}\0{plain}".encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little") < fraction * 2**64

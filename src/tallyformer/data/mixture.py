@@ -11,8 +11,11 @@ E sequences of an epoch, N positions asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+from tallyformer.errors import DataError
 
 _EPOCH, _PASS = 0, 1
 
@@ -23,7 +26,8 @@ def epoch_shares(
     """How many sequences of each source an epoch has.
 
     An epoch is as long as all sources with a weight together. Without weights each source has
-    what it has; with weights each has its part by weight, rounded by largest remainders.
+    what it has; with weights each has its part by weight, rounded by largest remainders, but at
+    least 1.
 
     Args:
         sequences: sequences by source, each at least 1.
@@ -38,11 +42,83 @@ def epoch_shares(
     length = sum(sequences[name] for name in taking_part)
     total = sum(taking_part.values())
     exact = {name: length * weight / total for name, weight in taking_part.items()}
-    shares = {name: int(value) for name, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda name: shares[name] - exact[name])
-    for name in by_remainder[: length - sum(shares.values())]:
-        shares[name] += 1
-    return {name: share for name, share in shares.items() if share}
+    return rounded(exact, length)
+
+
+def rounded(exact: Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole numbers near the exact ones, each at least 1, by largest remainders.
+
+    Args:
+        exact: numbers above 0 with about that sum.
+        total: what the result adds up to, or the number of names if that is more.
+    """
+    total = max(total, len(exact))
+    parts = {name: max(1, int(value)) for name, value in exact.items()}
+    while excess := sum(parts.values()) - total:
+        above = {name: part - exact[name] for name, part in parts.items()}
+        if excess > 0:
+            parts[max((n for n in parts if parts[n] > 1), key=above.__getitem__)] -= 1
+        else:
+            parts[min(parts, key=above.__getitem__)] += 1
+    return parts
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the mixture; only sources that take part.
+
+    Attributes:
+        sequences: whole sequences that each source has.
+        shares: how many of each source's sequences an epoch takes.
+    """
+
+    sequences: Mapping[str, int]
+    shares: Mapping[str, int]
+
+    @classmethod
+    def of(
+        cls, tokens: Mapping[str, int], context: int, weights: Mapping[str, float] | None
+    ) -> Epoch:
+        """The epoch of a training.
+
+        Args:
+            tokens: training ids by source.
+            context: T, inputs of a sequence; it needs T + 1 ids.
+            weights: as for `epoch_shares`; without any, a source that has no whole sequence is
+                left out.
+
+        Raises:
+            DataError: a source with a weight has no whole sequence, or no source has one.
+        """
+        sequences = {name: max(0, ids - 1) // context for name, ids in tokens.items()}
+        if weights is None:
+            sequences = {name: count for name, count in sequences.items() if count}
+        for name, count in sequences.items():
+            if not count and weights and weights.get(name):
+                raise _too_few(f"source {name!r} has", tokens[name], context)
+        if not any(sequences.values()):
+            raise _too_few("prepare kept", sum(tokens.values()), context)
+        shares = epoch_shares(sequences, weights)
+        return cls({name: sequences[name] for name in shares}, shares)
+
+    @property
+    def length(self) -> int:
+        """Sequences of an epoch."""
+        return sum(self.shares.values())
+
+    def passes(self, sequences: float) -> dict[str, float]:
+        """How often each source is seen when so many sequences of the mixture are read."""
+        return {
+            name: sequences / self.length * share / self.sequences[name]
+            for name, share in self.shares.items()
+        }
+
+
+def _too_few(what: str, tokens: int, context: int) -> DataError:
+    return DataError(
+        f"{what} {tokens} training tokens; one sequence needs {context + 1}. Give prepare more "
+        "text, or lower model.max_position_embeddings"
+    )
 
 
 class MixtureOrder:

@@ -15,11 +15,9 @@ import numpy as np
 import torch
 
 from tallyformer.data.batch import IGNORED, Batch
-from tallyformer.data.mixture import MixtureOrder, epoch_shares
+from tallyformer.data.mixture import Epoch, MixtureOrder, epoch_shares, rounded
 from tallyformer.data.shards import TokenStream
 from tallyformer.errors import DataError
-
-_FIX = "Give prepare more text, or lower model.max_position_embeddings"
 
 
 class PackedBatches:
@@ -52,15 +50,11 @@ class PackedBatches:
         weights: Mapping[str, float] | None = None,
         isolate_documents: bool = True,
     ) -> None:
-        sequences = {name: max(0, s.tokens - 1) // context for name, s in streams.items()}
-        if weights is None:
-            sequences = {name: n for name, n in sequences.items() if n}
-        _check_sequences(streams, sequences, weights, context)
-        self._shares = epoch_shares(sequences, weights)
-        self._sequences = {name: sequences[name] for name in self._shares}
-        self._streams = [streams[name] for name in self._shares]
+        tokens = {name: stream.tokens for name, stream in streams.items()}
+        self._epoch = Epoch.of(tokens, context, weights)
+        self._streams = [streams[name] for name in self._epoch.shares]
         self._order = MixtureOrder(
-            list(self._sequences.values()), list(self._shares.values()), seed
+            list(self._epoch.sequences.values()), list(self._epoch.shares.values()), seed
         )
         self._context = context
         self._batch_size = batch_size
@@ -69,7 +63,7 @@ class PackedBatches:
     @property
     def batches_per_epoch(self) -> int:
         """Batches that hold one epoch; the last one may reach into the next epoch."""
-        return -(-self._order.epoch_length // self._batch_size)
+        return -(-self._epoch.length // self._batch_size)
 
     @property
     def tokens_per_batch(self) -> int:
@@ -97,10 +91,7 @@ class PackedBatches:
 
     def epochs_by_source(self, total_epochs: float) -> dict[str, float]:
         """How often each source's sequences are seen in a run of so many epochs."""
-        return {
-            name: total_epochs * share / self._sequences[name]
-            for name, share in self._shares.items()
-        }
+        return self._epoch.passes(total_epochs * self._epoch.length)
 
     def _rows(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         first = index * self._batch_size
@@ -118,7 +109,7 @@ class ValidationBatches:
         streams: token streams by source.
         context: T, inputs of a row.
         batch_size: B, rows of a batch.
-        max_tokens: at most so many positions in all, but at least one sequence.
+        max_tokens: at most so many positions in all, but at least one sequence of each source.
         weights: shares of the tokens; None keeps the natural proportions.
         source: take this source alone.
         isolate_documents: give segments, so that no document attends to another.
@@ -199,10 +190,11 @@ def _validation_rows(
     """Which sequences of which source are measured, spread evenly over each source."""
     shares = epoch_shares(sequences, weights)
     total = sum(shares.values())
+    limit = min(limit, total)
+    wanted = rounded({name: share * limit / total for name, share in shares.items()}, limit)
     rows: list[tuple[str, int]] = []
-    for name, share in shares.items():
-        wanted = max(1, round(share * min(limit, total) / total))
-        count = min(wanted, sequences[name])
+    for name, most in wanted.items():
+        count = min(most, sequences[name])
         rows += [(name, i * sequences[name] // count) for i in range(count)]
     return rows
 
@@ -212,23 +204,3 @@ def _as_batch(ids_BL: np.ndarray, eot_id: int, isolate: bool) -> Batch:
     labels = torch.from_numpy(ids_BL[:, 1:].copy())
     segments = torch.cumsum(inputs == eot_id, dim=1, dtype=torch.int32) if isolate else None
     return Batch(inputs, labels, segments)
-
-
-def _check_sequences(
-    streams: Mapping[str, TokenStream],
-    sequences: Mapping[str, int],
-    weights: Mapping[str, float] | None,
-    context: int,
-) -> None:
-    if weights is not None:
-        for name in streams:
-            if weights.get(name) and not sequences[name]:
-                raise DataError(
-                    f"source {name!r} has {streams[name].tokens} training tokens; one sequence "
-                    f"needs {context + 1}. {_FIX}"
-                )
-    if not any(sequences.values()):
-        have = sum(s.tokens for s in streams.values())
-        raise DataError(
-            f"prepare kept {have} training tokens; one sequence needs {context + 1}. {_FIX}"
-        )

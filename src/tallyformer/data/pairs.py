@@ -11,6 +11,7 @@ from itertools import islice
 from tallyformer.config.data import PairSource
 from tallyformer.data.documents import document_id
 from tallyformer.data.filters import DUPLICATE
+from tallyformer.data.hashing import prompt_in_validation
 from tallyformer.data.normalize import normalize
 from tallyformer.data.rows import Row, fields_of
 from tallyformer.data.sources import RowSource, pair_source
@@ -79,7 +80,10 @@ def split_pairs(
         source = pair_source(section, data_root=data_root, seed=seed)
         dropped: Counter[str] = Counter()
         pairs = list(_first_ones(read_pairs(source, section, dropped), seen, dropped))
-        held_out = [is_held_out(p, validation_fraction, seed) for p in pairs]
+        held_out = [
+            prompt_in_validation(pair.prompt, fraction=validation_fraction, seed=seed)
+            for pair in pairs
+        ]
         of_train = [p for p, held in zip(pairs, held_out, strict=True) if not held]
         train += of_train * section.repeat
         validation += [p for p, held in zip(pairs, held_out, strict=True) if held]
@@ -112,12 +116,6 @@ def read_pairs(source: RowSource, section: PairSource, dropped: Counter[str]) ->
             dropped["empty_response"] += 1
         else:
             yield pair
-
-
-def is_held_out(pair: Pair, fraction: float, seed: int) -> bool:
-    """Whether a pair is held out; its prompt and the seed alone decide."""
-    prompt = _digest(str(seed), " ".join(pair.prompt.casefold().split()))
-    return int.from_bytes(prompt[:8], "little") < fraction * 2**64
 
 
 def _pair(row: Row, source: RowSource) -> Pair:

@@ -23,10 +23,10 @@ import numpy as np
 
 from tallyformer.artifacts.atomic import write_json
 from tallyformer.artifacts.run_folder import clear
-from tallyformer.config.data import PrepareSection
+from tallyformer.config.data import PrepareSection, TextSource
 from tallyformer.data.cleaning import Cleaning
 from tallyformer.data.dedup import mark_first
-from tallyformer.data.filters import DUPLICATE
+from tallyformer.data.filters import DUPLICATE, EMPTY, INVALID_UTF8, TOO_LONG, TOO_SHORT
 from tallyformer.data.shard_writer import ShardWriter
 from tallyformer.data.shards import FILES, SPLITS, id_type
 from tallyformer.data.sources import RowSource
@@ -35,9 +35,11 @@ from tallyformer.data.units import (
     TokenizerName,
     Unit,
     chunks_of,
+    cut_unit,
     load_tokenizer,
     process,
     read_digests,
+    read_text_bytes,
     read_unit,
 )
 from tallyformer.data.workers import Workers
@@ -46,6 +48,14 @@ from tallyformer.progress import progress_bar
 
 UNITS = "units"
 """Sub-folder of temporary files; deleted when the manifest is written."""
+
+_FIXES = {
+    EMPTY: "name the field that holds the text (text_field)",
+    TOO_SHORT: "lower prepare.min_chars",
+    TOO_LONG: "raise prepare.max_chars",
+    INVALID_UTF8: "convert its files to UTF-8",
+}
+"""What helps a source of which nothing is kept, by the reason why its documents are dropped."""
 
 
 @dataclass
@@ -125,8 +135,8 @@ def write_shards(
     work = functools.partial(process, cleaning=cleaning, tokenizer=tokenizer)
     with Workers(workers) as processes:
         units = [
-            make_units(source, number, folder / UNITS, limit.max_documents, work, processes)
-            for number, (source, limit) in enumerate(zip(sources, section.sources, strict=True))
+            make_units(source, limits, number, folder / UNITS, work, processes)
+            for number, (source, limits) in enumerate(zip(sources, section.sources, strict=True))
         ]
     first = _deduplicate(units, folder / UNITS)
     for split in SPLITS:
@@ -146,24 +156,29 @@ def write_shards(
 
 def make_units(
     source: RowSource,
+    limits: TextSource,
     number: int,
     folder: Path,
-    max_documents: int | None,
     work: Callable[[Chunk], None],
     processes: Workers,
 ) -> list[Path]:
     """Pass 1 for one source; units that exist are not made again.
 
     Returns:
-        The units' files, in order.
+        The units' files, in order, up to the one with which the text reaches `max_bytes`. More
+        may have been made, how many depends on the processes; they are left out.
     """
-    paths: list[Path] = []
-    total = max_documents if max_documents and source.unit == "rows" else source.size
+    units = _Units(limits.max_bytes)
+    total = sum(source.sizes) if source.sizes is not None else None
+    if limits.max_documents and source.unit == "rows":
+        total = limits.max_documents
     with progress_bar(source.name, total, source.unit) as bar:
 
         def missing() -> Iterator[Chunk]:
-            for chunk in chunks_of(source, number, folder, max_documents):
-                paths.append(chunk.path)
+            for chunk in chunks_of(source, number, folder, limits.max_documents):
+                if units.are_enough():
+                    return
+                units.paths.append(chunk.path)
                 if chunk.path.exists():
                     bar.update(chunk.read)
                 else:
@@ -171,7 +186,40 @@ def make_units(
 
         for chunk in processes.for_each(work, missing()):
             bar.update(chunk.read)
-    return paths
+    return units.within_limit()
+
+
+class _Units:
+    """The units of a source in order, begun or finished, and how much text they hold.
+
+    Args:
+        max_bytes: of text, at most so much and the document that reaches it; None for all.
+    """
+
+    def __init__(self, max_bytes: int | None) -> None:
+        self.paths: list[Path] = []
+        self._max_bytes = max_bytes
+        self._counted = self._text_bytes = 0
+
+    def are_enough(self) -> bool:
+        """Whether the finished units, as far as none before them is missing, reach the limit."""
+        if self._max_bytes is None:
+            return False
+        for path in itertools.islice(self.paths, self._counted, None):
+            if self._text_bytes >= self._max_bytes or not path.exists():
+                break
+            self._text_bytes += read_text_bytes(path)
+            self._counted += 1
+        return self._text_bytes >= self._max_bytes
+
+    def within_limit(self) -> list[Path]:
+        """The units up to the limit, the last one cut there; all must be finished."""
+        if self._max_bytes is None or not self.are_enough():
+            return self.paths
+        last = self.paths[self._counted - 1]
+        before = self._text_bytes - read_text_bytes(last)
+        cut_unit(last, self._max_bytes - before)
+        return self.paths[: self._counted]
 
 
 def _deduplicate(units: Sequence[Sequence[Path]], folder: Path) -> Iterator[np.ndarray]:
@@ -231,9 +279,11 @@ def _members(unit: Unit, first: np.ndarray) -> dict[str, np.ndarray]:
 def _check_not_empty(name: str, count: SourceCounts) -> None:
     if not sum(count.documents.values()):
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(count.dropped.items()))
+        fixes = [fix for reason, fix in _FIXES.items() if count.dropped[reason]]
+        advice = ", or ".join([*fixes, "remove the source"])
         raise DataError(
             f"source {name!r}: none of its {count.documents_in} documents is kept ({reasons}). "
-            "Change prepare.min_chars or max_chars, or remove the source"
+            f"{advice[0].upper()}{advice[1:]}"
         )
 
 

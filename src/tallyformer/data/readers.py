@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,9 +17,12 @@ from tallyformer.data.files import kind_of, open_bytes, unreadable
 from tallyformer.data.rows import Payload, Row, missing_field
 from tallyformer.errors import DataError
 
+LINE_BYTES = 1 << 28
+"""A line of JSON of so many bytes is always read, so that one file cannot fill the memory."""
 _PARQUET_ROWS = 256
 _BOM = b"\xef\xbb\xbf"
 _Rows = Iterator[tuple[int, Payload, int]]
+_TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 
 def read_file(
@@ -40,7 +44,9 @@ def read_file(
         label: its name in errors and document names.
         required: fields that must be there; CSV and Parquet are checked before the first row.
         optional: fields that are read where the file has them.
-        max_text_bytes: a .txt or .md file that is larger is not read (payload None).
+        max_text_bytes: no text is longer. A .txt or .md file that is larger is not read (payload
+            None); a line of JSON may have 4 times as many, as it may spell characters out and
+            has other fields.
 
     Raises:
         DataError: the file is missing, empty, damaged or lacks a field.
@@ -49,13 +55,13 @@ def read_file(
     if kind in (".txt", ".md"):
         yield _read_text(path, file, required[0], max_text_bytes)
         return
-    readers: dict[str, Callable[[Path, str, Sequence[str], Sequence[str]], _Rows]] = {
-        ".jsonl": _read_json_lines,
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
-    }
+    if kind == ".jsonl":
+        rows = _read_json_lines(path, label, max(LINE_BYTES, 4 * (max_text_bytes or 0)))
+    else:
+        reader = _read_csv if kind == ".csv" else _read_parquet
+        rows = reader(path, label, required, optional)
     before = number = 0
-    for number, payload, position in readers[kind](path, label, required, optional):
+    for number, payload, position in rows:
         yield Row(file, number, payload, max(0, position - before))
         before = max(before, position)
     if number == 0:
@@ -70,9 +76,15 @@ def _read_text(path: Path, file: int, field: str, max_text_bytes: int | None) ->
         return Row(file, 0, {field: stream.read().removeprefix(_BOM)}, size)
 
 
-def _read_json_lines(path: Path, *_: object) -> _Rows:
+def _read_json_lines(path: Path, label: str, longest: int) -> _Rows:
     with open_bytes(path) as (stream, raw):
-        for number, line in enumerate(stream, start=1):
+        lines = iter(lambda: stream.readline(longest + 1), b"")
+        for number, line in enumerate(lines, start=1):
+            if len(line) > longest:
+                raise DataError(
+                    f"{label}:{number}: the line is longer than {longest} bytes. Write one JSON "
+                    "object a line"
+                )
             line = line.removeprefix(_BOM) if number == 1 else line
             if line.strip():
                 yield number, line, raw.tell()
@@ -112,7 +124,17 @@ def _csv_columns(
     for name in required:
         if name not in header:
             raise missing_field(label, name, header)
-    return [(n, header.index(n)) for n in (*required, *optional) if n in header]
+    columns = [n for n in (*required, *optional) if n in header]
+    _check_unique(columns, header, label)
+    return [(n, header.index(n)) for n in columns]
+
+
+def _check_unique(columns: Sequence[str], header: Sequence[str], label: str) -> None:
+    for name in columns:
+        if header.count(name) > 1:
+            raise DataError(
+                f"{label}: has {header.count(name)} columns {name!r}. Rename all but one"
+            )
 
 
 class _long_fields:  # noqa: N801
@@ -132,21 +154,29 @@ def _read_parquet(
         size = path.stat().st_size
         with pq.ParquetFile(path, pre_buffer=False) as file:
             columns = _parquet_columns(file.schema_arrow, label, required, optional)
-            total = max(1, file.metadata.num_rows)
+            ends = _parquet_ends(file.metadata)
             number = 0
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
                 values = [_as_bytes(batch.column(name)) for name in columns]
                 for row in zip(*values, strict=True):
                     number += 1
                     fields = dict(zip(columns, row, strict=True))
-                    yield number, fields, size * number // total
-    except pa.ArrowException as error:
+                    yield number, fields, int(size * np.interp(number, *ends))
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(path, error) from None
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"{path}: damaged or no Parquet file ({reason}). Fetch the file again"
         ) from None
-    except OSError as error:
-        raise unreadable(path, error) from None
+
+
+def _parquet_ends(metadata: pq.FileMetaData) -> tuple[np.ndarray, np.ndarray]:
+    """Where row groups end: in rows, and as shares of the file; both begin with 0."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    rows = np.cumsum([0, *(group.num_rows for group in groups)])
+    sizes = np.cumsum([0, *(group.total_byte_size for group in groups)])
+    return rows, sizes / max(1, sizes[-1])
 
 
 def _parquet_columns(
@@ -156,11 +186,12 @@ def _parquet_columns(
         if name not in schema.names:
             raise missing_field(label, name, schema.names)
     columns = [n for n in (*required, *optional) if n in schema.names]
+    _check_unique(columns, schema.names, label)
     for name in columns:
         kind = schema.field(name).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        if not any(is_text(kind) for is_text in _TEXT_TYPES):
             raise DataError(
                 f"{label}: field {name!r} is of type {kind}, not text. Name a field that holds text"
             )

@@ -20,13 +20,15 @@ class Row(NamedTuple):
         number: of the row in its file, from 1; 0 where the whole file is one document.
         payload: a line of JSON, or the fields by name (text or UTF-8 bytes); None for a file
             that was not read because it is larger than any document may be.
-        read: what reading it took off the source's `size`.
+        read: what reading it took off the source's `sizes`.
+        split_key: a prompt that decides the split, where a pair is read as one text.
     """
 
     file: int
     number: int
     payload: Payload
     read: int
+    split_key: str | None = None
 
 
 class InvalidTextError(DataError):
@@ -70,16 +72,30 @@ def _parse(line: bytes, where: str) -> Mapping[str, Any]:
     try:
         values = json.loads(_decode(line, where))
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: not valid JSON ({error.msg} at column {error.colno}). Mend or remove "
-            "that line"
-        ) from None
+        raise _bad_json(where, f"{error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise _bad_json(where, "nested too deeply") from None
+    except ValueError:
+        raise _bad_json(where, "a number has too many digits") from None
     if not isinstance(values, dict):
         raise DataError(
             f"{where}: a {type(values).__name__}, not an object with fields. Write each row as "
             '{"text": "..."} on its own line'
         )
     return values
+
+
+def _bad_json(where: str, reason: str) -> DataError:
+    return DataError(f"{where}: not valid JSON ({reason}). Mend or remove that line")
+
+
+def row_bytes(row: Row) -> int:
+    """About the bytes of a row: its line, or its fields together; 0 where it was not read."""
+    if isinstance(row.payload, bytes):
+        return len(row.payload)
+    if row.payload is None:
+        return 0
+    return sum(len(value) for value in row.payload.values() if isinstance(value, str | bytes))
 
 
 def _text(value: Any, name: str, where: str) -> str:
@@ -99,8 +115,7 @@ def _text(value: Any, name: str, where: str) -> str:
     except UnicodeEncodeError as error:
         raise InvalidTextError(
             f"{where}: field {name!r} has a lone surrogate at character {error.start}, which is "
-            "no valid UTF-8. Mend the row; prepare can leave such rows out "
-            "(on_invalid_utf8: drop)"
+            "no valid UTF-8. Mend the row"
         ) from None
     return value
 
@@ -120,6 +135,5 @@ def _decode(data: bytes, where: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidTextError(
-            f"{where}: not valid UTF-8 at byte {error.start}. Convert the file to UTF-8; "
-            "prepare can leave such rows out (on_invalid_utf8: drop)"
+            f"{where}: not valid UTF-8 at byte {error.start}. Convert the file to UTF-8"
         ) from None

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
+from tallyformer.config.data import TextSource
 from tallyformer.data.cleaning import Cleaning, clean_rows
-from tallyformer.data.hashing import content_hash, in_validation
+from tallyformer.data.hashing import content_hash
+from tallyformer.data.rows import Row
 from tallyformer.data.sources import RowSource
 
 
 def training_sample(
-    sources: Sequence[RowSource], cleaning: Cleaning, max_bytes: int
+    sources: Sequence[RowSource],
+    limits: Sequence[TextSource],
+    cleaning: Cleaning,
+    max_bytes: int,
 ) -> Iterator[str]:
     """Texts of the training split, each once, about `max_bytes` in all.
 
     Every source gives an equal part, and within a source every file; what a small one cannot
-    give is left to those after it. Validation documents are never among them.
+    give is left to those after it. A source with a limit is read from its beginning, and no
+    further than `prepare` reads it. Validation documents are never among them.
+
+    Args:
+        sources: readers.
+        limits: their sections, in the same order.
+        cleaning: how `prepare` cleans and splits.
+        max_bytes: UTF-8 bytes of text; each file may go over its part by one document.
 
     Raises:
         DataError: an input cannot be used.
     """
     seen: set[bytes] = set()
     left = float(max_bytes)
-    for number, source in enumerate(sources):
+    for number, (source, section) in enumerate(zip(sources, limits, strict=True)):
         of_source = left / (len(sources) - number)
-        for file in range(len(source.files)):
-            of_file = of_source / (len(source.files) - file)
-            for text in _texts(source, file, cleaning, seen):
+        parts = _parts(source, section)
+        for place, (rows, most) in enumerate(parts):
+            of_file = of_source / (len(parts) - place)
+            for text in _training_texts(source, rows, most, cleaning, seen):
                 if of_file <= 0:
                     break
                 yield text
@@ -35,12 +50,22 @@ def training_sample(
                 of_file, of_source, left = of_file - size, of_source - size, left - size
 
 
-def _texts(source: RowSource, file: int, cleaning: Cleaning, seen: set[bytes]) -> Iterator[str]:
-    rows, field = source.rows_of_file(file), source.required[0]
-    for _, document in clean_rows(rows, source.files, field, source.name, cleaning, Counter()):
-        digest = content_hash(document.text)
-        if digest not in seen and not in_validation(
-            digest, fraction=cleaning.validation_fraction, seed=cleaning.seed
-        ):
+def _parts(source: RowSource, section: TextSource) -> list[tuple[Iterable[Row], float]]:
+    """Rows that give equal parts, and how many bytes of text may be read of each."""
+    if section.max_documents or section.max_bytes:
+        rows = islice(source.rows(), section.max_documents)
+        return [(rows, section.max_bytes or math.inf)]
+    return [(source.rows_of_file(file), math.inf) for file in range(len(source.files))]
+
+
+def _training_texts(
+    source: RowSource, rows: Iterable[Row], most: float, cleaning: Cleaning, seen: set[bytes]
+) -> Iterator[str]:
+    for row, text in clean_rows(rows, source.files, source.required[0], cleaning, Counter()):
+        digest = content_hash(text)
+        if digest not in seen and not cleaning.holds_out(row, digest):
             seen.add(digest)
-            yield document.text
+            yield text
+        most -= len(text.encode())
+        if most <= 0:
+            return

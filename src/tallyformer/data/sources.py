@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,12 +39,12 @@ class RowSource(Protocol):
         """Names of what is read, by file number."""
 
     @property
-    def size(self) -> int | None:
-        """What all rows' `read` add up to: bytes of files, or rows; None if unknown."""
+    def sizes(self) -> Sequence[int] | None:
+        """What the `read` of each file's rows add up to: bytes, or rows; None if unknown."""
 
     @property
     def unit(self) -> str:
-        """What `size` counts."""
+        """What `sizes` count."""
 
     @property
     def required(self) -> Sequence[str]:
@@ -123,12 +124,12 @@ class LocalFiles:
         self.required = required
         self.optional = optional
         self._max_text_bytes = max_text_bytes
-        self.files = [_label(path, data_root) for path in paths]
+        self.files = _labels(paths, data_root)
 
     @property
-    def size(self) -> int:
-        """Bytes of all files, as they lie on the disk."""
-        return sum(path.stat().st_size for path in self._paths)
+    def sizes(self) -> list[int]:
+        """Bytes of each file, as it lies on the disk."""
+        return [path.stat().st_size for path in self._paths]
 
     def rows(self) -> Iterator[Row]:
         """Every row, file by file."""
@@ -161,7 +162,7 @@ class HubDataset:
     """Rows of a Hugging Face data set, a hub name or a local folder, read as a stream."""
 
     unit = "rows"
-    size = None
+    sizes = None
 
     def __init__(
         self,
@@ -231,7 +232,8 @@ class HubDataset:
 class BuiltinCorpus:
     """Rows of a corpus that ships with the package: `text`, and for pairs prompt and response.
 
-    Held-out questions and held-out examples are never among them.
+    Held-out questions and held-out examples are never among them. A pair's prompt decides its
+    split, as a text too, so that what fine-tuning holds out has not been pretrained on.
     """
 
     unit = "rows"
@@ -252,14 +254,14 @@ class BuiltinCorpus:
         self._values = list(values)
 
     @property
-    def size(self) -> int:
+    def sizes(self) -> list[int]:
         """Number of rows."""
-        return len(self._values)
+        return [len(self._values)]
 
     def rows(self) -> Iterator[Row]:
         """Every row."""
         for number, values in enumerate(self._values, start=1):
-            yield Row(0, number, values, 1)
+            yield Row(0, number, values, 1, values.get("prompt"))
 
     def rows_of_file(self, file: int) -> Iterator[Row]:
         """Every row; a corpus counts as one file."""
@@ -273,7 +275,7 @@ class BuiltinCorpus:
 
 def _primer_rows() -> Iterator[dict[str, str]]:
     for article in articles():
-        yield {"text": article.text}
+        yield {"text": article}
 
 
 def _question_rows() -> Iterator[dict[str, str]]:
@@ -291,10 +293,23 @@ def _pair(prompt: str, response: str) -> dict[str, str]:
     return {"prompt": prompt, "response": response, "text": f"{prompt}\n\n{response}"}
 
 
-def _label(path: Path, data_root: str) -> str:
-    """A file's name that stays the same when the data are moved as a whole."""
-    relative = os.path.relpath(path, data_root)
-    return path.name if relative.startswith("..") else Path(relative).as_posix()
+def _labels(paths: Sequence[Path], data_root: str) -> list[str]:
+    """Names of files that differ and stay the same when the data are moved as a whole.
+
+    A file under `data_root` has its path from there, another one the shortest end of its path
+    that no other file has.
+    """
+    root, *places = (Path(os.path.abspath(path)) for path in (Path(data_root), *paths))  # noqa: PTH100
+    under_root = [place for place in places if place.is_relative_to(root)]
+    labels = {place: place.relative_to(root).as_posix() for place in under_root}
+    inside = Counter(labels.values())
+    length = 1
+    while unnamed := [place for place in places if place not in labels]:
+        ends = {place: Path(*place.parts[-length:]).as_posix() for place in unnamed}
+        often = inside + Counter(ends.values())
+        labels.update((place, end) for place, end in ends.items() if often[end] == 1)
+        length += 1
+    return [labels[place] for place in places]
 
 
 def _digest(value: Any) -> str:

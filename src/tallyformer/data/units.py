@@ -11,7 +11,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import numpy as np
 
 from tallyformer.artifacts.atomic import atomic_file
 from tallyformer.data.cleaning import Cleaning, clean_rows
-from tallyformer.data.hashing import content_hash, in_validation
-from tallyformer.data.rows import Row
+from tallyformer.data.filters import BEYOND_MAX_BYTES
+from tallyformer.data.hashing import content_hash
+from tallyformer.data.rows import Row, row_bytes
 from tallyformer.data.shards import id_type
 from tallyformer.data.sources import RowSource
 from tallyformer.tokenizer import Tokenizer
@@ -42,15 +43,13 @@ class Chunk:
     """Rows for one process.
 
     Attributes:
-        source: the source's name.
         path: where the unit's file goes.
         files: names of the input files by number.
         field: the field that holds the text.
         rows: in order.
-        read: what the rows take off the source's size.
+        read: what the rows take off the source's sizes.
     """
 
-    source: str
     path: Path
     files: Mapping[int, str]
     field: str
@@ -98,7 +97,7 @@ def chunks_of(
     size = chunks = 0
     for row in itertools.islice(source.rows(), max_documents):
         rows.append(row)
-        size += _size(row)
+        size += row_bytes(row)
         if size >= CHUNK_BYTES or len(rows) >= CHUNK_ROWS:
             yield _chunk(source, number, chunks, folder, rows)
             rows, size, chunks = [], 0, chunks + 1
@@ -122,14 +121,11 @@ def make_unit(chunk: Chunk, cleaning: Cleaning, tokenizer: Tokenizer) -> Unit:
     table: list[tuple[int, int, bytes, bool, int, int]] = []
     pieces: list[np.ndarray] = []
     dtype = id_type(tokenizer.vocab_size)
-    for row, document in clean_rows(
-        chunk.rows, chunk.files, chunk.field, chunk.source, cleaning, dropped
-    ):
-        text = document.text
+    for row, text in clean_rows(chunk.rows, chunk.files, chunk.field, cleaning, dropped):
         ids = tokenizer.encode_to_numpy(text)
         pieces += [ids.astype(dtype), np.array([tokenizer.eot_id], dtype=dtype)]
         digest = content_hash(text)
-        held_out = in_validation(digest, fraction=cleaning.validation_fraction, seed=cleaning.seed)
+        held_out = cleaning.holds_out(row, digest)
         size = len(text) if text.isascii() else len(text.encode())
         table.append((len(ids) + 1, size, digest, held_out, row.file, row.number))
     lengths, sizes, digests, held, files, numbers = list(zip(*table, strict=True)) or [()] * 6
@@ -164,9 +160,41 @@ def read_unit(path: Path) -> Unit:
 
 def read_digests(path: Path) -> np.ndarray:
     """The content hashes of a unit's file alone, uint64 (n, 2)."""
+    return _array(path, "digests")
+
+
+def read_text_bytes(path: Path) -> int:
+    """UTF-8 bytes of all documents of a unit's file."""
+    return int(_array(path, "text_bytes").sum())
+
+
+def cut_unit(path: Path, max_bytes: int) -> None:
+    """End a unit with the document with which its text reaches `max_bytes`.
+
+    The others count as dropped. Cutting twice is the same as cutting once.
+    """
+    unit = read_unit(path)
+    keep = int(np.searchsorted(np.cumsum(unit.text_bytes), max_bytes)) + 1
+    beyond = len(unit.lengths) - keep
+    if beyond <= 0:
+        return
+    kept = replace(
+        unit,
+        tokens=unit.tokens[: int(unit.lengths[:keep].sum())],
+        lengths=unit.lengths[:keep],
+        text_bytes=unit.text_bytes[:keep],
+        digests=unit.digests[:keep],
+        validation=unit.validation[:keep],
+        origins=unit.origins[:keep],
+        dropped={**unit.dropped, BEYOND_MAX_BYTES: beyond},
+    )
+    write_unit(path, kept)
+
+
+def _array(path: Path, name: str) -> np.ndarray:
     with np.load(path) as arrays:
-        digests: np.ndarray = arrays["digests"]
-        return digests
+        array: np.ndarray = arrays[name]
+        return array
 
 
 @functools.lru_cache(maxsize=1)
@@ -180,18 +208,9 @@ def load_tokenizer(name: TokenizerName) -> Tokenizer:
 
 def _chunk(source: RowSource, number: int, chunk: int, folder: Path, rows: Sequence[Row]) -> Chunk:
     return Chunk(
-        source=source.name,
         path=folder / f"{number:03d}-{chunk:08d}.npz",
         files={row.file: source.files[row.file] for row in rows},
         field=source.required[0],
         rows=rows,
         read=sum(row.read for row in rows),
     )
-
-
-def _size(row: Row) -> int:
-    if isinstance(row.payload, bytes):
-        return len(row.payload)
-    if row.payload is None:
-        return 0
-    return sum(len(v) for v in row.payload.values() if isinstance(v, str | bytes))

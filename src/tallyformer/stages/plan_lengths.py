@@ -10,7 +10,7 @@ from tallyformer.config import Recipe
 from tallyformer.config.model import ModelSection
 from tallyformer.config.training import TrainSection
 from tallyformer.data.conversations import ConversationBatches, encode_pair
-from tallyformer.data.mixture import epoch_shares
+from tallyformer.data.mixture import Epoch
 from tallyformer.data.pairs import split_pairs
 from tallyformer.data.shards import id_type
 from tallyformer.model.flops import count_parameters, flops_per_token
@@ -29,6 +29,9 @@ def planned_trainings(
     Args:
         sources: sizes of the text sources.
         tokenizer: the run's, or one like it.
+
+    Raises:
+        DataError: a source that takes part has no whole sequence, or there are no pairs.
     """
     texts = _Texts(recipe, sources, tokenizer.vocab_size)
     yield texts.training("pretrain", recipe.model, recipe.pretrain, recipe.pretrain.weights)
@@ -71,8 +74,8 @@ class _Texts:
         teacher: ModelSection | None = None,
     ) -> PlannedTraining:
         shape, context = shape_of(model, self._vocabulary), model.max_position_embeddings
-        shares, sequences = self._epoch(weights or self._weights, context)
-        batches = math.ceil(sum(shares.values()) / section.micro_batch) if shares else None
+        epoch = self._epoch(weights or self._weights, context)
+        batches = math.ceil(epoch.length / section.micro_batch) if epoch else None
         steps = _steps(section, batches)
         rows = _rows(section, steps)
         of_teacher = 0.0
@@ -89,25 +92,22 @@ class _Texts:
             validation_tokens=self._validation_tokens(section),
             flops_per_token=flops_per_token(shape, context),
             teacher_flops_per_token=of_teacher,
-            epochs_by_source=_epochs(shares, sequences, rows),
-            mapped_mb=self._mapped_mb(shares, rows),
+            epochs_by_source=epoch.passes(rows) if epoch and rows is not None else {},
+            mapped_mb=self._mapped_mb(epoch, rows),
         )
 
-    def _epoch(
-        self, weights: Mapping[str, float] | None, context: int
-    ) -> tuple[dict[str, int], dict[str, int]]:
-        """Sequences of an epoch, and sequences there are, by source; empty if unknown."""
+    def _epoch(self, weights: Mapping[str, float] | None, context: int) -> Epoch | None:
+        """As the training will have it; None if the size of a source is unknown."""
         taking_part = [s for s in self._sources if weights is None or weights.get(s.name)]
-        if any(s.tokens is None for s in taking_part):
-            return {}, {}
-        sequences = {s.name: max(1, ((s.tokens or 0) - 1) // context) for s in taking_part}
-        return epoch_shares(sequences, weights), sequences
+        tokens = {s.name: s.tokens for s in taking_part if s.tokens is not None}
+        return Epoch.of(tokens, context, weights) if len(tokens) == len(taking_part) else None
 
     def _validation_tokens(self, section: TrainSection) -> int:
         there = [s.validation_tokens for s in self._sources if s.validation_tokens is not None]
         return min(section.evaluation_tokens, sum(there) or section.evaluation_tokens)
 
-    def _mapped_mb(self, shares: Mapping[str, int], rows: int | None) -> float:
+    def _mapped_mb(self, epoch: Epoch | None, rows: int | None) -> float:
+        shares = epoch.shares if epoch else {}
         tokens = sum(s.tokens or 0 for s in self._sources if s.name in shares)
         whole = tokens * id_type(self._vocabulary).itemsize
         return min(whole, (rows or 0) * _READ_AROUND) / 1e6
@@ -174,12 +174,3 @@ def _passes(section: TrainSection, batches_per_epoch: int) -> float:
         return section.epochs
     assert section.steps is not None
     return section.steps * section.gradient_accumulation / batches_per_epoch
-
-
-def _epochs(
-    shares: Mapping[str, int], sequences: Mapping[str, int], rows: int | None
-) -> dict[str, float]:
-    if rows is None or not shares:
-        return {}
-    passes = rows / sum(shares.values())
-    return {name: passes * share / sequences[name] for name, share in shares.items()}

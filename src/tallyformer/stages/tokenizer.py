@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tallyformer.artifacts.manifest import Manifest
@@ -10,7 +10,7 @@ from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.data.cleaning import Cleaning
 from tallyformer.data.sample import training_sample
-from tallyformer.data.sources import RowSource, text_source
+from tallyformer.data.sources import text_source
 from tallyformer.progress import progress_bar
 from tallyformer.tokenizer import Tokenizer
 
@@ -58,16 +58,15 @@ def _train(recipe: Recipe, folder: RunFolder, resume: bool) -> Manifest:
     if done := work.already_done():
         return done
     read = {"documents": 0, "bytes": 0}
-    texts = _counted(sources, cleaning, section.train_bytes, read)
+    sample = training_sample(sources, recipe.prepare.sources, cleaning, section.train_bytes)
+    texts = _counted(sample, section.train_bytes, read)
     tokenizer = Tokenizer.train(texts, section.vocab_size)
     return _save(recipe, work, tokenizer, {"trained_on": read})
 
 
-def _counted(
-    sources: list[RowSource], cleaning: Cleaning, max_bytes: int, read: dict[str, int]
-) -> Iterator[str]:
+def _counted(texts: Iterable[str], max_bytes: int, read: dict[str, int]) -> Iterator[str]:
     with progress_bar("vocabulary", max_bytes, "B") as bar:
-        for text in training_sample(sources, cleaning, max_bytes):
+        for text in texts:
             size = len(text.encode())
             read["documents"] += 1
             read["bytes"] += size

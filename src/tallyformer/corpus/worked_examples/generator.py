@@ -1,4 +1,4 @@
-"""The two streams of worked examples, which share kinds and phrasings but never numbers."""
+"""The two streams of worked examples, which share kinds and phrasings, but no problem of a kind."""
 
 from __future__ import annotations
 
@@ -53,9 +53,10 @@ def worked_examples(count: int, seed: int) -> Iterator[Example]:
 
 
 def held_out_examples(count: int, seed: int) -> Iterator[Example]:
-    """`count` examples with numbers that `worked_examples` makes with no seed at all.
+    """`count` examples whose numbers no example of their kind in `worked_examples` has.
 
-    Which side a problem is on is decided by a hash of its kind and its numbers.
+    Whatever the seeds: a hash of kind and numbers decides which side a problem is on. The sum
+    itself may be trained as another kind, a net margin as a return on equity.
     """
     return _examples(count, seed, "held-out")
 
