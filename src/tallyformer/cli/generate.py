@@ -30,7 +30,10 @@ def generate(
     from tallyformer.inference.llm import LLM
 
     llm = LLM.from_pretrained(model, dtype=dtype, device=device)
-    asked = llm.chat_prompt([{"role": "user", "content": text}]) if chat else text
+    asked: str | list[int] = text
+    if chat:
+        asked = llm.chat_prompt([{"role": "user", "content": text}])
+        params = llm.chat_params(params)
     for piece in llm.stream(asked, params):
         click.echo(piece.text, nl=False)
         sys.stdout.flush()

@@ -16,7 +16,7 @@ QUESTIONS_AT_ONCE = 64
 
 def greedy_answers(llm: LLM, *, max_tokens: int, label: str) -> Ask:
     """A function that asks each question as the first user message and decodes greedily."""
-    params = SamplingParams(max_tokens=max_tokens, temperature=0.0)
+    params = llm.chat_params(SamplingParams(max_tokens=max_tokens, temperature=0.0))
 
     def ask(questions: Sequence[str]) -> list[str]:
         answers: list[str] = []
