@@ -15,7 +15,7 @@ from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe, check_recipe
 from tallyformer.errors import ArtifactError
 from tallyformer.export.hf_folder import verify_hf_folder, write_hf_folder
-from tallyformer.export.model_card import UNKNOWN_LICENCE, model_card
+from tallyformer.export.model_card import LOWEST_TRANSFORMERS, UNKNOWN_LICENCE, model_card
 from tallyformer.export.verify import largest_difference
 from tallyformer.inference.llm import LLM
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
@@ -232,5 +232,11 @@ def test_a_model_card_tells_what_is_known_and_asks_for_what_is_not(
     assert f"| pretrain | {tokens:,} | 2 |" in card
     assert "| bonds | bonds.jsonl | " in card and UNKNOWN_LICENCE in card
     assert "trust_remote_code=True" in card
+    assert f"It needs transformers >= {LOWEST_TRANSFORMERS}." in card
     stock = model_card(recipe, {}, model_class="LlamaForCausalLM", parameters=7)
     assert "trust_remote_code" not in stock
+
+
+def test_the_card_asks_for_the_transformers_that_the_package_asks_for() -> None:
+    asked = [r for r in metadata.requires("tallyformer") or () if r.startswith("transformers")]
+    assert asked == [f"transformers<6,>={LOWEST_TRANSFORMERS}"]

@@ -11,6 +11,9 @@ from tallyformer.config.data import PairSource, TextSource
 
 UNKNOWN_LICENCE = "not recorded; fill in before publishing"
 OWN_LICENCE = "Apache-2.0 (ships with TallyFormer)"
+LOWEST_TRANSFORMERS = "5.4"
+"""The first version whose configurations and masks are those that the folder's code is written for.
+It is the one in pyproject.toml."""
 
 Metrics = Mapping[str, Mapping[str, Any]]
 
@@ -45,6 +48,8 @@ def _front_matter() -> str:
 def _use(model_class: str) -> str:
     own_code = "" if model_class == "LlamaForCausalLM" else ", trust_remote_code=True"
     return f"""## Use
+
+It needs transformers >= {LOWEST_TRANSFORMERS}.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
