@@ -134,3 +134,20 @@ def test_the_plan_treats_a_source_without_a_whole_sequence_as_training_does(
     weighted = recipe_of(tmp_path, [{**source, "weight": 1} for source in sources])
     with pytest.raises(DataError, match="source 'b' has 64 training tokens; one sequence needs 65"):
         list(planned_trainings(weighted, planned, vocabulary))
+
+
+def test_a_data_set_of_unknown_size_is_what_its_limits_allow(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    texts = ["some words " * 60] * 2000
+    (folder / "train.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    size = len(texts[0].strip())
+    unknown = sampled(tmp_path, dataset="set")
+    assert unknown.text_bytes is unknown.documents is None
+    by_rows = sampled(tmp_path, dataset="set", max_documents=1800)
+    assert (by_rows.documents, by_rows.text_bytes) == (1800, 1800 * size)
+    by_bytes = sampled(tmp_path, dataset="set", max_bytes=10**6)
+    assert (by_bytes.documents, by_bytes.text_bytes) == (round(10**6 / size), 10**6)
+    small = sampled(tmp_path, dataset="set", max_documents=20)
+    assert (small.documents, small.text_bytes) == (20, 20 * size)

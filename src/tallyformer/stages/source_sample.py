@@ -132,7 +132,7 @@ class _Sample:
             What the row holds; where it is not cleaned, what to expect after those before it.
         """
         size = row_bytes(row)
-        if self._text_bytes >= self._most_bytes * progress:
+        if self._rows and self._text_bytes >= self._most_bytes * progress:
             text_share = self._of_text / max(1.0, self._row_bytes)
             return _Size(1, self._documents / self._rows, size * text_share)
         texts = [text for _, text in self._cleaned(row)]
