@@ -56,13 +56,15 @@ def main() -> None:
     print(json.dumps(report, indent=2))
     if options.write:
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{datetime.date.today().isoformat()}-train-step.json"
+        kind = "train-step-gpu" if options.device == "cuda" else "train-step"
+        path = RESULTS / f"{datetime.date.today().isoformat()}-{kind}.json"
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nanogpt", type=Path, help="checkout of karpathy/nanoGPT")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=6)
@@ -78,7 +80,7 @@ def _options() -> argparse.Namespace:
 def _start(name: str, options: argparse.Namespace) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--worker", name, "--compile", options.compile]
     command += ["--batch", str(options.batch), "--context", str(options.context)]
-    command += ["--threads", str(options.threads)]
+    command += ["--threads", str(options.threads), "--device", options.device]
     command += ["--nanogpt", str(options.nanogpt)] if options.nanogpt else []
     command += ["--no-mask"] if options.no_mask else []
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -106,6 +108,7 @@ def _report(options: argparse.Namespace, rounds: dict[str, Any]) -> dict[str, An
         "documents_masked": not options.no_mask,
         "threads": options.threads,
         "processor": _processor(),
+        "gpu": _gpu() if options.device == "cuda" else None,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
         "cores": os.cpu_count(),
         "load_average": os.getloadavg(),
@@ -145,14 +148,18 @@ def _processor() -> str:
     return platform.machine()
 
 
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
 def _work(options: argparse.Namespace) -> None:
     import torch
 
-    from tallyformer.training.hardware import PeakMemory
-
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    whole_life = PeakMemory()
+    whole_life = _Memory(options.device)
     # Compilers print; standard output is for answers only.
     with contextlib.redirect_stdout(sys.stderr):
         build = _tallyformer if options.worker == "tallyformer" else _nanogpt
@@ -162,11 +169,13 @@ def _work(options: argparse.Namespace) -> None:
     peak = whole_life.megabytes()
     print("ready", flush=True)
     for line in sys.stdin:
-        steady = PeakMemory()
+        steady = _Memory(options.device)
         step()
+        steady.wait()
         start = time.perf_counter()
         for _ in range(int(line)):
             step()
+        steady.wait()
         seconds = (time.perf_counter() - start) / int(line)
         peak = max(peak, steady.megabytes())
         answer = {
@@ -175,6 +184,30 @@ def _work(options: argparse.Namespace) -> None:
             "steady_memory_mb": round(steady.megabytes(), 1),
         }
         print(json.dumps(answer), flush=True)
+
+
+class _Memory:
+    """Largest memory from now on: of this process, or what torch holds on the GPU."""
+
+    def __init__(self, device: str):
+        import torch
+
+        from tallyformer.training.hardware import PeakMemory
+
+        self._gpu = torch.cuda if device == "cuda" else None
+        self._process = PeakMemory()
+        if self._gpu:
+            self._gpu.reset_peak_memory_stats()
+
+    def megabytes(self) -> float:
+        if self._gpu:
+            return self._gpu.max_memory_reserved() / 1e6
+        return self._process.megabytes()
+
+    def wait(self) -> None:
+        """Until the GPU has done what it was told."""
+        if self._gpu:
+            self._gpu.synchronize()
 
 
 class _RandomBatches:
@@ -219,10 +252,10 @@ def _tallyformer(options: argparse.Namespace) -> Callable[[], None]:
     from tallyformer.training.run_state import RunState
     from tallyformer.training.step import Step
 
-    device = torch.device("cpu")
+    device = torch.device(options.device)
     section = PretrainSection(steps=1, micro_batch=options.batch, gradient_accumulation=1)
     compiled = options.compile == "on"
-    model = TallyFormerForCausalLM(TallyFormerConfig(dropout=0.0)).train()
+    model = TallyFormerForCausalLM(TallyFormerConfig(dropout=0.0)).to(device).train()
     if compiled:
         compile_blocks(model)
     step = Step(
@@ -261,16 +294,17 @@ def _nanogpt(options: argparse.Namespace) -> Callable[[], None]:
         dropout=0.0,
         bias=False,
     )
-    raw = GPT(shape)
-    optimizer = raw.configure_optimizers(0.1, 6e-4, (0.9, 0.95), "cpu")
+    device = options.device
+    raw = GPT(shape).to(device)
+    optimizer = raw.configure_optimizers(0.1, 6e-4, (0.9, 0.95), device)
     model = torch.compile(raw) if options.compile == "on" else raw
     source = _RandomBatches(options.batch, options.context)
     numbers = iter(range(10**9))
 
     def one_step() -> None:
         batch = source.batch(next(numbers))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            _, loss = model(batch.input_ids, batch.labels)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            _, loss = model(batch.input_ids.to(device), batch.labels.to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

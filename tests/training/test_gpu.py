@@ -1,0 +1,193 @@
+"""What only a GPU can show. Skipped where there is none; nothing else of the tests needs one."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tallyformer.config.training import OptimizerSection, PretrainSection
+from tallyformer.errors import Interrupted, TrainingError
+from tallyformer.model.configuration_tallyformer import TallyFormerConfig
+from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.training.distillation import DistillationLoss, DistillationWeights
+from tallyformer.training.hardware import peak_flops
+from tallyformer.training.inputs import Placement
+from tallyformer.training.loop import TrainingJob, TrainingResult, train
+from tallyformer.training.losses import Loss, NextTokenLoss
+from tallyformer.training.metrics import read_metrics
+from tallyformer.training.precision import Precision, choose_precision
+from tallyformer.training.teacher import Teacher
+
+from .jobs import CONTEXT, VOCABULARY, RandomBatches
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+FLOAT32 = {"rtol": 2e-4, "atol": 2e-5}
+"""Sums of float32 products in another order."""
+
+
+def model_on(device: torch.device, **overrides: Any) -> TallyFormerForCausalLM:
+    values: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "max_position_embeddings": CONTEXT,
+        "dropout": 0.0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 1,
+    }
+    torch.manual_seed(3)
+    return TallyFormerForCausalLM(TallyFormerConfig(**{**values, **overrides})).to(device)
+
+
+def sums_and_gradients(
+    device: torch.device, make: Callable[[torch.device], Loss], precision: str
+) -> tuple[list[float], list[torch.Tensor]]:
+    model = model_on(device).train()
+    inputs = Placement(device)(RandomBatches().batch(0))
+    objective, sums = make(device)(model, inputs, 0.01, Precision(precision, device))  # type: ignore[arg-type]
+    objective.backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad.float().cpu() for p in model.parameters() if p.grad is not None]
+    return sums.tolist(), gradients
+
+
+def next_token(device: torch.device) -> Loss:
+    return NextTokenLoss(1e-3)
+
+
+def distilled(device: torch.device) -> Loss:
+    torch.manual_seed(4)
+    teacher = model_on(device, hidden_size=32, num_attention_heads=2).eval()
+    source = Teacher(teacher, VOCABULARY - 2, "tiny")
+    return DistillationLoss(source, DistillationWeights(2.5, 0.7, 1e-3))
+
+
+@pytest.mark.parametrize("make", [next_token, distilled])
+def test_loss_and_gradients_equal_the_cpu(make: Callable[[torch.device], Loss]) -> None:
+    expected, wanted = sums_and_gradients(CPU, make, "fp32")
+    found, got = sums_and_gradients(GPU, make, "fp32")
+    assert found == pytest.approx(expected, rel=2e-4)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, **FLOAT32)
+
+
+def test_bf16_on_the_gpu_is_near_float32() -> None:
+    expected, wanted = sums_and_gradients(CPU, next_token, "fp32")
+    found, got = sums_and_gradients(GPU, next_token, "bf16")
+    assert found == pytest.approx(expected, rel=2e-2)
+    for one, other in zip(got, wanted, strict=True):
+        assert (one - other).norm() <= 0.05 * other.norm()
+
+
+def gpu_job(folder: Path, *, source: Any = None, **overrides: Any) -> TrainingJob:
+    values: dict[str, Any] = {
+        "steps": 20,
+        "micro_batch": 4,
+        "gradient_accumulation": 2,
+        "evaluations": 4,
+        "log_every": 3,
+        "precision": "auto",
+        "compile": "off",
+        "optimizer": OptimizerSection(learning_rate=1e-2),
+    }
+    section = PretrainSection(**{**values, **overrides})
+    return TrainingJob(
+        name="pretrain",
+        model=model_on(GPU, dropout=0.1),
+        make_loss=lambda compiled: NextTokenLoss(section.z_loss, compiled=compiled),
+        train=source or RandomBatches(),
+        validation=RandomBatches(batches_per_epoch=2, first=100),
+        section=section,
+        folder=folder,
+        best=folder / "best",
+        save_best=lambda best: (best / "weights.txt").write_text("best") and None,
+        seed=5,
+        device=GPU,
+        token_bytes=np.full(VOCABULARY, 2, dtype=np.int32),
+        flops_per_token=1e6,
+        resume_command="tallyformer pretrain --resume",
+    )
+
+
+def run(job: TrainingJob) -> tuple[TrainingResult, list[torch.Tensor]]:
+    result = train(job)
+    return result, [p.detach().cpu() for p in job.model.parameters()]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("compile_", ["off", "on"])
+def test_a_stopped_and_resumed_run_ends_where_an_uninterrupted_one_does(
+    precision: str, compile_: str, tmp_path: Path
+) -> None:
+    how = {"precision": precision, "compile": compile_}
+    _, expected = run(gpu_job(tmp_path / "whole", **how))
+
+    class Stopping(RandomBatches):
+        at = 15
+
+        def batch(self, index: int) -> Any:
+            if index == self.at:
+                self.at = -1
+                signal.raise_signal(signal.SIGTERM)
+            return super().batch(index)
+
+    with pytest.raises(Interrupted):
+        train(gpu_job(tmp_path / "stopped", source=Stopping(), **how))
+    _, found = run(gpu_job(tmp_path / "stopped", **how))
+    # A GPU adds up in an order of its own; its random states go on where they were.
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() <= 0.02 * other.norm()
+
+
+def test_training_lowers_the_loss_and_says_what_the_gpu_did(tmp_path: Path) -> None:
+    result, _ = run(gpu_job(tmp_path, steps=200))
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert result.precision == choose_precision("auto", GPU).name
+    assert all(line["gpu_memory_mb"] > 0 for line in lines if line["kind"] == "train")
+    assert result.metrics()["peak_gpu_memory_mb"] > 0
+
+
+def test_a_batch_too_large_for_the_gpu_is_an_error_that_names_the_fix(tmp_path: Path) -> None:
+    class Huge(RandomBatches):
+        def batch(self, index: int) -> Any:
+            batch = super().batch(0)
+            rows = 2**24
+            return dataclasses.replace(
+                batch,
+                **{
+                    f.name: getattr(batch, f.name)[:1].expand(rows, -1)
+                    for f in dataclasses.fields(batch)
+                },
+            )
+
+    with pytest.raises(TrainingError, match="micro_batch"):
+        train(gpu_job(tmp_path, source=Huge()))
+
+
+def test_the_peak_of_this_gpu_is_more_than_a_product_reaches() -> None:
+    size = 4096
+    a, b = torch.randn(2, size, size, device=GPU, dtype=torch.bfloat16)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    start.record()
+    for _ in range(20):
+        a @ b
+    end.record()
+    torch.cuda.synchronize()
+    reached = 20 * 2 * size**3 / (start.elapsed_time(end) / 1000)
+    assert 0.3 * peak_flops(GPU, torch.bfloat16) < reached <= peak_flops(GPU, torch.bfloat16)
