@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHAT ?= 1
 
-.PHONY: quickstart test lint docs clean
+.PHONY: install quickstart test lint docs clean
+
+install: $(VENV)/.installed
 
 quickstart: $(VENV)/.installed
 	$(BIN)/tallyformer run --recipe recipes/quickstart.yaml

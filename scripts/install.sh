@@ -1,12 +1,14 @@
 #!/bin/sh
 # Create the virtual environment and install TallyFormer with the pinned dependencies.
 #
+#     sh scripts/install.sh [FOLDER]      FOLDER is .venv unless given
+#
 # PYTHON       interpreter to use (default python3; 3.11 or newer)
 # TORCH_INDEX  package index for torch alone. Without it, a Linux machine that has no NVIDIA
 #              driver takes torch's CPU builds from PyTorch's index where that answers, which
 #              saves gigabytes.
 set -eu
-venv=$1
+venv=${1:-.venv}
 python=${PYTHON:-python3}
 
 if ! command -v "$python" >/dev/null; then

@@ -51,7 +51,7 @@ def examine(folder: Path, *, hub_seconds: float = 3.0) -> Iterator[Finding]:
     """
     yield _python()
     yield from _packages()
-    yield from _processor()
+    yield _processor()
     yield _memory()
     yield _disk(folder)
     if importlib.util.find_spec("torch"):
@@ -89,15 +89,9 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _processor() -> Iterator[Finding]:
+def _processor() -> Finding:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("cores", f"{usable} usable")
-    compiler = next((c for c in ("g++", "clang++", "c++") if shutil.which(c)), None)
-    if compiler:
-        yield Finding("C++ compiler", f"{compiler}, so torch.compile can speed up long CPU runs")
-    else:
-        fix = "training works without; for torch.compile: sudo apt install g++"
-        yield Finding("C++ compiler", "none", "limited", fix)
+    return Finding("cores", f"{usable} usable")
 
 
 def _memory() -> Finding:
@@ -146,6 +140,7 @@ def _torch() -> Iterator[Finding]:
     yield Finding(
         "CPU arithmetic", f"{', '.join(found) or 'plain'}; precision: auto means {precision}"
     )
+    yield _compiler()
     if not torch.cuda.is_available():
         yield Finding("GPU", "none; training runs on the CPU", "limited", _gpu_fix(torch))
         return
@@ -157,6 +152,19 @@ def _torch() -> Iterator[Finding]:
             f"{properties.name}, {properties.total_memory / 1e9:.0f} GB; "
             f"precision: auto means {precision}",
         )
+
+
+def _compiler() -> Finding:
+    from tallyformer.training.compiling import missing_tools
+    from tallyformer.training.hardware import pick_device
+
+    device = pick_device()
+    missing = missing_tools(device)
+    if not missing:
+        return Finding("torch.compile", f"works, so long runs on this {device.type} are faster")
+    value = f"lacks {', '.join(tool.name for tool in missing)}"
+    fixes = "; ".join(f"{tool.name}: {tool.fix}" for tool in missing)
+    return Finding("torch.compile", value, "limited", f"training works without, slower. {fixes}")
 
 
 def _gpu_fix(torch: object) -> str:

@@ -2,16 +2,19 @@
 
     TallyFormerError              base class; the command line prints it as one line
     ├── UsageError       exit 2   the command or the recipe is wrong
-    │   └── ConfigError           a recipe key or value; carries every problem found at once
+    │   ├── ConfigError           a recipe key or value; carries every problem found at once
+    │   └── InvalidRequestError   a prompt or a sampling parameter, in `inference.errors`
     └── RunError         exit 3   something outside the command is wrong
         ├── DataError             an input file, a row, a document
+        │   └── InvalidTextError  text that is not UTF-8, in `data.rows`
         ├── ArtifactError         a folder or file written by an earlier stage
-        │   └── CheckpointError   a checkpoint that is damaged or belongs to another model
+        │   └── CheckpointError   a checkpoint or weights: damaged, or of another model
         ├── TokenizerError        a tokenizer that is missing or does not fit
         ├── TrainingError         a run that cannot go on, for example a loss that is not finite
         └── Interrupted           SIGINT or SIGTERM, after everything has been saved
 
-Each message is one line that says what is wrong, where, and how to mend it.
+Each message says what is wrong, where, and how to mend it: one line, and one more for each problem
+where several are listed.
 """
 
 from __future__ import annotations

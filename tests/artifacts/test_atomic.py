@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tallyformer.artifacts.atomic import atomic_file, atomic_folder, write_json
+from tallyformer.artifacts.atomic import atomic_file, atomic_folder, recover_replaced, write_json
 from tallyformer.errors import ArtifactError
 
 WRITER = """
@@ -112,3 +112,13 @@ def test_a_file_is_not_seen_before_it_is_whole(tmp_path: Path) -> None:
         time.sleep(0)
         assert not path.exists()
     assert path.read_bytes() == b"1"
+
+
+def test_a_replacement_that_was_cut_off_is_put_back(tmp_path: Path) -> None:
+    old = tmp_path / "best.old.partial"
+    old.mkdir()
+    (old / "x").write_text("kept", encoding="utf-8")
+    recover_replaced(tmp_path / "best")
+    assert (tmp_path / "best" / "x").read_text(encoding="utf-8") == "kept"
+    recover_replaced(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()

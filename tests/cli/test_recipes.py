@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tallyformer.config import check_recipe, load_recipe
-from tallyformer.stages.run import recipe_as_yaml
+from tallyformer.config import check_recipe, load_recipe, recipe_as_yaml
 
 
 def _files(folder: Path) -> dict[str, bytes]:

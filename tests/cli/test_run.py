@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,8 @@ def test_another_recipe_in_the_same_folder_is_refused_and_leaves_no_trace(
     done = tallyformer("run", *options, "--set", "pretrain.epochs=1")
     assert done.returncode == 3
     assert "belongs to another run" in done.stderr and "pretrain" in done.stderr
+    dry = tallyformer("run", *options, "--set", "pretrain.epochs=1", "--dry-run")
+    assert dry.returncode == 3 and dry.stderr == done.stderr.splitlines(keepends=True)[-1]
     assert _times(finished.folder) == before
 
 
@@ -182,7 +185,7 @@ def test_a_started_stage_asks_for_resume(recipe: Path, tallyformer: Any) -> None
     assert done.returncode == 3 and "no tokenizer stage wrote" in done.stderr
     assert (out / "tokenizer" / "foreign.txt").read_text() == "mine"
     dry = tallyformer("tokenizer", "--recipe", recipe, "--out", out, "--dry-run")
-    assert dry.returncode == 3 and "--resume" in dry.stderr
+    assert dry.returncode == 3 and dry.stderr == done.stderr.splitlines(keepends=True)[-1]
 
 
 def _manifest(finished: Finished, stage: str) -> dict[str, Any]:
@@ -190,7 +193,7 @@ def _manifest(finished: Finished, stage: str) -> dict[str, Any]:
     return json.loads(text)["metrics"]  # type: ignore[no-any-return]
 
 
-def test_the_plan_made_before_the_run_was_right(finished: Finished) -> None:
+def test_the_lengths_planned_before_the_run_were_right(finished: Finished) -> None:
     plan = finished.plan
     assert plan["exact"] is False and plan["vocabulary"] == 300
     [source] = plan["sources"]
@@ -201,15 +204,38 @@ def test_the_plan_made_before_the_run_was_right(finished: Finished) -> None:
     for training in plan["trainings"]:
         stage = training["stage"]
         really = _manifest(finished, stage)
-        measured = plan["measured"][training["name"]]
-        assert measured["peak_memory_mb"] == pytest.approx(really["peak_memory_mb"], rel=0.15)
-        assert measured["seconds"] > 0
+        assert plan["measured"][training["name"]]["seconds"] > 0
         assert training["parameters"] == _manifest(finished, "pretrain")["parameters"]
         if stage != "pretrain":  # whose length depends on the estimated tokens
             assert (
                 training["steps"] * training["section"]["gradient_accumulation"] * 4 * 32
                 == (really["tokens"])
             )
+
+
+def test_the_planned_memory_is_that_of_the_training(
+    finished: Finished, tallyformer: Any, make_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of a model whose weights, gradients and moments need more than the interpreter itself."""
+    recipe, out = make_recipe(tmp_path), tmp_path / "out"
+    for stage in ("tokenizer", "prepare"):
+        shutil.copytree(finished.folder / stage, out / stage)
+    sizes = {"hidden_size": 640, "intermediate_size": 2560, "num_hidden_layers": 5}
+    options = ["--recipe", recipe, "--out", out, "--set", f"data_root={finished.recipe.parent}"]
+    for key, value in sizes.items():
+        options += ["--set", f"model.{key}={value}"]
+    options += ["--set", "pretrain.epochs=null", "--set", "pretrain.steps=6"]
+    planned = tallyformer("plan", *options, "--json")
+    assert planned.returncode == 0, planned.stderr
+    [training] = json.loads(planned.stdout)["trainings"]
+    states_mb = 16 * training["parameters"] / 1e6
+    assert states_mb > 390
+    done = tallyformer("pretrain", *options)
+    assert done.returncode == 0, done.stderr
+    really = json.loads((out / "pretrain" / "manifest.json").read_text(encoding="utf-8"))
+    guess = json.loads(planned.stdout)["peak_memory_mb"]
+    # One of the four (weights, gradients, two moments) forgotten would be wrong by a quarter.
+    assert guess == pytest.approx(really["metrics"]["peak_memory_mb"], abs=states_mb / 8)
 
 
 def test_the_plan_after_prepare_is_exact(finished: Finished, tallyformer: Any) -> None:

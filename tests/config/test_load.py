@@ -51,6 +51,16 @@ def test_the_flagship_recipe_has_the_specified_numbers() -> None:
     assert recipe.pretrain.optimizer.betas == (0.9, 0.95)
     assert recipe.distill is not None
     assert [(p.temperature, p.alpha) for p in recipe.distill.phases] == [(2.5, 0.7), (3.0, 0.4)]
+    assert recipe.distill.weights == {"refinedweb": 0.58, "pes2o": 0.16, "slimpajama": 0.26}
+    assert [s.weight for s in recipe.prepare.sources] == [0.60, 0.15, 0.25]
+    # Bytes a token of each source; a tenth is held out.
+    lengths = zip(recipe.prepare.sources, (4.5, 4.4, 4.2), strict=True)
+    tokens = sum((s.max_bytes or 0) / each * 0.9 for s, each in lengths)
+    assert tokens == pytest.approx(1.3e9, rel=0.01)
+    assert recipe.pretrain.epochs == 10
+    # Sixths of 0.7 billion tokens, 19 and 11 of them.
+    passes = [p.epochs for p in recipe.distill.phases]
+    assert passes == pytest.approx([19 / 6 * 0.7 / 1.3, 11 / 6 * 0.7 / 1.3], rel=0.02)
     assert [p.optimizer.learning_rate for p in recipe.distill.phases] == [2.5e-4, 2e-4]
     assert recipe.sft is not None
     assert (recipe.sft.lora.r, recipe.sft.lora.alpha, recipe.sft.lora.dropout) == (16, 32, 0.05)
@@ -85,8 +95,11 @@ def test_an_unknown_key_inside_a_list_finds_its_neighbour() -> None:
         ({"prepare": {"sources": [{"name": "a"}]}}, "exactly one of paths, dataset, corpus"),
         ({"pretrain": {"steps": 1, "weights": {"primr": 1}}}, "there are: primer"),
         ({"pretrain": {"steps": 1, "weights": {"primer": -1}}}, "0 or more"),
-        ({"distill": {"phases": [{"steps": 1}]}}, "teacher"),
+        ({"distill": {"phases": [{"steps": 1}]}}, "distill needs a teacher section"),
+        ({"teacher": {"source": "gpt2"}}, "teacher is for distill, and the recipe has no distill"),
         ({"teacher": {}}, "source"),
+        ({"pretrain": {"steps": 1, "optimizer": {"betas": [0.9, 1]}}}, "optimizer.betas.1"),
+        ({"pretrain": {"steps": 1, "optimizer": {"betas": [-0.1, 0.9]}}}, "optimizer.betas.0"),
     ],
 )
 def test_each_mistake_names_its_cause(changes: dict[str, Any], expected: str) -> None:
@@ -119,11 +132,84 @@ def test_set_changes_values_in_sections_and_lists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["pretrain.steps", "=3", "prepare.sources.5.name=x", "name.first=x", "seed=[1"]
+    "override",
+    [
+        "pretrain.steps",
+        "=3",
+        "prepare.sources.5.name=x",
+        "prepare.sources.².name=x",
+        "name.first=x",
+        "seed=[1",
+        "seed=2024-99-99",
+        "pretrain={steps: 1, steps: 2}",
+    ],
 )
 def test_a_malformed_override_is_refused(tmp_path: Path, override: str) -> None:
     with pytest.raises(UsageError, match="--set"):
         load_recipe(write(tmp_path, small()), [override])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "change", "expected"),
+    [
+        ("[a]", "evaluate.prompts.0.x=1", "evaluate.prompts.0 is a value, not a section"),
+        ("[a]", "evaluate.prompts.1=b", "evaluate.prompts.1 must end in a number below 1"),
+        ("[]", "evaluate.prompts.0=b", "evaluate.prompts is an empty list. Give it whole"),
+    ],
+)
+def test_an_override_that_leads_nowhere_in_a_list_says_why(
+    tmp_path: Path, prompts: str, change: str, expected: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_recipe(write(tmp_path, small()), [f"evaluate.prompts={prompts}", change])
+    assert expected in str(caught.value)
+
+
+def test_an_override_changes_one_of_two_sections_that_share_an_anchor(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "name: small\n"
+        "prepare: {sources: [{name: primer, corpus: primer}]}\n"
+        "pretrain: &length {steps: 3}\n"
+        "teacher: {model: {}, train: *length}\n"
+        "distill: {phases: [*length]}\n",
+        encoding="utf-8",
+    )
+    recipe = load_recipe(path, ["pretrain.steps=7"])
+    assert recipe.teacher and recipe.teacher.train and recipe.distill
+    assert recipe.pretrain.steps == 7
+    assert recipe.teacher.train.steps == recipe.distill.phases[0].steps == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pretrain.optimizer.learning_rate", ".inf"),
+        ("pretrain.optimizer.learning_rate", "inf"),
+        ("pretrain.schedule.final_div", "1e999"),
+        ("pretrain.z_loss", ".nan"),
+        ("pretrain.epochs", "-.inf"),
+        ("pretrain.weights.primer", ".nan"),
+        ("model.norm_eps", ".inf"),
+        ("prepare.sources.0.weight", ".inf"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, key: str, value: str) -> None:
+    changes = ["pretrain.steps=null", "pretrain.epochs=1", f"{key}={value}"]
+    with pytest.raises(ConfigError, match=rf"{key}: Input should be a finite number"):
+        load_recipe(write(tmp_path, small()), changes)
+
+
+def test_a_key_that_is_given_twice_is_refused_and_both_places_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "name: a\npretrain:\n  steps: 1\n  micro_batch: 2\n  steps: 3\n\nname: b\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path)
+    assert "pretrain.steps is given twice, on lines 3 and 5" in str(caught.value)
+    assert "name is given twice, on lines 1 and 7" in str(caught.value)
 
 
 def test_a_missing_recipe_says_how_to_give_one(tmp_path: Path) -> None:
@@ -131,7 +217,7 @@ def test_a_missing_recipe_says_how_to_give_one(tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "just words"])
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "just words", "", "a: &a [*a]"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text, encoding="utf-8")

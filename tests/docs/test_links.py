@@ -13,6 +13,7 @@ import pytest
 from tallyformer.cli.main import tallyformer as root
 
 REPOSITORY = Path(__file__).parents[2]
+PACKAGE = REPOSITORY / "src" / "tallyformer"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
@@ -81,16 +82,22 @@ def test_the_search_for_commands_finds_them() -> None:
     assert _command("pretrian", "") is None and _command("sft", " inspect --count 2") is not None
 
 
-def test_the_file_tree_of_the_architecture_page_exists() -> None:
-    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
-    tree = TREE.search(text)
+def test_the_file_tree_of_the_architecture_page_names_every_module_and_nothing_else() -> None:
+    tree = TREE.search((REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8"))
     assert tree is not None
-    missing = []
-    for line in tree.group(1).splitlines():
-        for entry in re.split(r"  +", line)[0].split(", "):
-            paths = [REPOSITORY / "src" / "tallyformer" / name for name in _expanded(entry)]
-            missing += [str(path) for path in paths if not path.exists()]
-    assert not missing
+    named = [name for line in tree.group(1).splitlines() for name in _named(line)]
+    assert not [name for name in named if not (PACKAGE / name).exists()]
+    assert len(set(named)) == len(named)
+    folders = tuple(name for name in named if name.endswith("/"))
+    modules = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+    inside = {name for name in modules if name.startswith(folders)}
+    assert {m for m in modules - inside if not m.endswith("__init__.py")} <= set(named)
+
+
+def _named(line: str) -> Iterator[str]:
+    """The paths that a line of the tree stands for."""
+    for entry in re.split(r"  +", line)[0].split(", "):
+        yield from _expanded(entry)
 
 
 def test_every_page_is_in_the_index() -> None:

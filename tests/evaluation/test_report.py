@@ -21,7 +21,7 @@ from tallyformer.evaluation.report import write_report
 from tallyformer.evaluation.results_tables import MOST_GROUPS, facts_tables
 from tallyformer.evaluation.run_card import run_card
 from tallyformer.evaluation.run_data import Curves, RunData
-from tallyformer.evaluation.run_tables import stages_table
+from tallyformer.evaluation.run_tables import passes_by_source, stages_table
 from tallyformer.evaluation.tables import duration, fixed, signed, signed_and_relative
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -318,6 +318,23 @@ def test_long_curves_are_thinned_but_keep_their_ends_and_null_is_no_point() -> N
 
 def _manifest(stage: str, metrics: dict[str, Any]) -> Manifest:
     return Manifest(stage=stage, fingerprint="f", config={}, seed=0, metrics=metrics)
+
+
+def test_a_source_is_read_as_often_as_training_read_it() -> None:
+    """In whole sequences, by the mixture's own rule: here 156 of `a`, and none of `b`."""
+    sources = {"a": {"tokens": {"train": 10_001}}, "b": {"tokens": {"train": 64}}}
+    manifests = {
+        "prepare": _manifest("prepare", {"sources": sources}),
+        "pretrain": _manifest("pretrain", {"tokens": 192 * 64}),
+        "teacher": _manifest("teacher", {"tokens": 192 * 32}),
+    }
+    of_teacher = {"model": {"max_position_embeddings": 32}, "train": {"weights": {"b": 1.0}}}
+    recipe = {"model": {"max_position_embeddings": 64}, "teacher": of_teacher}
+    run = RunData("run", recipe=recipe, manifests=manifests)
+    assert passes_by_source(run, "pretrain") == {"a": 192 / 156}
+    assert passes_by_source(run, "teacher") == {"b": 192 / 1}
+    assert passes_by_source(run, "distill") == {}
+    assert passes_by_source(RunData("run", manifests=manifests), "pretrain") == {}
 
 
 def _distilled(**metrics: Any) -> RunData:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe, check_recipe
@@ -117,6 +118,20 @@ def test_the_generation_config_ends_answers_and_knows_the_context(
     assert found["max_length"] == 32
     config = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["model_max_length"] == 32
+
+
+def test_a_padded_batch_of_texts_goes_on_like_each_text_alone(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = _model(tokenizer, **LLAMA, initializer_range=0.2)
+    _write(model, tokenizer, tmp_path / "model", torch.float32)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "model")
+    options = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    texts = ["A bond pays a coupon", "A", "What is"]
+    together = model.generate(**theirs(texts, padding=True, return_tensors="pt"), **options)
+    for text, row in zip(texts, together, strict=True):
+        alone = model.generate(**theirs([text], return_tensors="pt"), **options)
+        assert torch.equal(row[-4:], alone[0, -4:])
 
 
 def test_a_folder_with_one_altered_weight_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:

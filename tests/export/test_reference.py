@@ -6,6 +6,7 @@ shares no code with the package.
 Shapes: B batch, T tokens, H heads, E head size.
 """
 
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -18,9 +19,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tallyformer.errors import ArtifactError, CheckpointError
+from tallyformer.errors import ArtifactError, CheckpointError, TokenizerError
 from tallyformer.export.reference import import_reference, import_reference_adapter
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.tokenizer import Tokenizer
 
 SETTINGS: dict[str, Any] = {
     "context_length": 16,
@@ -217,6 +219,19 @@ def test_a_missing_tied_head_is_the_embedding(reference, ids, tmp_path):
     torch.testing.assert_close(model(ids).logits, reference(ids), **CLOSE)
 
 
+def test_a_tokenizer_is_saved_with_the_model_in_one_step(reference, ids, tmp_path):
+    tokenizer = Tokenizer.train(["A bond pays a coupon every year."], 270)
+    settings = {**SETTINGS, "vocab_size": tokenizer.vocab_size}
+    file = save(tmp_path / "best.pt", Reference(settings), settings)
+    out = import_reference(file, tmp_path / "out", tokenizer)
+    assert Tokenizer.from_pretrained(out).fingerprint == tokenizer.fingerprint
+    assert json.loads((out / "tokenizer_config.json").read_text())["model_max_length"] == 16
+    other = save(tmp_path / "other.pt", reference)
+    with pytest.raises(TokenizerError, match=r"other.pt: the model has 61 ids, the tokenizer 270"):
+        import_reference(other, tmp_path / "none", tokenizer)
+    assert not (tmp_path / "none").exists()
+
+
 NUMBERS = {
     "loss": np.float64(3.25),
     "speed": np.float32(1.5),
@@ -308,7 +323,9 @@ def test_a_damaged_file_is_named(reference, tmp_path):
 def test_an_existing_folder_is_never_overwritten(reference, tmp_path):
     file = save(tmp_path / "best.pt", reference)
     (tmp_path / "out").mkdir()
-    with pytest.raises(ArtifactError, match=r"out: exists already. Choose another --out"):
+    with pytest.raises(
+        ArtifactError, match=r"out: exists already. Choose another folder, or delete it"
+    ):
         import_reference(file, tmp_path / "out")
 
 
@@ -355,6 +372,9 @@ def test_a_tensor_that_does_not_fit_is_named(name, to, message, reference, tmp_p
         ({"norm_type": "batch"}, r"'norm_type'\] 'batch' is unknown"),
         ({"model_type": "bert"}, r"'model_type'\] 'bert' is unknown"),
         ({"dropout": 2.0}, "makes no model: TallyFormerConfig.dropout"),
+        ({"pad_token_id": 61}, r"'pad_token_id'\] is 61, but the ids end at 60"),
+        ({"pad_token_id": -1}, r"'pad_token_id'\] is -1, but the ids end at 60"),
+        ({"pad_token_id": "5"}, r"'pad_token_id'\] is '5', not a whole number"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_named(fields, message, reference, tmp_path):

@@ -59,7 +59,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_recipe(texts: Path) -> MakeRecipe:
-    """A recipe with every stage; keywords replace whole sections."""
+    """A recipe with every stage; keywords replace whole sections. Without `distill`, no teacher."""
 
     def make(**sections: Any) -> Recipe:
         tree: dict[str, Any] = {
@@ -89,6 +89,8 @@ def make_recipe(texts: Path) -> MakeRecipe:
                 "lora": {"r": 4, "alpha": 8},
             },
         }
+        if sections.get("distill", tree["distill"]) is None:
+            sections = {"teacher": None, **sections}
         return check_recipe({**tree, **sections}, "tiny.yaml")
 
     return make

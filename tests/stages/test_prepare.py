@@ -24,7 +24,7 @@ import yaml
 
 from tallyformer.artifacts.manifest import sha256
 from tallyformer.artifacts.run_folder import RunFolder
-from tallyformer.config import Recipe, check_recipe
+from tallyformer.config import Recipe, check_recipe, recipe_as_yaml
 from tallyformer.config.data import PairSource
 from tallyformer.data.hashing import content_hash, in_validation
 from tallyformer.data.packed import PackedBatches
@@ -32,7 +32,6 @@ from tallyformer.data.pairs import split_pairs
 from tallyformer.data.shards import Shards, read_shards
 from tallyformer.errors import ArtifactError, ConfigError, DataError, TokenizerError
 from tallyformer.stages import prepare, tokenizer
-from tallyformer.stages.run import recipe_as_yaml
 from tallyformer.tokenizer import Tokenizer
 
 COMMAND = Path(sys.executable).with_name("tallyformer")

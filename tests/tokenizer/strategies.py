@@ -16,4 +16,10 @@ pieces = st.one_of(
     st.from_regex(r"[0-9]{1,9}([.,][0-9]{1,4})?%?", fullmatch=True),
 )
 texts = st.lists(pieces, max_size=8).map("".join)
-benign_texts = texts.filter(lambda text: "<|" not in text)
+fragments = st.sampled_from(
+    sorted({t[a:b] for t in CONTROL for a in range(len(t)) for b in range(a + 1, len(t) + 1)})
+)
+forgeries = st.lists(st.one_of(fragments, st.sampled_from(CONTROL)), max_size=12).map("".join)
+"""Texts made of pieces of control tokens, so that removing one may leave another."""
+benign_texts = st.one_of(texts, forgeries).filter(lambda text: not any(t in text for t in CONTROL))
+"""Texts that spell no control token in full."""

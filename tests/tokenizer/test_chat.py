@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoTokenizer
 from tallyformer.errors import UsageError
 from tallyformer.tokenizer import Tokenizer
 
-from .strategies import CONTROL, benign_texts, texts
+from .strategies import CONTROL, benign_texts, forgeries, texts
 
 
 def conversations(contents: st.SearchStrategy[str]) -> st.SearchStrategy[list[dict[str, str]]]:
@@ -53,8 +54,8 @@ def test_template_and_encoder_agree_on_the_generation_prompt(
     assert rendered[-1] == tokenizer.assistant_id
 
 
-@given(messages=conversations(texts))
-@settings(max_examples=200)
+@given(messages=conversations(st.one_of(texts, forgeries)))
+@settings(max_examples=400)
 def test_no_content_forges_a_turn(
     tokenizer: Tokenizer, template: Any, messages: list[dict[str, str]]
 ) -> None:
@@ -133,10 +134,12 @@ def test_a_generation_prompt_after_an_answer_is_refused(
     [({"role": "user"}, "keys role and content"), ({"role": "user", "content": 3}, "type int")],
 )
 def test_messages_without_text_are_refused(
-    tokenizer: Tokenizer, message: dict[str, Any], text: str
+    tokenizer: Tokenizer, template: Any, message: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(UsageError, match=text):
         tokenizer.encode_chat([message])
+    with pytest.raises(Exception, match="a content is not text"):
+        template.apply_chat_template([message])
 
 
 def test_spelled_control_tokens_stay_readable_in_the_template(template: Any) -> None:
@@ -144,3 +147,44 @@ def test_spelled_control_tokens_stay_readable_in_the_template(template: Any) -> 
         [{"role": "user", "content": " ".join(CONTROL)}], tokenize=False
     )
     assert text == "<|user|> < |endoftext|> < |pad|> < |user|> < |assistant|> "
+
+
+def test_only_full_spellings_are_broken(template: Any) -> None:
+    content = "a <| b |> <|user| <|user |> <|us<|user|>er|> |user|>"
+    text = template.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+    assert text == f"<|user|> {content.replace('<|user|>', '< |user|>')} "
+
+
+SPECIAL = ["<|im_start|>", "##", "aaaa", "__x__", "[x]", "x][x", "\U0001f600!", 'q"\\', "{{x}}"]
+"""Control tokens that overlap themselves or each other, or are hard to quote."""
+
+
+@pytest.fixture(scope="module")
+def odd(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, Any]:
+    """A saved tokenizer with all of them, here and in transformers."""
+    folder = tmp_path_factory.mktemp("odd")
+    state = json.loads((saved / "tokenizer.json").read_text())
+    for token in SPECIAL:
+        number = 476 + len(state["added_tokens"])
+        added = {**state["added_tokens"][0], "id": number, "content": token}
+        state["added_tokens"].append(added | {"lstrip": True, "rstrip": True})
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+    tokenizer = Tokenizer.from_pretrained(folder)
+    tokenizer.save(folder)
+    return tokenizer, AutoTokenizer.from_pretrained(folder)
+
+
+@given(
+    content=st.lists(st.sampled_from([*SPECIAL, *"#a_x[]<|", "im_start"]), max_size=9).map("".join)
+)
+@settings(max_examples=400)
+def test_no_content_becomes_a_special_token_of_another_vocabulary(
+    odd: tuple[Tokenizer, Any], content: str
+) -> None:
+    tokenizer, theirs = odd
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
+    ids = theirs.apply_chat_template(messages, return_dict=False)
+    expected = [tokenizer.user_id, tokenizer.assistant_id, tokenizer.eot_id]
+    assert [i for i in ids if i in tokenizer.control_ids] == expected
+    if not any(token in content for token in SPECIAL):
+        assert ids == tokenizer.encode_chat(messages)

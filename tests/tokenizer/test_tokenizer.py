@@ -2,19 +2,38 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2Tokenizer
 
 from tallyformer import Tokenizer as PublicTokenizer
-from tallyformer.errors import TokenizerError
+from tallyformer.errors import TokenizerError, UsageError
 from tallyformer.tokenizer import Tokenizer
 
 from .conftest import TEXTS
 from .strategies import CONTROL, benign_texts, texts
+
+FLAGS = ("lstrip", "rstrip", "normalized", "single_word", "special")
+
+
+def added(content: str, number: int = 480, **flags: bool) -> dict[str, Any]:
+    """A token that is cut out of text before the merges, as tokenizer.json writes it."""
+    return {"id": number, "content": content, **dict.fromkeys(FLAGS, False), **flags}
+
+
+def altered(saved: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Tokenizer:
+    """The saved tokenizer after a change of its tokenizer.json."""
+    state = json.loads((saved / "tokenizer.json").read_text())
+    change(state)
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+    return Tokenizer.from_pretrained(folder)
 
 
 @given(texts)
@@ -114,11 +133,32 @@ def test_the_fingerprint_tells_tokenizers_apart(tokenizer: Tokenizer) -> None:
     assert Tokenizer.train(TEXTS, 479).fingerprint != tokenizer.fingerprint
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state["model"].update(ignore_merges=True),
+        lambda state: state["model"].update(byte_fallback=True),
+        lambda state: state["model"].update(unk_token="a"),
+        lambda state: state["added_tokens"].append(added("bond")),
+        lambda state: state["added_tokens"].append(added("bond", single_word=True)),
+        lambda state: state["added_tokens"].append(added("bond", normalized=True)),
+    ],
+)
+def test_every_setting_that_decides_ids_changes_the_fingerprint(
+    tokenizer: Tokenizer, saved: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    other = altered(saved, tmp_path / "other", change)
+    plain = altered(saved, tmp_path / "plain", lambda s: s["added_tokens"].append(added("bond")))
+    assert other.fingerprint != tokenizer.fingerprint
+    flags = other._state["added_tokens"][-1] != plain._state["added_tokens"][-1]
+    assert (other.fingerprint != plain.fingerprint) == flags
+
+
 def test_transformers_loads_the_folder_without_our_code(tokenizer: Tokenizer, saved: Path) -> None:
     theirs = AutoTokenizer.from_pretrained(saved)
     assert (theirs.eos_token, theirs.bos_token) == ("<|endoftext|>", "<|endoftext|>")
     assert theirs.pad_token == "<|pad|>"
-    assert theirs.model_max_length == 64
+    assert (theirs.model_max_length, theirs.padding_side) == (64, "left")
     assert len(theirs) == tokenizer.vocab_size
     for text in TEXTS:
         assert theirs.encode(text) == tokenizer.encode(text)
@@ -163,7 +203,7 @@ def test_streamed_pieces_are_whole_characters(tokenizer: Tokenizer, text: str) -
     assert done == text and stream.finish() == ""
 
 
-@pytest.mark.parametrize("change", ["pattern", "order", "improper", "normalizer"])
+@pytest.mark.parametrize("change", ["pattern", "order", "improper", "added", "promoted"])
 def test_another_layout_or_pattern_falls_back_to_equal_ids(
     saved: Path, tmp_path: Path, change: str
 ) -> None:
@@ -183,8 +223,10 @@ def test_another_layout_or_pattern_falls_back_to_equal_ids(
         for old, new, number in zip(last, ["xz", "qx", "qxz"], range(473, 476), strict=True):
             del model["vocab"][old]
             model["vocab"][new] = number
-    else:
-        state["normalizer"] = {"type": "NFC"}
+    else:  # a token that is cut out of text before the merges, of one merge or none
+        content = "the" if change == "added" else "s"
+        number = model["vocab"][content] if change == "promoted" else 480
+        state["added_tokens"].append(added(content, number))
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
     other = Tokenizer.from_pretrained(tmp_path)
     assert other._bulk is None
@@ -229,7 +271,7 @@ def test_ids_with_holes_are_refused(saved: Path, tmp_path: Path) -> None:
     token = max(state["model"]["vocab"], key=state["model"]["vocab"].__getitem__)
     state["model"]["vocab"][token] = 9999
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
-    with pytest.raises(TokenizerError, match="ids have no holes"):
+    with pytest.raises(TokenizerError, match="480 ids and the highest is 9999; ids must have no"):
         Tokenizer.from_pretrained(tmp_path)
 
 
@@ -260,3 +302,117 @@ def test_an_unreachable_hub_name_is_a_clear_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(TokenizerError, match="no such local folder, and the hub did not"):
         Tokenizer.from_pretrained("nobody/no-such-tokenizer")
+
+
+def sequence(*parts: dict[str, Any]) -> Callable[[dict[str, Any]], object]:
+    """A change of the pre-tokenizer to these steps before the usual one."""
+
+    def change(state: dict[str, Any]) -> None:
+        steps = [*parts, state["pre_tokenizer"]]
+        state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+
+    return change
+
+
+def last_merge_as_words(state: dict[str, Any]) -> None:
+    del state["model"]["merges"][-1]
+    vocab = state["model"]["vocab"]
+    vocab["two words"] = vocab.pop(next(t for t, i in vocab.items() if i == 475))
+
+
+SPLIT = {"type": "Split", "pattern": {"String": "-"}, "invert": False}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update(normalizer={"type": "NFC"}), "its normalizer NFC changes text"),
+        (lambda s: s["pre_tokenizer"].update(add_prefix_space=True), "add_prefix_space puts"),
+        (lambda s: s.update(pre_tokenizer={"type": "Digits", "individual_digits": True}), "once"),
+        (sequence({"type": "WhitespaceSplit"}), "WhitespaceSplit removes or changes text"),
+        (sequence({**SPLIT, "behavior": "Removed"}), "pre-tokenizer Split removes"),
+        (lambda s: s["model"].update(dropout=0.1), "its BPE has dropout 0.1"),
+        (lambda s: s["model"].update(end_of_word_suffix="</w>"), "end_of_word_suffix '</w>'"),
+        (lambda s: s["added_tokens"].append(added("bond", lstrip=True)), "'bond' swallows the sp"),
+        (last_merge_as_words, "'two words' is not spelled in bytes"),
+    ],
+)
+def test_a_tokenizer_that_does_not_give_every_text_back_is_refused(
+    saved: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    with pytest.raises(TokenizerError, match=message):
+        altered(saved, tmp_path / "other", change)
+
+
+def in_vocabulary(state: dict[str, Any]) -> None:
+    """The end of text as an ordinary token that one word of text can be."""
+    state["model"]["vocab"]["<|endoftext|>"] = 476
+    state["model"]["ignore_merges"] = True
+    state["pre_tokenizer"]["use_regex"] = False
+
+
+def first_merge_as_control(state: dict[str, Any]) -> None:
+    content = "".join(state["model"]["merges"][0])
+    number = state["model"]["vocab"][content]
+    state["added_tokens"].append(added(content, number, special=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (in_vocabulary, r"its BPE makes the control token '<\|endoftext\|>' from text"),
+        (first_merge_as_control, "its BPE makes the control token '.*' from text"),
+        (
+            lambda s: s["added_tokens"].append(added("~", 93, special=True)),
+            "control token '~' from",
+        ),
+        (lambda s: s["added_tokens"].append(added("§", special=True)), "token '§' apart from text"),
+        (lambda s: s["added_tokens"].append(added("a b", special=True)), "'a b' apart from text"),
+        (lambda s: s["added_tokens"].append(added(">>END<<", special=True)), "'>>END<<' apart"),
+        (lambda s: s["added_tokens"].append(added("<|user|>x")), r"'<\|user\|>x' apart from text"),
+    ],
+)
+def test_a_tokenizer_whose_control_ids_text_could_get_is_refused(
+    saved: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    with pytest.raises(TokenizerError, match=message):
+        altered(saved, tmp_path / "other", change)
+
+
+@given(texts)
+def test_harmless_settings_of_others_keep_every_promise(other: Tokenizer, text: str) -> None:
+    ids = other.encode(text)
+    assert other.decode(ids) == text
+    assert not other.control_ids & set(ids)
+    assert other.encode_to_numpy(text).tolist() == ids
+
+
+@pytest.fixture(scope="module")
+def other(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """Digits one by one, words as they are in the vocabulary, own added tokens."""
+
+    def change(state: dict[str, Any]) -> None:
+        sequence({"type": "Digits", "individual_digits": True})(state)
+        sequence({**SPLIT, "behavior": "Isolated"})(state)
+        state["normalizer"] = {"type": "Sequence", "normalizers": []}
+        state["model"]["ignore_merges"] = True
+        state["added_tokens"] += [
+            added("  "),
+            added("user", 481),
+            added("<|im|>", 482, special=True),
+        ]
+
+    return altered(saved, tmp_path_factory.mktemp("others") / "folder", change)
+
+
+@pytest.mark.parametrize("text", [None, b"bytes", 3, ["a"]])
+def test_what_is_no_text_is_refused(tokenizer: Tokenizer, text: Any) -> None:
+    for use in (tokenizer.encode, tokenizer.encode_to_numpy, lambda t: Tokenizer.train([t], 300)):
+        with pytest.raises(UsageError, match=f"type {type(text).__name__}. Give str; decode"):
+            use(text)
+
+
+def test_a_numpy_text_is_a_text(tokenizer: Tokenizer) -> None:
+    text = np.str_("A bond pays a coupon\ud800")
+    assert tokenizer.encode(text) == tokenizer.encode(str(text))
+    assert tokenizer.encode_to_numpy(text).tolist() == tokenizer.encode(str(text))

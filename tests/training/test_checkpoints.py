@@ -18,7 +18,6 @@ from tallyformer.training.checkpoints import (
     Snapshot,
     model_tensors,
     optimizer_tensors,
-    recover_replaced,
     restore,
 )
 from tallyformer.training.optimizers import build_adamw
@@ -209,13 +208,3 @@ def test_a_run_leaves_the_process_generators_as_they_were():
         seed_everything(2)
         draws()
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_a_replacement_that_was_cut_off_is_put_back(tmp_path):
-    old = tmp_path / "best.old.partial"
-    old.mkdir()
-    (old / "x").write_text("kept", encoding="utf-8")
-    recover_replaced(tmp_path / "best")
-    assert (tmp_path / "best" / "x").read_text(encoding="utf-8") == "kept"
-    recover_replaced(tmp_path / "nothing")
-    assert not (tmp_path / "nothing").exists()

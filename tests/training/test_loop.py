@@ -18,9 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from tallyformer.errors import Interrupted, TrainingError
+from tallyformer.errors import CheckpointError, Interrupted, TrainingError
+from tallyformer.training.checkpoints import Checkpoints, Snapshot
 from tallyformer.training.loop import train
 from tallyformer.training.metrics import MetricsLog, read_metrics
+from tallyformer.training.precision import choose_precision
 
 from .jobs import RandomBatches, fingerprint, job, run, section
 
@@ -215,8 +217,10 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
     object.__setattr__(one, "train", Poisoned())
     with pytest.raises(TrainingError) as error:
         train(one)
-    assert f"The last good checkpoint is {tmp_path / 'checkpoints' / 'last'}" in str(error.value)
-    assert "step 5" in str(error.value)
+    message = str(error.value)
+    assert f"The last good checkpoint is {tmp_path / 'checkpoints' / 'last'}" in message
+    assert message.startswith("pretrain: step 5: ")
+    assert message.endswith("the same settings go on with: tallyformer pretrain --resume")
 
 
 def test_precision_and_compilation_are_recorded(tmp_path):
@@ -226,6 +230,32 @@ def test_precision_and_compilation_are_recorded(tmp_path):
     values = result.metrics()
     assert values["validation_perplexity"] == pytest.approx(math.exp(values["validation_loss"]))
     assert values["peak_memory_mb"] > 10
+    assert values["peak_gpu_memory_mb"] is None
+
+
+def test_a_resumed_run_keeps_its_precision_whatever_auto_means_there(tmp_path):
+    auto = choose_precision("auto", torch.device("cpu")).name
+    other = "fp32" if auto == "bf16" else "bf16"
+    with pytest.raises(Interrupted):
+        train(job(tmp_path, train_source=Stopping(9), precision=other))
+    assert train(job(tmp_path, precision="auto")).precision == other
+
+
+def test_a_checkpoint_without_a_value_is_said_to_be_another_versions(tmp_path):
+    run(tmp_path, steps=2)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", "go on")
+    found = checkpoints.load()
+    assert found is not None
+    state = {k: v for k, v in found.state.items() if k != "precision"}
+    checkpoints.save(Snapshot(found.tensors, state))
+    with pytest.raises(CheckpointError, match=r"another version .*'precision'.*Delete it"):
+        train(job(tmp_path, steps=2))
+
+
+def test_a_window_without_a_label_has_no_loss(tmp_path):
+    run(tmp_path, train_source=RandomBatches(ignored=1.0), steps=3)
+    (line,) = (line for line in metrics(tmp_path) if line["kind"] == "train")
+    assert line["loss"] is None and line["perplexity"] is None
 
 
 def test_a_run_does_not_depend_on_the_process_generators(tmp_path):

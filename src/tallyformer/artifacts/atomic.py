@@ -52,7 +52,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     An existing `path` is replaced, so callers decide beforehand whether it may be.
     """
     partial = path.with_name(path.name + PARTIAL)
-    old = path.with_name(path.name + ".old" + PARTIAL)
+    old = _old(path)
     try:
         for leftover in (partial, old):
             if leftover.exists():
@@ -75,6 +75,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def recover_replaced(folder: Path) -> None:
+    """Put back a folder whose replacement by `atomic_folder` was cut off half-way."""
+    old = _old(folder)
+    if old.is_dir() and not folder.exists():
+        old.replace(folder)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_file(path, "w") as file:
@@ -89,6 +96,11 @@ def cannot_write(path: Path, error: OSError) -> ArtifactError:
         f"{path}: cannot be written ({reason}). Free disk space or choose another folder; "
         "a stage then goes on with --resume, and finished work is kept"
     )
+
+
+def _old(folder: Path) -> Path:
+    """Where `atomic_folder` puts what it replaces."""
+    return folder.with_name(folder.name + ".old" + PARTIAL)
 
 
 def _remove(file: Path) -> None:

@@ -72,7 +72,7 @@ class StageWork:
     """What one stage is about to do; decides whether it has been done, and signs it when done.
 
     Use: `if (done := work.already_done()): return done`, do the work in `work.folder`, then
-    `work.finish(...)`.
+    `work.finish(...)`. `work.check()` says beforehand, and writes nothing, what will happen.
     """
 
     run: RunFolder
@@ -94,13 +94,29 @@ class StageWork:
         return fingerprint(self.stage, self.config, self.seed, self.inputs)
 
     def already_done(self) -> Manifest | None:
+        """The manifest if this very work is finished and its files are intact.
+
+        Otherwise None, and the folder is signed, so that a resumed run knows whose work it holds.
+
+        Raises:
+            ArtifactError: as `check`, or the folder cannot be written.
+        """
+        done = self.check()
+        if done is None and not self._claim_file.is_file():
+            self._unsigned.unlink(missing_ok=True)
+            with atomic_file(self._claim_file, "w") as file:
+                file.write(self.fingerprint + "\n")
+        return done
+
+    def check(self) -> Manifest | None:
         """The manifest if this very work is finished and its files are intact, else None.
 
         Raises:
-            ArtifactError: the folder holds other work, or a file has been altered.
+            ArtifactError: the folder holds other work, unfinished work that may not be gone on
+                with, files of somebody else, or a file that has been altered.
         """
         if not self.run.is_finished(self.stage):
-            self._claim()
+            self._check_unfinished()
             return None
         manifest = self.run.manifest(self.stage, check=True)
         if manifest.fingerprint != self.fingerprint:
@@ -127,27 +143,25 @@ class StageWork:
     def _claim_file(self) -> Path:
         return self.folder / CLAIM
 
-    def _claim(self) -> None:
-        """Sign a folder before the work, so that a resumed run knows whose it is."""
-        claim = self._claim_file
-        if claim.is_file():
-            if claim.read_text(encoding="utf-8").strip() != self.fingerprint:
+    @property
+    def _unsigned(self) -> Path:
+        """A signature that a kill cut off."""
+        return self._claim_file.with_name(CLAIM + PARTIAL)
+
+    def _check_unfinished(self) -> None:
+        if self._claim_file.is_file():
+            if self._claim_file.read_text(encoding="utf-8").strip() != self.fingerprint:
                 raise self._other_work()
             if not self.resume:
                 raise ArtifactError(
                     f"{self.folder}: holds unfinished work of this recipe. Add --resume to go "
                     "on with it, or delete the folder to start anew"
                 )
-            return
-        unsigned = self._claim_file.with_name(CLAIM + PARTIAL)
-        unsigned.unlink(missing_ok=True)
-        if self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and set(self.folder.iterdir()) - {self._unsigned}:
             raise ArtifactError(
                 f"{self.folder}: holds files that no {self.stage} stage wrote. "
                 "Choose another --out, or move them away"
             )
-        with atomic_file(claim, "w") as file:
-            file.write(self.fingerprint + "\n")
 
     def _other_work(self) -> ArtifactError:
         return ArtifactError(

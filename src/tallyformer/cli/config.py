@@ -18,7 +18,7 @@ def config() -> None:
 @recipe_options
 def show(recipe: Path, overrides: tuple[str, ...]) -> None:
     """Print a recipe as YAML with every default filled in."""
-    from tallyformer.stages.run import recipe_as_yaml
+    from tallyformer.config import recipe_as_yaml
 
     checked, _ = load(recipe, overrides, None)
     click.echo(recipe_as_yaml(checked), nl=False)

@@ -44,10 +44,7 @@ def _convert_model(file: Path, tokenizer: str | None, out: Path) -> Path:
     from tallyformer.tokenizer import Tokenizer
 
     loaded = Tokenizer.from_pretrained(tokenizer) if tokenizer else None
-    made = convert(file, out)
-    if loaded:
-        loaded.save(made)
-    return made
+    return convert(file, out, loaded)
 
 
 def _convert_adapter(folder: Path, base: str, out: Path) -> Path:

@@ -57,8 +57,9 @@ def headline(manifest: Manifest) -> str:
 def print_dry_run(stages: Sequence[PlannedStage]) -> None:
     """One line a stage: what a run without --dry-run would do."""
     say = {
-        "finished": "finished; its files would be checked and kept",
+        "finished": "finished; its files are intact and would be kept",
         "unfinished": "unfinished; would go on",
+        "undecided": "not empty; kept only if the stages before it come out as they were",
         "to do": "would run",
     }
     wide = max(len(s.stage) for s in stages)

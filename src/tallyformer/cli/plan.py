@@ -56,7 +56,8 @@ def _as_json(made: Plan) -> dict[str, Any]:
     for training, shown in zip(made.trainings, values["trainings"], strict=True):
         shown |= {"name": training.name, "flops": training.flops}
         shown["section"] = training.section.model_dump(mode="json")
-    return {**values, "peak_memory_mb": made.peak_memory_mb, "seconds": made.seconds}
+    totals = ("peak_memory_mb", "gpu_memory_mb", "seconds")
+    return {**values, **{name: getattr(made, name) for name in totals}}
 
 
 def _print_sources(made: Plan) -> None:
@@ -71,7 +72,7 @@ def _print_sources(made: Plan) -> None:
 
 def _print_trainings(made: Plan) -> None:
     click.secho("\nTrainings", bold=True)
-    rows = [["stage", "parameters", "steps", "tokens", "FLOPs", "memory", "GPU", "time"]]
+    rows = [["stage", "parameters", "steps", "tokens", "FLOPs", "memory", "GPU memory", "time"]]
     for training in made.trainings:
         found = made.measured.get(training.name)
         rows.append([*_lengths(training), *_needs(found)])
@@ -100,20 +101,25 @@ def _lengths(training: PlannedTraining) -> list[str]:
 def _needs(found: Measured | str | None) -> list[str]:
     if found is None or isinstance(found, str):
         return [_UNKNOWN, _UNKNOWN, _UNKNOWN]
-    gpu = "-" if found.gpu_memory_mb is None else f"{found.gpu_memory_mb:,.0f} MB"
-    return [f"{found.peak_memory_mb:,.0f} MB", gpu, _duration(found.seconds)]
+    gpu = "-" if found.gpu_memory_mb is None else _megabytes(found.gpu_memory_mb)
+    return [_megabytes(found.peak_memory_mb), gpu, _duration(found.seconds)]
 
 
 def _print_totals(made: Plan) -> None:
     if not made.measured:
         return
-    peak = made.peak_memory_mb
+    peak, gpu = made.peak_memory_mb, made.gpu_memory_mb
+    on_gpu = "" if gpu is None else f" Peak GPU memory: {_megabytes(gpu)}."
     click.secho(
         f"\nTime of all trainings: {_duration(made.seconds)}, with early stopping at most. "
-        f"Peak memory: {_UNKNOWN if peak is None else f'{peak:,.0f} MB'}.",
+        f"Peak memory: {_UNKNOWN if peak is None else _megabytes(peak)}.{on_gpu}",
         bold=True,
     )
     click.echo("The other stages (prepare, merge, evaluate, export) are not in these figures.")
+
+
+def _megabytes(size: float) -> str:
+    return f"{size:,.0f} MB"
 
 
 def _duration(seconds: float | None) -> str:

@@ -58,8 +58,10 @@ def _tokenizer(recipe: Recipe, folder: RunFolder) -> Tokenizer:
 
     if folder.is_finished("tokenizer"):
         return Tokenizer.from_pretrained(folder.stage("tokenizer"))
-    if recipe.tokenizer.kind == "pretrained":
-        return Tokenizer.from_pretrained(recipe.locate(recipe.tokenizer.source))
+    section = recipe.tokenizer
+    if section.kind == "pretrained":
+        place = recipe.locate(section.source, section.revision)
+        return Tokenizer.from_pretrained(place, section.revision)
     raise UsageError(
         f"{folder.stage('tokenizer')}: this recipe trains its tokenizer, and that is not done. "
         "Run `tallyformer tokenizer` with the same options first"

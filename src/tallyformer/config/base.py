@@ -1,4 +1,4 @@
-"""The base class of every recipe section: frozen, and nothing unknown is accepted."""
+"""The base class of every recipe section: frozen, nothing unknown, every number finite."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A frozen recipe section. An unknown key is an error, never ignored."""
+    """A frozen recipe section. An unknown key is an error, and so is an infinite number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )

@@ -11,6 +11,8 @@ from tallyformer.config.base import Section
 _ONLY_FOR = {
     "dataset_config": ("dataset",),
     "dataset_split": ("dataset",),
+    "data_files": ("dataset",),
+    "revision": ("dataset",),
     "examples": ("corpus: worked-examples",),
     "text_field": ("paths", "dataset"),
     "prompt_field": ("paths", "dataset"),
@@ -30,6 +32,10 @@ class _Origin(BaseModel):
     """A Hugging Face data set, local folder or hub name, read as a stream."""
     dataset_config: str | None = None
     dataset_split: str = "train"
+    data_files: tuple[str, ...] = ()
+    """Patterns of files in the data set, all of one kind, where its own settings are not wanted."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub data set; by default its newest state."""
     corpus: Literal["primer", "questions", "worked-examples"] | None = None
     """A corpus that ships with the package."""
     examples: int = Field(2000, ge=1)
@@ -56,6 +62,11 @@ class _Origin(BaseModel):
             raise ValueError(
                 f"source {self.name!r} has {given[0]}, and {', '.join(ignored)}. Remove what "
                 "does not apply"
+            )
+        if self.data_files and self.dataset_config:
+            raise ValueError(
+                f"source {self.name!r} has data_files, which take the place of dataset_config. "
+                "Remove one of the two"
             )
         return self
 

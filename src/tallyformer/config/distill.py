@@ -16,6 +16,8 @@ class TeacherSection(Section):
 
     source: str | None = None
     """A local folder or a hub name, for example gpt2-medium."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub name; by default its newest state."""
     model: ModelSection | None = None
     train: PretrainSection | None = None
 
@@ -25,6 +27,8 @@ class TeacherSection(Section):
             raise ValueError("teacher needs either source, or model and train")
         if (self.model is None) != (self.train is None):
             raise ValueError("teacher.model and teacher.train come together")
+        if self.revision is not None and self.source is None:
+            raise ValueError("teacher.revision is for teacher.source. Remove it")
         return self
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from tallyformer.config.plain_yaml import RepeatedKeyError, read_plain_yaml
 from tallyformer.config.recipe import Recipe
 from tallyformer.errors import ConfigError, UsageError
 
@@ -25,8 +26,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             number (`distill.phases.0.alpha=0.5`).
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or has unknown keys or bad values; all
-            problems are listed, an unknown key with its nearest neighbour.
+        ConfigError: the file is missing, is not YAML, gives a key twice, or has unknown keys or
+            bad values; all problems are listed, an unknown key with its nearest neighbour.
+        UsageError: an override is malformed, or leads to no key.
     """
     tree = _read_yaml(path)
     for override in overrides:
@@ -46,6 +48,12 @@ def check_recipe(tree: dict[str, Any], where: str) -> Recipe:
     raise ConfigError(f"{where}: {len(problems)} problems. Correct these keys:{lines}")
 
 
+def recipe_as_yaml(recipe: Recipe) -> str:
+    """The recipe with every default filled in, as a recipe file that loads to an equal recipe."""
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -57,8 +65,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}). Give a UTF-8 YAML file") from None
     try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        tree = read_plain_yaml(text)
+    except RepeatedKeyError as error:
+        raise ConfigError(f"{path}: {error}. Give it once") from None
+    except (yaml.YAMLError, ValueError) as error:
         detail = " ".join(str(error).split())
         raise ConfigError(f"{path}: not valid YAML ({detail}). Correct that line") from None
     if not isinstance(tree, dict):
@@ -71,9 +81,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UsageError(f"--set {override!r}: write it as section.key=value")
     try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+        value = read_plain_yaml(raw)
+    except RepeatedKeyError as error:
+        raise UsageError(f"--set {override!r}: {error}. Give it once") from None
+    except (yaml.YAMLError, ValueError) as error:
+        detail = " ".join(str(error).split())
+        raise UsageError(
+            f"--set {override!r}: the value is not valid YAML ({detail}). Quote it"
+        ) from None
     if isinstance(value, str):
         value = _number(value)
     *parents, last = key.split(".")
@@ -87,19 +102,21 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _child(node: Any, name: str, where: str, override: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, name, where, override)]
-    child = node.setdefault(name, {})
+    key: Any = _index(node, name, where, override) if isinstance(node, list) else name
+    child = node[key] if isinstance(node, list) else node.get(key)
     if child is None:
-        child = node[name] = {}
+        child = node[key] = {}
     if not isinstance(child, dict | list):
         raise UsageError(f"--set {override!r}: {where} is a value, not a section")
     return child
 
 
 def _index(node: list[Any], name: str, where: str, override: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
-        raise UsageError(f"--set {override!r}: {where} must be a number from 0 to {len(node) - 1}")
+    if not node:
+        parent = where.rpartition(".")[0]
+        raise UsageError(f"--set {override!r}: {parent} is an empty list. Give it whole: [...]")
+    if not name.isdecimal() or int(name) >= len(node):
+        raise UsageError(f"--set {override!r}: {where} must end in a number below {len(node)}")
     return int(name)
 
 

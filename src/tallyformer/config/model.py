@@ -71,6 +71,14 @@ class TokenizerSection(Section):
 
     kind: Literal["pretrained", "train"] = "pretrained"
     source: str = "gpt2"
+    revision: str | None = None
+    """Commit, tag or branch of a hub name; by default its newest state."""
     vocab_size: int = Field(8192, ge=260, le=2**31 - 1)
     train_bytes: int = Field(50_000_000, ge=1)
     """Bytes of training text read to learn the merges, spread evenly over the sources."""
+
+    @model_validator(mode="after")
+    def _revision_fits(self) -> TokenizerSection:
+        if self.revision is not None and self.kind != "pretrained":
+            raise ValueError("revision is for kind: pretrained. Remove it")
+        return self

@@ -13,6 +13,7 @@ from tallyformer.config.evaluation import EvaluateSection, ExportSection
 from tallyformer.config.model import ModelSection, TokenizerSection
 from tallyformer.config.sft import SftSection
 from tallyformer.config.training import PretrainSection
+from tallyformer.errors import ConfigError
 
 
 class Recipe(Section):
@@ -37,6 +38,11 @@ class Recipe(Section):
     def _sections_fit(self) -> Recipe:
         if self.distill and not self.teacher:
             raise ValueError("distill needs a teacher section")
+        if self.teacher and not self.distill:
+            raise ValueError(
+                "teacher is for distill, and the recipe has no distill section. Add one, or remove "
+                "teacher"
+            )
         names = {s.name for s in self.prepare.sources}
         for where, weights in (
             ("pretrain.weights", self.pretrain.weights),
@@ -58,7 +64,17 @@ class Recipe(Section):
                 raise ValueError(f"{where} has no weight above 0")
         return self
 
-    def locate(self, source: str) -> str:
-        """`source` under `data_root` if it exists there, else `source` as it stands."""
-        local = Path(self.data_root) / source
-        return str(local) if local.exists() else source
+    def locate(self, source: str, revision: str | None) -> str:
+        """`source` under `data_root` if it exists there, else `source` as it stands.
+
+        Raises:
+            ConfigError: it is a local folder and has a revision.
+        """
+        below = Path(self.data_root) / source
+        place = below if below.exists() else Path(source)
+        if revision is not None and place.exists():
+            raise ConfigError(
+                f"{source}: revision {revision!r} is for a hub name, and {place} is here. Remove "
+                "revision"
+            )
+        return str(below) if below.exists() else source

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tallyformer.config.base import Section
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""How much of a running mean stays in each step."""
 
 
 class OptimizerSection(Section):
     """AdamW (Loshchilov & Hutter 2019). Norm scales, biases and embeddings are not decayed."""
 
     learning_rate: float = Field(8e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.1, ge=0)
     clip_norm: float = Field(1.0, gt=0)

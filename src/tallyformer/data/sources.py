@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from tallyformer.artifacts.manifest import sha256
 from tallyformer.config.data import PairSource, TextSource
@@ -25,6 +26,9 @@ from tallyformer.data.files import find_files, kind_of, unreadable
 from tallyformer.data.readers import read_file
 from tallyformer.data.rows import Row, missing_field
 from tallyformer.errors import DataError
+
+_READERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
+_COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
 
 
 class RowSource(Protocol):
@@ -176,8 +180,7 @@ class HubDataset:
                 f"source {section.name!r}: reading the data set {section.dataset!r} needs a "
                 "package that is not installed. Install it: pip install 'tallyformer[hub]'"
             )
-        local = Path(data_root) / str(section.dataset)
-        self._dataset = str(local) if local.exists() else str(section.dataset)
+        self._dataset, self._files_kind, self._urls = dataset_files(section, data_root)
         self._section = section
         self.required = required
         self.optional = optional
@@ -189,12 +192,7 @@ class HubDataset:
         import datasets  # an optional package, and slow to load
 
         try:
-            stream = datasets.load_dataset(
-                self._dataset,
-                self._section.dataset_config,
-                split=self._section.dataset_split,
-                streaming=True,
-            )
+            stream = datasets.load_dataset(streaming=True, **self._arguments())
             for number, values in enumerate(stream, start=1):
                 yield Row(0, number, self._wanted(number, values), 1)
         except DataError:
@@ -203,9 +201,25 @@ class HubDataset:
             reason = " ".join(str(error).split())[:200]
             raise DataError(
                 f"source {self.name!r}: the data set {self._dataset!r} cannot be read "
-                f"({type(error).__name__}: {reason}). Check its name, config and split, and the "
-                "network"
+                f"({type(error).__name__}: {reason}). Check its name, config, split, data_files "
+                "and revision, and the network"
             ) from None
+
+    def _arguments(self) -> dict[str, Any]:
+        """What `load_dataset` is called with.
+
+        Files are read by their kind's own reader, as the data set's would refuse a repository
+        that has a loading script.
+        """
+        split = self._section.dataset_split
+        if self._files_kind:
+            return {"path": self._files_kind, "data_files": {split: self._urls}, "split": split}
+        return {
+            "path": self._dataset,
+            "name": self._section.dataset_config,
+            "revision": self._section.revision,
+            "split": split,
+        }
 
     def _wanted(self, number: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
         for name in self.required:
@@ -223,10 +237,51 @@ class HubDataset:
         key = f"{self.name}/{self.files[0]}"
         folder = Path(self._dataset)
         if not folder.is_dir():
-            return {key: f"hub:{self._section.dataset}:{self._section.dataset_config}"}
+            wanted = self._section
+            which = [wanted.dataset_config, wanted.revision, *wanted.data_files]
+            return {key: f"hub:{wanted.dataset}:{json.dumps(which)}"}
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         parts = [(path.relative_to(folder).as_posix(), sha256(path)) for path in files]
         return {key: _digest(parts)}
+
+
+def dataset_files(
+    section: TextSource | PairSource, data_root: str
+) -> tuple[str, str | None, list[str]]:
+    """Where a data set is: its folder or hub name, and with `data_files` their kind and addresses.
+
+    Raises:
+        DataError: a local folder has a revision, or the files are not of one known kind.
+    """
+    where, name = f"source {section.name!r}", str(section.dataset)
+    below = Path(data_root) / name
+    local = below if below.exists() else Path(name)
+    if local.exists() and section.revision:
+        raise DataError(
+            f"{where}: revision {section.revision!r} is for a hub name, and {local} is here. "
+            "Remove revision"
+        )
+    if not section.data_files:
+        return (str(local) if local.exists() else name), None, []
+    kinds = {_reader_of(pattern) for pattern in section.data_files}
+    kind = kinds.pop()
+    if kinds or kind is None:
+        raise DataError(
+            f"{where}: data_files must all be of one of the kinds {', '.join(_READERS)}, "
+            "compressed or not. Correct their names"
+        )
+    if local.exists():
+        return str(local), kind, [str(local / pattern) for pattern in section.data_files]
+    at = f"@{quote(section.revision, safe='')}" if section.revision else ""
+    return name, kind, [f"hf://datasets/{name}{at}/{p}" for p in section.data_files]
+
+
+def _reader_of(pattern: str) -> str | None:
+    """The reader of the library `datasets` for such files."""
+    name = pattern
+    for suffix in _COMPRESSED:
+        name = name.removesuffix(suffix)
+    return _READERS.get(Path(name).suffix)
 
 
 class BuiltinCorpus:

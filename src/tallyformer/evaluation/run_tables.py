@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tallyformer.artifacts.stages import TRAINING_STAGES
+from tallyformer.data.mixture import Epoch
 from tallyformer.evaluation.run_data import RunData
 from tallyformer.evaluation.tables import (
     Measure,
@@ -191,13 +192,18 @@ def passes_by_source(run: RunData, stage: str) -> dict[str, float]:
         name: counts["tokens"]["train"]
         for name, counts in run.metrics("prepare").get("sources", {}).items()
     }
-    weights = _weights(run.recipe, stage) or tokens
-    total = sum(weights.get(name, 0) for name in tokens)
-    if not (read and total):
+    context = _context(run.recipe, stage)
+    if not (read and tokens and context):
         return {}
-    return {
-        name: read * weights.get(name, 0) / total / size for name, size in tokens.items() if size
-    }
+    epoch = Epoch.of(tokens, context, _weights(run.recipe, stage) or None)
+    return epoch.passes(read / context)
+
+
+def _context(recipe: Mapping[str, Any], stage: str) -> int | None:
+    """Inputs of a sequence that the stage reads; None if the recipe is unknown."""
+    section = (recipe.get("teacher") or {}) if stage == "teacher" else recipe
+    context: int | None = (section.get("model") or {}).get("max_position_embeddings")
+    return context
 
 
 def _weights(recipe: Mapping[str, Any], stage: str) -> dict[str, float]:

@@ -3,7 +3,7 @@
 Letters: V vocabulary, D hidden size, F MLP width, L blocks, C context.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 ConfigLike = Mapping[str, Any] | object
@@ -54,13 +54,62 @@ def flops_per_token(config: ConfigLike, context: int, backward: bool = True) -> 
     Raises:
         ValueError: a field is missing, or `context` is below 1.
     """
+    products = 2 * (_all_blocks(config) + _head(config))
+    return float(products + _attention(config, context)) * (3 if backward else 1)
+
+
+def lora_flops_per_token(
+    config: ConfigLike,
+    context: int,
+    *,
+    rank: int,
+    target_modules: Collection[str],
+    modules_to_save: Collection[str],
+) -> float:
+    """Return what one token costs forward and backward when only adapters are trained.
+
+    Formula, with N the weights of the blocks' matrices, A the forward cost of attention, and
+    N_lora = `rank` * (inputs + outputs) of every adapted matrix:
+    `4*N + 3*A + 6*N_lora + (6 if the head is trained else 4) * V*D`.
+    A frozen matrix needs the product for its input's gradient, which goes on to earlier adapters,
+    but none for its own. The first block's needs neither where the embedding is frozen too; that
+    is not taken off. As in `flops_per_token`, every token is counted as if it had a label.
+
+    Source: Hu et al. 2021, "LoRA", section 4.1, https://arxiv.org/abs/2106.09685.
+
+    Args:
+        config: as in `count_parameters`.
+        context: as in `flops_per_token`.
+        rank: of the adapters.
+        target_modules: names of the adapted matrices in a block.
+        modules_to_save: what is trained whole; only "lm_head" costs anything.
+
+    Raises:
+        ValueError: a field is missing, or `context` is below 1.
+    """
+    hidden, inner = _field(config, "hidden_size"), _field(config, "intermediate_size")
+    sides = dict.fromkeys(("query", "key", "value", "proj"), 2 * hidden)
+    sides |= dict.fromkeys(("fc1", "fc2", "gate"), hidden + inner)
+    adapted = rank * sum(sides.get(name, 0) for name in target_modules)
+    head = (6 if "lm_head" in modules_to_save else 4) * _head(config)
+    lora = 6 * _field(config, "num_hidden_layers") * adapted
+    return float(4 * _all_blocks(config) + 3 * _attention(config, context) + lora + head)
+
+
+def _head(config: ConfigLike) -> int:
+    return int(_field(config, "vocab_size") * _field(config, "hidden_size"))
+
+
+def _all_blocks(config: ConfigLike) -> int:
+    return int(_field(config, "num_hidden_layers") * _block_matrices(config))
+
+
+def _attention(config: ConfigLike, context: int) -> float:
+    """Forward, of a token: see `flops_per_token`."""
     if context < 1:
         raise ValueError(f"flops_per_token: context {context} is not a length. Use a number >= 1.")
     hidden, layers = _field(config, "hidden_size"), _field(config, "num_hidden_layers")
-    head = _field(config, "vocab_size") * hidden
-    products = 2 * (layers * _block_matrices(config) + head)
-    attention = layers * 4 * hidden * (context + 1) / 2
-    return float(products + attention) * (3 if backward else 1)
+    return float(layers * 4 * hidden * (context + 1) / 2)
 
 
 def _block_matrices(config: ConfigLike) -> int:

@@ -1,4 +1,4 @@
-"""Hand a TallyFormer of Llama's shape to software that knows Llama, and take it back.
+"""Hand a TallyFormer of Llama's shape to software that knows Llama.
 
 The preset `tally-51m-llama` has that shape: RMSNorm before each half, SwiGLU, no biases, rotary
 positions in halves. Only names differ, so the logits are the same.
@@ -62,12 +62,11 @@ def to_llama(model: TallyFormerForCausalLM) -> LlamaForCausalLM:
         ValueError: the model is not of Llama's shape; the message names each field in the way.
     """
     config = model.config
-    _refuse(
-        {k: getattr(config, k) for k, v in _LLAMA_SHAPE.items() if getattr(config, k) != v},
-        _LLAMA_SHAPE,
-        "to_llama: this TallyFormer is not of Llama's shape",
-        "Train with the preset tally-51m-llama to get a model that converts.",
-    )
+    if other := _other_shape(config):
+        raise ValueError(
+            f"to_llama: this TallyFormer is not of Llama's shape: {', '.join(other)}. "
+            "Train with the preset tally-51m-llama to get a model that converts."
+        )
     llama = LlamaForCausalLM(
         LlamaConfig(
             **{field: getattr(config, field) for field in _SAME_FIELDS},
@@ -76,59 +75,25 @@ def to_llama(model: TallyFormerForCausalLM) -> LlamaForCausalLM:
             attention_dropout=config.dropout,
         )
     )
-    _copy(model, llama, dict(_NAMES))
+    _copy(model, llama)
     return llama
 
 
-def from_llama(llama: LlamaForCausalLM, dropout: float = 0.0) -> TallyFormerForCausalLM:
-    """Return a TallyFormer with copies of the weights of a Llama, the same logits and dtype.
-
-    Args:
-        llama: as many key-value heads as heads, SiLU, no biases, the usual head size.
-        dropout: for further training, on embeddings, attention weights and residual branches.
-
-    Raises:
-        ValueError: the Llama has a part that TallyFormer lacks; the message names each.
-    """
-    config = llama.config
-    shape = {
-        "num_key_value_heads": config.num_attention_heads,
-        "head_dim": config.hidden_size // config.num_attention_heads,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-    }
-    _refuse(
-        {k: getattr(config, k) for k, v in shape.items() if getattr(config, k) != v},
-        shape,
-        "from_llama: TallyFormer has no such Llama",
-        "Convert a Llama without grouped heads and without biases.",
-    )
-    model = TallyFormerForCausalLM(
-        TallyFormerConfig(
-            **{field: getattr(config, field) for field in _SAME_FIELDS},
-            **_LLAMA_SHAPE,
-            norm_eps=config.rms_norm_eps,
-            rope_parameters=deepcopy(config.rope_parameters),
-            dropout=dropout,
-        )
-    )
-    _copy(llama, model, {theirs: ours for ours, theirs in _NAMES})
-    return model
+def _other_shape(config: TallyFormerConfig) -> list[str]:
+    """The fields that are not as Llama has them."""
+    return [
+        f"{field} is {getattr(config, field)!r}, not {wanted!r}"
+        for field, wanted in _LLAMA_SHAPE.items()
+        if getattr(config, field) != wanted
+    ]
 
 
-def _refuse(found: dict[str, Any], wanted: dict[str, Any], what: str, fix: str) -> None:
-    if found:
-        listed = ", ".join(f"{k} is {v!r}, not {wanted[k]!r}" for k, v in found.items())
-        raise ValueError(f"{what}: {listed}. {fix}")
-
-
-def _copy(source: Any, target: Any, names: dict[str, str]) -> None:
+def _copy(source: TallyFormerForCausalLM, target: LlamaForCausalLM) -> None:
     """Load the renamed weights, and everything else that makes two models behave alike."""
     weights = {}
     for name, tensor in source.state_dict().items():
-        for old, new in names.items():
-            name = name.replace(old, new)
+        for ours, theirs in _NAMES:
+            name = name.replace(ours, theirs)
         weights[name] = tensor
     target.to(source.dtype).load_state_dict(weights)
     target.to(source.device).train(source.training)

@@ -32,6 +32,7 @@ from tallyformer.stages.teacher_model import (
     load_teacher_model,
     shared_ids,
     teacher_fingerprint,
+    teacher_revision,
     teacher_source,
 )
 from tallyformer.tokenizer import Tokenizer
@@ -56,25 +57,35 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
         TokenizerError: the teacher's ids mean other bytes.
         Interrupted, TrainingError, CheckpointError: see `training.loop.train`.
     """
-    if recipe.distill is None or recipe.teacher is None:
-        raise UsageError(
-            f"{recipe.name}: the recipe has no distill section. Leave this stage out, or add one"
-        )
+    section = _section(recipe)
+    work = work_of(recipe, folder, resume=resume)
+    if done := work.already_done():
+        return done
+    return _Distillation(recipe, folder, work, section).to_the_end()
+
+
+def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
+    """What decides the distilled weights."""
     inputs = {n: common.fingerprint_of(folder, n) for n in ("tokenizer", "prepare", "pretrain")}
-    work = StageWork(
+    return StageWork(
         run=folder,
         stage="distill",
         config={
-            "distill": recipe.distill.model_dump(mode="json", exclude={"cache_folder"}),
+            "distill": _section(recipe).model_dump(mode="json", exclude={"cache_folder"}),
             "dropout": recipe.model.dropout,
         },
         seed=recipe.seed,
         inputs={**inputs, "teacher": teacher_fingerprint(recipe, folder)},
         resume=resume,
     )
-    if done := work.already_done():
-        return done
-    return _Distillation(recipe, folder, work, recipe.distill).to_the_end()
+
+
+def _section(recipe: Recipe) -> DistillSection:
+    if recipe.distill is None:
+        raise UsageError(
+            f"{recipe.name}: the recipe has no distill section. Leave this stage out, or add one"
+        )
+    return recipe.distill
 
 
 @dataclass
@@ -169,8 +180,10 @@ class _Distillation:
         wanted = {phase.precision for phase in self.section.phases}
         names = {choose_precision(w, self.device).name for w in wanted}
         dtype = torch.bfloat16 if names == {"bf16"} else torch.float32
-        model = load_teacher_model(source, dtype, self.context).to(self.device)
-        shared = shared_ids(source, model, self.folder.stage("tokenizer"), self.tokenizer)
+        revision = teacher_revision(self.recipe)
+        model = load_teacher_model(source, dtype, self.context, revision).to(self.device)
+        vocabulary = self.folder.stage("tokenizer")
+        shared = shared_ids(source, model, vocabulary, self.tokenizer, revision)
         teacher = Teacher(model, shared, source)
         if not all(phase.attend_across_documents for phase in self.section.phases):
             teacher.require_isolation()
@@ -193,6 +206,7 @@ class _Distillation:
         self, measured: Sequence[Validation], best: int, results: list[dict[str, Any]]
     ) -> dict[str, Any]:
         before, after = measured[0], measured[best]
+        on_gpu = [r["peak_gpu_memory_mb"] for r in results]
         return {
             "validation_loss_before": before.loss,
             "validation_perplexity_before": before.perplexity,
@@ -205,6 +219,7 @@ class _Distillation:
             "tokens": sum(r["tokens"] for r in results),
             "wall_seconds": round(sum(r["wall_seconds"] for r in results), 3),
             "peak_memory_mb": max(r["peak_memory_mb"] for r in results),
+            "peak_gpu_memory_mb": max((mb for mb in on_gpu if mb is not None), default=None),
             "parameters": count_parameters(
                 TallyFormerConfig.from_pretrained(self.work.folder / BEST)
             ),

@@ -36,7 +36,7 @@ from tallyformer.inference.loading import load_model
 from tallyformer.progress import progress_bar
 from tallyformer.stages import training_stage as common
 from tallyformer.stages.models import RunModel, final_model, models_of
-from tallyformer.stages.teacher_model import load_teacher_model
+from tallyformer.stages.teacher_model import load_teacher_model, teacher_revision
 from tallyformer.training.hardware import pick_device
 from tallyformer.training.precision import choose_precision
 
@@ -53,7 +53,24 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
         DataError: a source of the held-out pairs cannot be used.
     """
     models = models_of(recipe, folder)
-    work = StageWork(
+    work = _work(recipe, folder, models, resume)
+    if done := work.already_done():
+        return done
+    started = time.monotonic()
+    results = _Evaluation(recipe, folder, models).results()
+    results["seconds"] = round(time.monotonic() - started, 1)
+    write_json(work.folder / RESULTS, results)
+    write_report([folder], work.folder / REPORT)
+    return work.finish(metrics=_headline(results), files=[Path(RESULTS), Path(REPORT)])
+
+
+def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
+    """What decides the results. Reads the sources of pairs to the end."""
+    return _work(recipe, folder, models_of(recipe, folder), resume)
+
+
+def _work(recipe: Recipe, folder: RunFolder, models: Sequence[RunModel], resume: bool) -> StageWork:
+    return StageWork(
         run=folder,
         stage="evaluate",
         config=recipe.evaluate.model_dump(mode="json"),
@@ -67,14 +84,6 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
         },
         resume=resume,
     )
-    if done := work.already_done():
-        return done
-    started = time.monotonic()
-    results = _Evaluation(recipe, folder, models).results()
-    results["seconds"] = round(time.monotonic() - started, 1)
-    write_json(work.folder / RESULTS, results)
-    write_report([folder], work.folder / REPORT)
-    return work.finish(metrics=_headline(results), files=[Path(RESULTS), Path(REPORT)])
 
 
 def _pair_sources(recipe: Recipe) -> Sequence[PairSource]:
@@ -129,7 +138,8 @@ class _Evaluation:
 
     def _load(self, measured: RunModel) -> Any:
         if measured.stage == "teacher":
-            model = load_teacher_model(measured.source, torch.float32, _context(self.recipe))
+            context, revision = _context(self.recipe), teacher_revision(self.recipe)
+            model = load_teacher_model(measured.source, torch.float32, context, revision)
             return model.to(self.device)
         with common.no_library_bars():
             return load_model(measured.source, dtype="float32", device=self.device)

@@ -18,7 +18,7 @@ from tallyformer.export.hf_folder import verify_hf_folder, write_hf_folder
 from tallyformer.export.model_card import model_card
 from tallyformer.inference.loading import DTYPES, load_model
 from tallyformer.stages import training_stage as common
-from tallyformer.stages.models import final_model
+from tallyformer.stages.models import RunModel, final_model
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
@@ -31,17 +31,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
             the disk is full.
     """
     source = final_model(recipe, folder)
-    work = StageWork(
-        run=folder,
-        stage="export",
-        config={**recipe.export.model_dump(mode="json"), "name": recipe.name},
-        seed=recipe.seed,
-        inputs={
-            "tokenizer": common.fingerprint_of(folder, "tokenizer"),
-            source.stage: source.fingerprint,
-        },
-        resume=resume,
-    )
+    work = _work(recipe, folder, source, resume)
     if done := work.already_done():
         return done
     tokenizer = common.load_tokenizer(folder)
@@ -70,6 +60,25 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     }
     files = [f.relative_to(work.folder) for f in work.folder.rglob("*") if f.is_file()]
     return work.finish(metrics=metrics, files=[f for f in files if f != Path(CLAIM)])
+
+
+def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
+    """What decides the final folder."""
+    return _work(recipe, folder, final_model(recipe, folder), resume)
+
+
+def _work(recipe: Recipe, folder: RunFolder, source: RunModel, resume: bool) -> StageWork:
+    return StageWork(
+        run=folder,
+        stage="export",
+        config={**recipe.export.model_dump(mode="json"), "name": recipe.name},
+        seed=recipe.seed,
+        inputs={
+            "tokenizer": common.fingerprint_of(folder, "tokenizer"),
+            source.stage: source.fingerprint,
+        },
+        resume=resume,
+    )
 
 
 def _keep_claim(work: StageWork, written: Path) -> None:

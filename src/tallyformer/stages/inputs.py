@@ -9,7 +9,10 @@ from pathlib import Path
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.config.data import PairSource, TextSource
+from tallyformer.config.distill import TeacherSection
+from tallyformer.config.model import TokenizerSection
 from tallyformer.data.files import find_files, kind_of
+from tallyformer.data.sources import dataset_files
 from tallyformer.errors import ArtifactError, DataError
 
 NEEDS = {
@@ -19,7 +22,7 @@ NEEDS = {
     "teacher": ("tokenizer", "prepare"),
     "distill": ("tokenizer", "prepare", "pretrain"),
     "sft": ("tokenizer", "pretrain"),
-    "merge": ("sft",),
+    "merge": ("tokenizer", "pretrain", "sft"),
     "evaluate": ("tokenizer", "prepare", "pretrain"),
     "export": ("tokenizer", "pretrain"),
 }
@@ -53,7 +56,7 @@ def needs_of(recipe: Recipe, stage: str) -> list[str]:
     needs = list(NEEDS[stage])
     if stage == "distill" and recipe.teacher and recipe.teacher.model:
         needs.append("teacher")
-    if stage in ("sft", "evaluate", "export") and recipe.distill:
+    if stage in ("sft", "merge", "evaluate", "export") and recipe.distill:
         needs.append("distill")
     if stage in ("evaluate", "export") and recipe.sft:
         needs.append("merge")
@@ -73,21 +76,24 @@ def _check_earlier_stages(
 
 def _missing(recipe: Recipe, stage: str) -> Iterator[str]:
     if stage == "tokenizer" and recipe.tokenizer.kind == "pretrained":
-        yield from _missing_folder(recipe, "tokenizer.source", recipe.tokenizer.source)
+        yield from _missing_folder(recipe, "tokenizer", recipe.tokenizer)
     reads_texts = stage == "tokenizer" and recipe.tokenizer.kind == "train"
     if stage == "prepare" or reads_texts:
         for source in recipe.prepare.sources:
             yield from _missing_source(recipe, "prepare", source)
     if stage == "distill" and recipe.teacher and recipe.teacher.source:
-        yield from _missing_folder(recipe, "teacher.source", recipe.teacher.source)
+        yield from _missing_folder(recipe, "teacher", recipe.teacher)
     if stage == "sft" and recipe.sft:
         for pairs in recipe.sft.sources:
             yield from _missing_source(recipe, "sft", pairs)
 
 
-def _missing_folder(recipe: Recipe, key: str, source: str) -> Iterator[str]:
-    """A folder that is not there, unless its name could be one of the hub."""
-    place = Path(recipe.locate(source))
+def _missing_folder(
+    recipe: Recipe, name: str, section: TokenizerSection | TeacherSection
+) -> Iterator[str]:
+    """A section's source that is not there, unless its name could be one of the hub."""
+    key, source = f"{name}.source", str(section.source)
+    place = Path(recipe.locate(source, section.revision))
     could_be_hub_name = source.count("/") <= 1 and not source.startswith((".", "/", "~"))
     if place.is_file():
         yield f"{key}: {place} is a file. Give the folder that holds it"
@@ -99,6 +105,11 @@ def _missing_source(recipe: Recipe, section: str, source: TextSource | PairSourc
     where = f"{section} source {source.name!r}"
     if source.dataset and importlib.util.find_spec("datasets") is None:
         yield f"{where}: reads a data set; install the reader: pip install 'tallyformer[hub]'"
+    if source.dataset:
+        try:
+            dataset_files(source, recipe.data_root)
+        except DataError as error:
+            yield str(error)
     if not source.paths:
         return
     try:

@@ -34,15 +34,20 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
             f"{recipe.name}: the recipe has no sft section, so there is nothing to merge. Leave "
             "this stage out, or add one"
         )
-    base = base_stage(recipe)
-    inputs = {name: common.fingerprint_of(folder, name) for name in ("tokenizer", base, "sft")}
-    work = StageWork(
-        run=folder, stage="merge", config={}, seed=recipe.seed, inputs=inputs, resume=resume
-    )
+    work = work_of(recipe, folder, resume=resume)
     if done := work.already_done():
         return done
-    _check_base(folder, base)
+    _check_base(folder, base_stage(recipe))
     return _merge(recipe, folder, work)
+
+
+def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
+    """What decides the merged weights."""
+    names = ("tokenizer", base_stage(recipe), "sft")
+    inputs = {name: common.fingerprint_of(folder, name) for name in names}
+    return StageWork(
+        run=folder, stage="merge", config={}, seed=recipe.seed, inputs=inputs, resume=resume
+    )
 
 
 def _check_base(folder: RunFolder, base: str) -> None:

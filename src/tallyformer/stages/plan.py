@@ -6,15 +6,19 @@ sources. Memory and speed come from a rehearsal: see `tallyformer.stages.probe`.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.config.data import TextSource
-from tallyformer.errors import DataError, TokenizerError
+from tallyformer.errors import DataError, Interrupted, TokenizerError
 from tallyformer.stages.plan_lengths import planned_trainings
 from tallyformer.stages.plan_types import Measured, Plan, PlannedSource, PlannedTraining
 from tallyformer.stages.probe import rehearse, shortened
@@ -44,8 +48,9 @@ def make_plan(
     Raises:
         DataError, TokenizerError: an input is missing or cannot be used.
         RunError: the rehearsal died, for example for want of memory.
+        Interrupted: SIGTERM arrived. As with Ctrl-C, nothing is left over.
     """
-    with tempfile.TemporaryDirectory(prefix="tallyformer-plan-") as name:
+    with _sigterm_raises(), tempfile.TemporaryDirectory(prefix="tallyformer-plan-") as name:
         rehearsal = _Rehearsal(recipe, Path(name))
         exact = all(folder.is_finished(s) for s in ("tokenizer", "prepare"))
         if exact:
@@ -62,6 +67,23 @@ def make_plan(
             say(f"rehearsing a few steps of {', '.join(stages)}")
             measured = rehearsal.measure(trainings, stages)
         return Plan(tokenizer.vocab_size, exact, sources, trainings, measured)
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM as an exception inside the block: a plan has no work to save, only to clear away."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("plan: stopped. Nothing was written; start it again", number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 class _Rehearsal:
@@ -201,11 +223,12 @@ def _measured(
 ) -> Measured:
     part = metrics["parts"][training.part]
     phases = metrics.get("phases")
-    peak = phases[training.part]["peak_memory_mb"] if phases else metrics["peak_memory_mb"]
+    recorded = phases[training.part] if phases else metrics
     seconds = None
     if training.tokens is not None and part["tokens_per_second"]:
         validated = training.section.evaluations * training.validation_tokens
         tokens = training.tokens + validated / _FORWARD_SHARE
         seconds = tokens / part["tokens_per_second"]
     more = max(0.0, training.mapped_mb - rehearsed_mb)
-    return Measured(peak + more, part["gpu_memory_mb"], seconds)
+    peak = recorded["peak_memory_mb"] + more
+    return Measured(peak, recorded["peak_gpu_memory_mb"], seconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from tallyformer.config import Recipe
 from tallyformer.config.model import ModelSection
@@ -13,8 +12,9 @@ from tallyformer.data.conversations import ConversationBatches, encode_pair
 from tallyformer.data.mixture import Epoch
 from tallyformer.data.pairs import split_pairs
 from tallyformer.data.shards import id_type
-from tallyformer.model.flops import count_parameters, flops_per_token
+from tallyformer.model.flops import count_parameters, flops_per_token, lora_flops_per_token
 from tallyformer.stages.plan_types import PlannedSource, PlannedTraining
+from tallyformer.stages.training_stage import model_config
 from tallyformer.tokenizer import Tokenizer
 
 _READ_AROUND = 1 << 16
@@ -48,12 +48,6 @@ def planned_trainings(
         yield _sft(recipe, tokenizer)
 
 
-def shape_of(section: ModelSection, vocabulary: int) -> dict[str, Any]:
-    """The fields that `model.flops` counts with."""
-    values = section.model_dump(exclude={"preset"})
-    return {**values, "vocab_size": vocabulary, "norm_bias": values["norm_type"] == "layernorm"}
-
-
 class _Texts:
     """Trainings on the shards."""
 
@@ -73,14 +67,14 @@ class _Texts:
         part: int = 0,
         teacher: ModelSection | None = None,
     ) -> PlannedTraining:
-        shape, context = shape_of(model, self._vocabulary), model.max_position_embeddings
+        shape, context = model_config(model, self._vocabulary), model.max_position_embeddings
         epoch = self._epoch(weights or self._weights, context)
         batches = math.ceil(epoch.length / section.micro_batch) if epoch else None
         steps = _steps(section, batches)
         rows = _rows(section, steps)
         of_teacher = 0.0
         if teacher:
-            teacher_shape = shape_of(teacher, self._vocabulary)
+            teacher_shape = model_config(teacher, self._vocabulary)
             of_teacher = flops_per_token(teacher_shape, context, backward=False)
         return PlannedTraining(
             stage=stage,
@@ -136,7 +130,7 @@ def _sft(recipe: Recipe, tokenizer: Tokenizer) -> PlannedTraining:
     steps = _steps(section, batches)
     rows = _rows(section, steps)
     assert rows is not None
-    shape = shape_of(recipe.model, tokenizer.vocab_size)
+    shape = model_config(recipe.model, tokenizer.vocab_size)
     held_out = sum(conversation.positions for conversation in validation)
     return PlannedTraining(
         stage="sft",
@@ -145,8 +139,13 @@ def _sft(recipe: Recipe, tokenizer: Tokenizer) -> PlannedTraining:
         steps=steps,
         tokens=rows * context,
         validation_tokens=min(section.evaluation_tokens, held_out),
-        # Frozen matrices need no gradient of their own: two passes of three.
-        flops_per_token=flops_per_token(shape, context) * 2 / 3,
+        flops_per_token=lora_flops_per_token(
+            shape,
+            context,
+            rank=section.lora.r,
+            target_modules=section.lora.target_modules,
+            modules_to_save=section.lora.modules_to_save,
+        ),
         epochs_by_source={s.name: s.repeat * _passes(section, batches) for s in section.sources},
     )
 

@@ -99,8 +99,17 @@ class Plan:
     @property
     def peak_memory_mb(self) -> float | None:
         """Of the training that needs most."""
-        known = [m.peak_memory_mb for m in self.measured.values() if isinstance(m, Measured)]
+        return max((m.peak_memory_mb for m in self._known), default=None)
+
+    @property
+    def gpu_memory_mb(self) -> float | None:
+        """Of the training that needs most on the GPU; None without one."""
+        known = [m.gpu_memory_mb for m in self._known if m.gpu_memory_mb is not None]
         return max(known, default=None)
+
+    @property
+    def _known(self) -> list[Measured]:
+        return [found for found in self.measured.values() if isinstance(found, Measured)]
 
     @property
     def seconds(self) -> float | None:

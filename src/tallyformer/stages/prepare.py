@@ -6,7 +6,7 @@ from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import RunFolder, StageWork, clear
 from tallyformer.config import Recipe
 from tallyformer.data.prepare import UNITS, write_shards
-from tallyformer.data.sources import text_source
+from tallyformer.data.sources import RowSource, text_source
 from tallyformer.data.units import TokenizerName
 from tallyformer.data.workers import worker_count
 
@@ -19,33 +19,15 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
         ArtifactError: the folder holds other work, the tokenizer's is not finished, or the disk
             is full.
     """
-    section = recipe.prepare
-    sources = [
-        text_source(
-            source, data_root=recipe.data_root, seed=recipe.seed, max_chars=section.max_chars
-        )
-        for source in section.sources
-    ]
-    vocabulary = folder.manifest("tokenizer", check=True)
-    tokenizer = TokenizerName(folder.stage("tokenizer"), vocabulary.metrics["fingerprint"])
-    inputs = {"tokenizer": tokenizer.fingerprint}
-    for source in sources:
-        inputs.update(source.fingerprints())
-    work = StageWork(
-        folder,
-        "prepare",
-        section.model_dump(mode="json", exclude={"workers"}),
-        recipe.seed,
-        inputs,
-        resume,
-    )
+    work = work_of(recipe, folder, resume=resume)
     if done := work.already_done():
         clear(work.folder / UNITS)
         return done
+    section = recipe.prepare
     metrics, files = write_shards(
-        sources,
+        _sources(recipe),
         section,
-        tokenizer=tokenizer,
+        tokenizer=_tokenizer(folder),
         folder=work.folder,
         seed=recipe.seed,
         workers=worker_count(section.workers),
@@ -53,3 +35,35 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     manifest = work.finish(metrics=metrics, files=files)
     clear(work.folder / UNITS)
     return manifest
+
+
+def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
+    """What decides the shards. Reads the inputs to the end."""
+    inputs = {"tokenizer": _tokenizer(folder).fingerprint}
+    for source in _sources(recipe):
+        inputs.update(source.fingerprints())
+    return StageWork(
+        folder,
+        "prepare",
+        recipe.prepare.model_dump(mode="json", exclude={"workers"}),
+        recipe.seed,
+        inputs,
+        resume,
+    )
+
+
+def _sources(recipe: Recipe) -> list[RowSource]:
+    return [
+        text_source(
+            source,
+            data_root=recipe.data_root,
+            seed=recipe.seed,
+            max_chars=recipe.prepare.max_chars,
+        )
+        for source in recipe.prepare.sources
+    ]
+
+
+def _tokenizer(folder: RunFolder) -> TokenizerName:
+    vocabulary = folder.manifest("tokenizer", check=True)
+    return TokenizerName(folder.stage("tokenizer"), vocabulary.metrics["fingerprint"])

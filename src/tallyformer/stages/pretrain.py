@@ -22,11 +22,18 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
         Interrupted, TrainingError, CheckpointError: see `training.loop.train`.
     """
     return train_from_scratch(
+        recipe, work_of(recipe, folder, resume=resume), recipe.model, recipe.pretrain
+    )
+
+
+def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
+    """What decides the weights."""
+    return work_from_scratch(
         recipe, folder, "pretrain", recipe.model, recipe.pretrain, resume=resume
     )
 
 
-def train_from_scratch(
+def work_from_scratch(
     recipe: Recipe,
     folder: RunFolder,
     stage: str,
@@ -34,9 +41,9 @@ def train_from_scratch(
     section: PretrainSection,
     *,
     resume: bool,
-) -> Manifest:
-    """Train a model from random weights as stage `stage`."""
-    work = StageWork(
+) -> StageWork:
+    """What decides the weights of a stage that trains from random ones."""
+    return StageWork(
         run=folder,
         stage=stage,
         config={
@@ -47,6 +54,13 @@ def train_from_scratch(
         inputs={name: common.fingerprint_of(folder, name) for name in ("tokenizer", "prepare")},
         resume=resume,
     )
+
+
+def train_from_scratch(
+    recipe: Recipe, work: StageWork, model_section: ModelSection, section: PretrainSection
+) -> Manifest:
+    """Train a model from random weights, or return at once if that has been done."""
+    folder, stage = work.run, work.stage
     if done := work.already_done():
         return done
     tokenizer = common.load_tokenizer(folder)

@@ -6,9 +6,9 @@ needs is what the run will need, and the speed of its last steps is the run's sp
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -20,7 +20,7 @@ from tallyformer.artifacts.atomic import write_json
 from tallyformer.artifacts.run_folder import RunFolder, clear
 from tallyformer.config import Recipe, load_recipe
 from tallyformer.config.training import TrainSection
-from tallyformer.errors import RunError, TallyFormerError
+from tallyformer.errors import Interrupted, RunError, TallyFormerError
 
 LEAST_STEPS, MOST_STEPS = 4, 40
 """The first steps allocate and may compile; the later half is timed."""
@@ -59,7 +59,7 @@ def shortened(
 
 
 def rehearse(recipe: Path, folder: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Run stages in a fresh process.
+    """Run stages in a fresh process, which does not outlive an exception in this one.
 
     Args:
         recipe: a recipe file, shortened already.
@@ -67,8 +67,8 @@ def rehearse(recipe: Path, folder: Path, stages: Sequence[str]) -> dict[str, dic
         stages: in order.
 
     Returns:
-        By stage its manifest's metrics, with `tokens_per_second` of the timed steps and
-        `gpu_memory_mb`; or {"error": message} for a stage that failed.
+        By stage its manifest's metrics, and in `parts` the `tokens_per_second` of the timed steps
+        of each call of the training loop; or {"error": message} for a stage that failed.
 
     Raises:
         RunError: the process died, for example for want of memory.
@@ -93,6 +93,8 @@ def _main(arguments: Sequence[str]) -> None:
     for stage in stages:
         try:
             found[stage] = _rehearse_stage(stage, recipe, run)
+        except Interrupted:
+            raise
         except TallyFormerError as error:
             found[stage] = {"error": str(error)}
             recipe = _without(stage, recipe)
@@ -111,16 +113,12 @@ def _rehearse_stage(stage: str, recipe: Recipe, run: RunFolder) -> dict[str, Any
 
 
 def _of_part(folder: Path) -> dict[str, Any]:
-    """Speed and GPU memory of one call of the training loop."""
+    """Speed of one call of the training loop."""
     from tallyformer.training.metrics import METRICS, read_metrics
 
     lines = [line for line in read_metrics(folder / METRICS) if line["kind"] == "train"]
     speeds = [line["tokens_per_second"] for line in lines[len(lines) // 2 :]]
-    gpu = [line["gpu_memory_mb"] for line in lines if line.get("gpu_memory_mb")]
-    return {
-        "tokens_per_second": statistics.median(speeds) if speeds else None,
-        "gpu_memory_mb": max(gpu) if gpu else None,
-    }
+    return {"tokens_per_second": statistics.median(speeds) if speeds else None}
 
 
 def _without(stage: str, recipe: Recipe) -> Recipe:
@@ -131,5 +129,9 @@ def _without(stage: str, recipe: Recipe) -> Recipe:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         _main(sys.argv[1:])
+    except Interrupted as interrupted:
+        sys.exit(interrupted.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -8,17 +8,15 @@ import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
-
-import yaml
+from typing import IO, Protocol, cast
 
 from tallyformer.artifacts.atomic import atomic_file, cannot_write
 from tallyformer.artifacts.manifest import Manifest
-from tallyformer.artifacts.run_folder import RunFolder
+from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.artifacts.stages import STAGES
-from tallyformer.config import Recipe
+from tallyformer.config import Recipe, recipe_as_yaml
 from tallyformer.errors import ArtifactError, Interrupted, UsageError
-from tallyformer.stages.inputs import check_inputs
+from tallyformer.stages.inputs import check_inputs, needs_of
 
 RECIPE = "recipe.yaml"
 LOCK = ".lock"
@@ -39,7 +37,8 @@ class PlannedStage:
     """One line of a dry run.
 
     Attributes:
-        state: "finished", "unfinished" (it would go on) or "to do".
+        state: "finished", "unfinished" (it would go on), "undecided" (whether the folder's work
+            is this recipe's depends on stages that have yet to run) or "to do".
     """
 
     stage: str
@@ -47,8 +46,14 @@ class PlannedStage:
     state: str
 
 
-class _StageFunction(Protocol):
-    def __call__(self, recipe: Recipe, folder: RunFolder, *, resume: bool) -> Manifest: ...
+class _Stage(Protocol):
+    """What every module of a stage has."""
+
+    def run(self, recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
+        """Do the work, or return at once if it is done."""
+
+    def work_of(self, recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
+        """The same work, not yet begun; needs the finished folders of the stages it reads."""
 
 
 def stages_of(recipe: Recipe) -> list[str]:
@@ -95,7 +100,7 @@ def run_stages(
             finished = folder.is_finished(stage)
             announcer.begins(stage, number, len(stages), finished=finished)
             try:
-                manifest = _function_of(stage)(recipe, folder, resume=resume)
+                manifest = _module_of(stage).run(recipe, folder, resume=resume)
             except Interrupted:
                 write_recipe(recipe, folder.path / RECIPE)
                 raise
@@ -109,32 +114,34 @@ def dry_run_stages(
 ) -> list[PlannedStage]:
     """Check all inputs of some stages and say what each would do, writing nothing.
 
+    What `run_stages` would refuse is refused here in the same words. A folder whose work depends
+    on a stage that has yet to run is not compared.
+
     Raises:
         DataError, ArtifactError: an input is missing; all that are missing are named.
-        ArtifactError: unfinished work is there and `resume` is not given.
+        ArtifactError: another process works in the folder, a stage's folder holds other work or
+            was altered, or it holds unfinished work and `resume` is not given.
     """
+    _check_nobody_is_in(folder.path)
     check_inputs(recipe, folder, stages)
-    plan = []
+    states: dict[str, str] = {}
     for stage in stages:
-        path = folder.stage(stage)
-        state = "to do"
-        if folder.is_finished(stage):
-            state = "finished"
-        elif path.is_dir() and any(path.iterdir()):
-            state = "unfinished"
-            if not resume:
-                raise ArtifactError(
-                    f"{path}: holds unfinished work. Add --resume to go on with it, or delete "
-                    "the folder to start anew"
-                )
-        plan.append(PlannedStage(stage, path, state))
-    return plan
+        reads = needs_of(recipe, stage)
+        known = all(states.get(name, "finished") == "finished" for name in reads)
+        states[stage] = _state(recipe, folder, stage, inputs_are_known=known, resume=resume)
+    return [PlannedStage(stage, folder.stage(stage), states[stage]) for stage in stages]
 
 
-def recipe_as_yaml(recipe: Recipe) -> str:
-    """The recipe with every default filled in, as a recipe file that loads to an equal recipe."""
-    values = recipe.model_dump(mode="json", exclude_none=True)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+def _state(
+    recipe: Recipe, folder: RunFolder, stage: str, *, inputs_are_known: bool, resume: bool
+) -> str:
+    path = folder.stage(stage)
+    if not (path.is_dir() and any(path.iterdir())):
+        return "to do"
+    if not inputs_are_known:
+        return "undecided"
+    work = _module_of(stage).work_of(recipe, folder, resume=resume)
+    return "finished" if work.check() else "unfinished"
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -156,11 +163,10 @@ def _why_absent(recipe: Recipe, stage: str) -> str | None:
     return None
 
 
-def _function_of(stage: str) -> _StageFunction:
-    """A stage's `run`. Imported late: a stage that has nothing to do with torch loads none."""
+def _module_of(stage: str) -> _Stage:
+    """A stage. Imported late: a stage that has nothing to do with torch loads none."""
     assert stage in STAGES
-    module = importlib.import_module(f"tallyformer.stages.{stage}")
-    return cast(_StageFunction, module.run)
+    return cast(_Stage, importlib.import_module(f"tallyformer.stages.{stage}"))
 
 
 @contextlib.contextmanager
@@ -176,11 +182,25 @@ def _alone_in(path: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(path, error) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtifactError(
-                f"{path}: another tallyformer process is working in this folder. Wait for it, "
-                "or choose another --out"
-            ) from None
+        _lock(lock, fcntl.LOCK_EX, path)
         yield
+
+
+def _check_nobody_is_in(path: Path) -> None:
+    """As `_alone_in`, without making the folder or holding the lock.
+
+    Raises:
+        ArtifactError: another process holds it.
+    """
+    with contextlib.suppress(FileNotFoundError), (path / LOCK).open() as lock:
+        _lock(lock, fcntl.LOCK_SH, path)
+
+
+def _lock(file: IO[str], kind: int, path: Path) -> None:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ArtifactError(
+            f"{path}: another tallyformer process is working in this folder. Wait for it, "
+            "or choose another --out"
+        ) from None

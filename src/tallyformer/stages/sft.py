@@ -18,7 +18,8 @@ from tallyformer.data.conversations import (
 from tallyformer.data.pairs import Pair, PairSplit, split_pairs
 from tallyformer.data.sources import pair_source
 from tallyformer.errors import DataError, UsageError
-from tallyformer.model.flops import flops_per_token
+from tallyformer.evaluation.responses import spread
+from tallyformer.model.flops import lora_flops_per_token
 from tallyformer.stages import training_stage as common
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.checkpoints import trainable
@@ -40,17 +41,21 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
         ArtifactError: the base model cannot be used.
         Interrupted, TrainingError, CheckpointError: see `training.loop.train`.
     """
-    section = recipe.sft
-    if section is None:
-        raise UsageError(
-            f"{recipe.name}: the recipe has no sft section. Leave this stage out, or add one"
-        )
-    base = base_stage(recipe)
+    section = _section(recipe)
+    work = work_of(recipe, folder, resume=resume)
+    if done := work.already_done():
+        return done
+    return _fine_tune(recipe, section, folder, work)
+
+
+def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
+    """What decides the adapter. Reads the sources of pairs to the end."""
+    section, base = _section(recipe), base_stage(recipe)
     inputs = {name: common.fingerprint_of(folder, name) for name in ("tokenizer", base)}
     for source in section.sources:
         found = pair_source(source, data_root=recipe.data_root, seed=recipe.seed)
         inputs |= found.fingerprints()
-    work = StageWork(
+    return StageWork(
         run=folder,
         stage="sft",
         config=section.model_dump(mode="json"),
@@ -58,9 +63,14 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
         inputs=inputs,
         resume=resume,
     )
-    if done := work.already_done():
-        return done
-    return _fine_tune(recipe, section, folder, work)
+
+
+def _section(recipe: Recipe) -> SftSection:
+    if recipe.sft is None:
+        raise UsageError(
+            f"{recipe.name}: the recipe has no sft section. Leave this stage out, or add one"
+        )
+    return recipe.sft
 
 
 def base_stage(recipe: Recipe) -> str:
@@ -112,8 +122,13 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
             seed=recipe.seed,
             device=device,
             token_bytes=token_bytes,
-            # Frozen matrices need no gradient of their own: two passes of three.
-            flops_per_token=flops_per_token(model.config, context, backward=True) * 2 / 3,
+            flops_per_token=lora_flops_per_token(
+                model.config,
+                context,
+                rank=section.lora.r,
+                target_modules=section.lora.target_modules,
+                modules_to_save=section.lora.modules_to_save,
+            ),
             resume_command=common.resume_command(folder, "sft"),
         )
     )
@@ -159,5 +174,4 @@ def _encoded(tokenizer: Tokenizer, pairs: Sequence[Pair], context: int) -> list[
 def _at_most(conversations: list[Conversation], tokens: int) -> list[Conversation]:
     """Conversations spread evenly over all, with about so many positions in all."""
     total = sum(c.positions for c in conversations)
-    count = max(1, min(len(conversations), len(conversations) * tokens // max(1, total)))
-    return [conversations[i * len(conversations) // count] for i in range(count)]
+    return spread(conversations, max(1, len(conversations) * tokens // max(1, total)))

@@ -31,17 +31,23 @@ def teacher_source(recipe: Recipe, folder: RunFolder) -> str:
     assert recipe.teacher is not None
     if recipe.teacher.source is None:
         return str(folder.stage("teacher") / BEST)
-    return recipe.locate(recipe.teacher.source)
+    return recipe.locate(recipe.teacher.source, recipe.teacher.revision)
+
+
+def teacher_revision(recipe: Recipe) -> str:
+    """Which state of a hub name is the teacher."""
+    assert recipe.teacher is not None
+    return recipe.teacher.revision or "main"
 
 
 def teacher_fingerprint(recipe: Recipe, folder: RunFolder) -> str:
-    """Changes when the teacher does; of a hub name, the name."""
+    """Changes when the teacher does; of a hub name, the name and the revision."""
     assert recipe.teacher is not None
     if recipe.teacher.source is None:
         return fingerprint_of(folder, "teacher")
     source = Path(teacher_source(recipe, folder))
     if not source.is_dir():
-        return f"hub:{recipe.teacher.source}"
+        return f"hub:{recipe.teacher.source}@{teacher_revision(recipe)}"
     digest = hashlib.sha256()
     for file in sorted(
         f for f in source.iterdir() if f.suffix in (".safetensors", ".json", ".bin", ".txt")
@@ -50,27 +56,35 @@ def teacher_fingerprint(recipe: Recipe, folder: RunFolder) -> str:
     return digest.hexdigest()
 
 
-def load_teacher_model(source: str, dtype: torch.dtype, context: int) -> Any:
+def load_teacher_model(
+    source: str, dtype: torch.dtype, context: int, revision: str = "main"
+) -> Any:
     """A causal language model, without running code of its folder.
 
     Args:
+        source: folder or hub name.
         dtype: of its weights.
         context: positions it must be able to read.
+        revision: of a hub name.
 
     Raises:
         ArtifactError: it cannot be loaded, or reads fewer positions.
     """
     try:
         with no_library_bars():
-            described, _ = TallyFormerConfig.get_config_dict(source)
+            described, _ = TallyFormerConfig.get_config_dict(source, revision=revision)
             ours = described.get("model_type") == TallyFormerConfig.model_type
             if ours:
                 model, report = TallyFormerForCausalLM.from_pretrained(
-                    source, dtype=dtype, output_loading_info=True
+                    source, dtype=dtype, revision=revision, output_loading_info=True
                 )
             else:
                 model, report = AutoModelForCausalLM.from_pretrained(
-                    source, dtype=dtype, trust_remote_code=False, output_loading_info=True
+                    source,
+                    dtype=dtype,
+                    revision=revision,
+                    trust_remote_code=False,
+                    output_loading_info=True,
                 )
         check_complete(report)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -85,7 +99,9 @@ def load_teacher_model(source: str, dtype: torch.dtype, context: int) -> Any:
     return model
 
 
-def shared_ids(source: str, model: Any, tokenizer_folder: Path, tokenizer: Tokenizer) -> int:
+def shared_ids(
+    source: str, model: Any, tokenizer_folder: Path, tokenizer: Tokenizer, revision: str = "main"
+) -> int:
     """How many ids from 0 on mean the same bytes to teacher and student.
 
     The teacher's head may have more rows than its tokenizer has ids; those were never trained
@@ -94,7 +110,7 @@ def shared_ids(source: str, model: Any, tokenizer_folder: Path, tokenizer: Token
     Raises:
         TokenizerError: an ordinary id stands for other bytes, or the teacher has no tokenizer.
     """
-    theirs = _spellings(source, model.config)
+    theirs = _spellings(source, model.config, revision)
     ours = _spellings(str(tokenizer_folder))
     head_rows = model.get_output_embeddings().weight.shape[0]
     most = min(len(theirs), len(ours), head_rows)
@@ -110,10 +126,12 @@ def shared_ids(source: str, model: Any, tokenizer_folder: Path, tokenizer: Token
     return first
 
 
-def _spellings(source: str, config: Any = None) -> list[str | None]:
+def _spellings(source: str, config: Any = None, revision: str = "main") -> list[str | None]:
     """The vocabulary's spelling of each id; None where an id is not used."""
     try:
-        found = AutoTokenizer.from_pretrained(source, config=config, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(
+            source, config=config, revision=revision, trust_remote_code=False
+        )
         # Some classes make an empty tokenizer of a folder that holds none.
         if not set(found.get_vocab()) - set(found.all_special_tokens):
             raise ValueError("it has no vocabulary")

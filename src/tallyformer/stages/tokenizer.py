@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tallyformer.artifacts.manifest import Manifest
@@ -10,7 +10,7 @@ from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.data.cleaning import Cleaning
 from tallyformer.data.sample import training_sample
-from tallyformer.data.sources import text_source
+from tallyformer.data.sources import RowSource, text_source
 from tallyformer.progress import progress_bar
 from tallyformer.tokenizer import Tokenizer
 
@@ -23,25 +23,44 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
         DataError: an input of the training is missing or cannot be used.
         ArtifactError: the folder holds other work, or the disk is full.
     """
-    if recipe.tokenizer.kind == "pretrained":
-        return _load(recipe, folder, resume)
-    return _train(recipe, folder, resume)
-
-
-def _load(recipe: Recipe, folder: RunFolder, resume: bool) -> Manifest:
-    source = recipe.tokenizer.source
-    config = {"kind": "pretrained", "source": source}
-    tokenizer = Tokenizer.from_pretrained(recipe.locate(source))
-    work = _work(recipe, folder, config, {source: tokenizer.fingerprint}, resume)
+    if recipe.tokenizer.kind == "train":
+        return _train(recipe, folder, resume)
+    tokenizer = _pretrained(recipe)
+    work = _loading(recipe, folder, tokenizer, resume)
     return work.already_done() or _save(recipe, work, tokenizer, {})
 
 
-def _train(recipe: Recipe, folder: RunFolder, resume: bool) -> Manifest:
-    section, cleaning = recipe.tokenizer, Cleaning.of(recipe.prepare, recipe.seed)
-    sources = [
-        text_source(s, data_root=recipe.data_root, seed=recipe.seed, max_chars=cleaning.max_chars)
+def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
+    """What decides the vocabulary. Reads the training's inputs to the end."""
+    if recipe.tokenizer.kind == "train":
+        return _training(recipe, folder, _sources(recipe), resume)
+    return _loading(recipe, folder, _pretrained(recipe), resume)
+
+
+def _pretrained(recipe: Recipe) -> Tokenizer:
+    section = recipe.tokenizer
+    place = recipe.locate(section.source, section.revision)
+    return Tokenizer.from_pretrained(place, section.revision)
+
+
+def _loading(recipe: Recipe, folder: RunFolder, tokenizer: Tokenizer, resume: bool) -> StageWork:
+    source = recipe.tokenizer.source
+    config = {"kind": "pretrained", "source": source, "revision": recipe.tokenizer.revision}
+    return _work(recipe, folder, config, {source: tokenizer.fingerprint}, resume)
+
+
+def _sources(recipe: Recipe) -> list[RowSource]:
+    most = recipe.prepare.max_chars
+    return [
+        text_source(s, data_root=recipe.data_root, seed=recipe.seed, max_chars=most)
         for s in recipe.prepare.sources
     ]
+
+
+def _training(
+    recipe: Recipe, folder: RunFolder, sources: Sequence[RowSource], resume: bool
+) -> StageWork:
+    section = recipe.tokenizer
     inputs: dict[str, str] = {}
     for source in sources:
         inputs.update(source.fingerprints())
@@ -54,9 +73,15 @@ def _train(recipe: Recipe, folder: RunFolder, resume: bool) -> Manifest:
         "train_bytes": section.train_bytes,
         "prepare": prepare,
     }
-    work = _work(recipe, folder, config, inputs, resume)
+    return _work(recipe, folder, config, inputs, resume)
+
+
+def _train(recipe: Recipe, folder: RunFolder, resume: bool) -> Manifest:
+    sources = _sources(recipe)
+    work = _training(recipe, folder, sources, resume)
     if done := work.already_done():
         return done
+    section, cleaning = recipe.tokenizer, Cleaning.of(recipe.prepare, recipe.seed)
     read = {"documents": 0, "bytes": 0}
     sample = training_sample(sources, recipe.prepare.sources, cleaning, section.train_bytes)
     texts = _counted(sample, section.train_bytes, read)

@@ -72,18 +72,30 @@ def packed_sources(
     return train, validation
 
 
+def model_config(section: ModelSection, vocabulary: int, **changed: Any) -> TallyFormerConfig:
+    """The configuration of the model that a section describes.
+
+    Args:
+        section: the recipe's.
+        vocabulary: number of ids.
+        changed: fields that the section lacks, or that a run overrides.
+    """
+    values = section.model_dump(exclude={"preset"})
+    return TallyFormerConfig(**{**values, "vocab_size": vocabulary, **changed})
+
+
 def new_model(
     section: ModelSection, tokenizer: Tokenizer, *, dropout: float | None, seed: int
 ) -> TallyFormerForCausalLM:
     """A model with seeded random weights; the process's generators are left as they were."""
-    values = section.model_dump(exclude={"preset"})
-    values["dropout"] = section.dropout if dropout is None else dropout
-    config = TallyFormerConfig(
-        vocab_size=tokenizer.vocab_size,
+    changed = {} if dropout is None else {"dropout": dropout}
+    config = model_config(
+        section,
+        tokenizer.vocab_size,
         bos_token_id=tokenizer.eot_id,
         eos_token_id=tokenizer.eot_id,
         pad_token_id=tokenizer.pad_id,
-        **values,
+        **changed,
     )
     with preserved_random_states(torch.device("cpu")):
         torch.manual_seed(seed)

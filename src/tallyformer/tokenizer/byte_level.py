@@ -37,10 +37,11 @@ def bulk_encoder(
 
     tiktoken joins the pair whose joint bytes have the lowest id; a BPE joins the pair that comes
     first in its merges. The two agree if ids are the 256 bytes followed by the merges' results
-    in order, and if every token is what its own bytes encode to.
+    in order, if every token is what its own bytes encode to, and if no added token is cut out of
+    text before the merges.
 
     Args:
-        state: the parsed `tokenizer.json`.
+        state: the parsed `tokenizer.json`, one that `check_lossless` accepts.
         control_ids: ids that no text may become.
         splits: what the slow path makes of the spelling of each token, in the order of ids.
     """
@@ -62,22 +63,11 @@ def bulk_encoder(
 
 def _is_gpt2_kind(state: Mapping[str, Any]) -> bool:
     model, split = state["model"], state["pre_tokenizer"] or {}
-    plain = not any(
-        model.get(k)
-        for k in (
-            "dropout",
-            "unk_token",
-            "continuing_subword_prefix",
-            "end_of_word_suffix",
-            "byte_fallback",
-            "ignore_merges",
-        )
-    )
+    plain = not any(model.get(k) for k in ("unk_token", "byte_fallback", "ignore_merges"))
     return (
         plain
-        and state["normalizer"] is None
+        and all(t["special"] for t in state["added_tokens"])
         and split.get("type") == "ByteLevel"
-        and not split.get("add_prefix_space")
         and split.get("use_regex", True)
     )
 
@@ -102,12 +92,11 @@ def merges_of(model: Mapping[str, Any]) -> list[tuple[str, str]]:
 def canonical(state: Mapping[str, Any]) -> bytes:
     """Everything that decides which ids a text gets, in one fixed spelling, for hashing."""
     model = state["model"]
-    added = [(t["id"], t["content"], t["special"]) for t in state["added_tokens"]]
+    vocab = sorted(model["vocab"].items(), key=lambda item: item[1])
     parts = [
-        sorted(model["vocab"].items(), key=lambda item: item[1]),
-        merges_of(model),
+        {**model, "vocab": vocab, "merges": merges_of(model)},
         state["pre_tokenizer"],
         state["normalizer"],
-        sorted(added),
+        sorted(state["added_tokens"], key=lambda token: token["id"]),
     ]
     return json.dumps(parts, ensure_ascii=True, sort_keys=True).encode()

@@ -9,7 +9,7 @@ between them. Trained are the assistant's content, with its leading space, and t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tallyformer.errors import UsageError
@@ -107,18 +107,26 @@ def chat_template(control_tokens: Iterable[str]) -> str:
     """Jinja template for `apply_chat_template`, with `generation` markers for its mask.
 
     Unlike `encode_turns`, a template goes through text, where a spelled-out control token would
-    become one. So it breaks every such spelling in a content with a space, "<|" to "< |"; text
-    without such spellings gets the same ids on both ways.
+    become one. So it breaks every such spelling in a content with a space, "<|user|>" to
+    "< |user|>"; text without such spellings gets the same ids on both ways.
+
+    Args:
+        control_tokens: every special token of the vocabulary; none that `unbreakable` gives.
     """
-    broken = ["<|", *sorted(t for t in control_tokens if not t.startswith("<|") and len(t) > 1)]
     harmless = "".join(
-        f" | replace({json.dumps(t)}, {json.dumps(t[0] + ' ' + t[1:])})" for t in broken
+        f" | replace({_literal(token)}, {_literal(_broken(token))})"
+        for token in sorted(control_tokens)
     )
     lines = (
         "{%- set first = 1 if messages and messages[0]['role'] == 'system' else 0 %}",
         "{%- if messages | length <= first %}",
         f"{{{{- raise_exception('no user message; {_ORDER}') }}}}",
         "{%- endif %}",
+        "{%- for message in messages %}",
+        "{%- if message['content'] is not string %}",
+        "{{- raise_exception('a content is not text') }}",
+        "{%- endif %}",
+        "{%- endfor %}",
         "{%- for message in messages[first:] %}",
         "{%- if message['role'] != ('assistant' if loop.index0 % 2 else 'user') %}",
         f"{{{{- raise_exception('{_ORDER}') }}}}",
@@ -143,3 +151,40 @@ def chat_template(control_tokens: Iterable[str]) -> str:
         "{%- endif %}",
     )
     return "\n".join(lines)
+
+
+def unbreakable(special: Iterable[str], added: Iterable[str]) -> Iterator[str]:
+    """Tokens that the template could not keep apart from a content.
+
+    It writes a space into each spelling, and contents stand between spaces, except that
+    `<|endoftext|>` follows an answer at once. So the spelling of a special token needs two
+    characters and no space, and no other token may hold a control token or end in the beginning
+    of one.
+
+    Args:
+        special: every special token of the vocabulary.
+        added: the same and all others that are cut out of text before the merges.
+    """
+    yield from (token for token in special if len(token) < 2 or " " in token)
+    for token in set(added) - set(CONTROL_TOKENS):
+        if any(c in token or _overlap(token, c) for c in CONTROL_TOKENS):
+            yield token
+
+
+def _broken(token: str) -> str:
+    """The spelling with a space in it, such that replacing it once leaves it nowhere.
+
+    The space makes no new spelling, as no special token has one. A spelling that a replaced one
+    overlaps would survive where it begins behind the space; there a second space parts the two.
+    """
+    return f"{token[0]} {token[1:]}" + (" " if _overlap(token, token) else "")
+
+
+def _overlap(first: str, second: str) -> bool:
+    """Whether some text ends the first token, but not with all of it, and begins the second."""
+    return any(second.startswith(first[start:]) for start in range(1, len(first)))
+
+
+def _literal(text: str) -> str:
+    """A text as a string of Jinja, which reads escapes as Python does."""
+    return json.dumps(text, ensure_ascii=False)

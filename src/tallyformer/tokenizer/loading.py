@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 
 from tallyformer.errors import TokenizerError
-from tallyformer.tokenizer.byte_level import byte_of_character
 from tallyformer.tokenizer.chat import CONTROL_TOKENS
 
 FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
-def load_backend(source: str | Path) -> Backend:
+def load_backend(source: str | Path, revision: str | None = None) -> Backend:
     """The `tokenizers` object of a folder or hub name, ready for this package.
+
+    Args:
+        source: which.
+        revision: commit, tag or branch of a hub name; None is its newest state.
 
     Raises:
         TokenizerError: nothing is there, or it is damaged.
     """
-    return make_ready(_read(_folder(source)))
+    return make_ready(_read(_folder(source, revision)))
 
 
 def make_ready(backend: Backend) -> Backend:
@@ -46,38 +47,10 @@ def byte_level_backend(model: models.BPE) -> Backend:
     return backend
 
 
-def check_byte_level(state: Mapping[str, Any], where: str) -> None:
-    """Refuse what cannot give every text ids and the ids their text back.
-
-    Args:
-        state: the parsed `tokenizer.json`.
-        where: its name, for errors.
-
-    Raises:
-        TokenizerError: it is no byte-level BPE, or its ids have holes.
-    """
-    model, decoder = state["model"], state["decoder"] or {}
-    if model["type"] != "BPE" or decoder.get("type") != "ByteLevel":
-        raise TokenizerError(
-            f"{where}: not a byte-level BPE (model {model['type']}, decoder "
-            f"{decoder.get('type')}). Use GPT-2's tokenizer, or tokenizer.kind: train"
-        )
-    missing = [c for c in byte_of_character() if c not in model["vocab"]]
-    if missing:
-        raise TokenizerError(
-            f"{where}: {len(missing)} of the 256 bytes are not in the vocabulary, so some text "
-            "would be lost. Use a complete byte-level vocabulary"
-        )
-    ids = {*model["vocab"].values(), *(t["id"] for t in state["added_tokens"])}
-    if max(ids) + 1 != len(ids):
-        raise TokenizerError(
-            f"{where}: the vocabulary has {len(ids)} ids, the highest is {max(ids)}. Give a "
-            "vocabulary whose ids have no holes"
-        )
-
-
-def _folder(source: str | Path) -> Path:
+def _folder(source: str | Path, revision: str | None) -> Path:
     path = Path(source)
+    if revision is not None and path.exists():
+        raise TokenizerError(f"{path}: is here, so it has no revision {revision!r}. Leave it out")
     if path.is_dir():
         return path
     if path.exists():
@@ -85,14 +58,16 @@ def _folder(source: str | Path) -> Path:
     name = str(source)
     if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise TokenizerError(f"{path}: no such folder. Give a tokenizer folder or a hub name")
-    return _download(name)
+    return _download(name, revision)
 
 
-def _download(name: str) -> Path:
+def _download(name: str, revision: str | None) -> Path:
     import huggingface_hub  # keeps start-up fast where everything is local
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(FILES)))
+        return Path(
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(FILES))
+        )
     except Exception as error:  # the hub client raises errors of several libraries
         reason = " ".join(str(error).split())[:200]
         raise TokenizerError(

@@ -14,10 +14,12 @@ import tiktoken
 from tokenizers import Tokenizer as Backend
 
 from tallyformer.artifacts.atomic import atomic_file, write_json
+from tallyformer.errors import UsageError
 from tallyformer.tokenizer import chat
 from tallyformer.tokenizer.byte_level import bulk_encoder, byte_of_character, canonical
 from tallyformer.tokenizer.chat import ControlIds, Message
-from tallyformer.tokenizer.loading import check_byte_level, load_backend
+from tallyformer.tokenizer.loading import load_backend
+from tallyformer.tokenizer.lossless import check_lossless
 from tallyformer.tokenizer.stream import StreamDecoder
 from tallyformer.tokenizer.training import train_backend
 
@@ -40,7 +42,7 @@ class Tokenizer:
     def __init__(self, backend: Backend, name: str = "tokenizer") -> None:
         self._backend = backend
         self._state: dict[str, Any] = json.loads(backend.to_str())
-        check_byte_level(self._state, name)
+        check_lossless(self._state, name)
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.control_ids = frozenset(
             int(t["id"]) for t in self._state["added_tokens"] if t["special"]
@@ -49,15 +51,20 @@ class Tokenizer:
         self.fingerprint = hashlib.sha256(canonical(self._state)).hexdigest()
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Tokenizer:
+    def from_pretrained(cls, folder: str | Path, revision: str | None = None) -> Tokenizer:
         """Load a folder with tokenizer.json, or vocab.json and merges.txt; or a hub name.
 
         Control tokens that are missing are appended to the vocabulary.
 
+        Args:
+            folder: which.
+            revision: commit, tag or branch of a hub name; None is its newest state.
+
         Raises:
-            TokenizerError: it is missing, damaged, out of reach, or no byte-level BPE.
+            TokenizerError: it is missing, damaged, out of reach, no byte-level BPE, or one that
+                does not give every text back or could give a text a control id.
         """
-        return cls(load_backend(folder), str(folder))
+        return cls(load_backend(folder, revision), str(folder))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -65,11 +72,14 @@ class Tokenizer:
 
         Raises:
             TokenizerError: the text does not support so many ids.
+            UsageError: a text is no `str`.
         """
         return cls(train_backend((_utf8(t) for t in texts), vocab_size))
 
     def save(self, folder: Path, model_max_length: int | None = None) -> list[Path]:
         """Write a folder that transformers' `AutoTokenizer` loads without our code.
+
+        It pads on the left, so that `model.generate()` goes on where each row of a batch ends.
 
         Args:
             folder: made if it is not there.
@@ -84,6 +94,7 @@ class Tokenizer:
             "bos_token": chat.END_OF_TEXT,
             "eos_token": chat.END_OF_TEXT,
             "pad_token": chat.PAD,
+            "padding_side": "left",
             "clean_up_tokenization_spaces": False,
         }
         if model_max_length is not None:
@@ -121,13 +132,21 @@ class Tokenizer:
         return token_id
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, never a control id."""
+        """Ids of a text, never a control id.
+
+        Raises:
+            UsageError: it is no `str`.
+        """
         ids: list[int] = self._backend.encode(_utf8(text), add_special_tokens=False).ids
         return ids
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
-        """The same ids as `encode`, faster on long text; uint32 (N,)."""
-        if self._bulk is None:
+        """The same ids as `encode`, faster on long text; uint32 (N,).
+
+        Raises:
+            UsageError: it is no `str`.
+        """
+        if self._bulk is None or not isinstance(text, str):
             return np.asarray(self.encode(text), dtype=np.uint32)
         try:
             return np.asarray(self._bulk.encode_to_numpy(text), dtype=np.uint32)
@@ -210,6 +229,11 @@ def _known_id(backend: Backend, token: str) -> int:
 
 def _utf8(text: str) -> str:
     """`text` with lone surrogates replaced, as tiktoken does."""
+    if not isinstance(text, str):
+        raise UsageError(
+            f"tokenizer: a text has the type {type(text).__name__}. Give str; decode bytes first, "
+            "and leave missing values out"
+        )
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tallyformer.artifacts.atomic import PARTIAL, atomic_folder
+from tallyformer.artifacts.atomic import atomic_folder
 from tallyformer.artifacts.manifest import sha256
 from tallyformer.errors import CheckpointError
 
@@ -124,13 +124,6 @@ class Checkpoints:
         return CheckpointError(
             f"{file}: the checkpoint is damaged ({reason}). {fix}, then: {self._resume_command}"
         )
-
-
-def recover_replaced(folder: Path) -> None:
-    """Put back a folder whose replacement by `atomic_folder` was cut off half-way."""
-    old = folder.with_name(folder.name + ".old" + PARTIAL)
-    if old.is_dir() and not folder.exists():
-        old.replace(folder)
 
 
 @contextlib.contextmanager

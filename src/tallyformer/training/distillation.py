@@ -72,8 +72,8 @@ class TargetSource(Protocol):
     ) -> FullTargets | StoredTargets:
         """What the teacher says about the labelled positions of `inputs`."""
 
-    def compile(self) -> None:
-        """Compile the teacher, if it is of our own class."""
+    def compile(self, compiled: bool) -> None:
+        """Compile the teacher, if it is of our own class; or undo what an earlier run did."""
 
 
 class DistillationLoss:
@@ -82,7 +82,8 @@ class DistillationLoss:
     Args:
         source: gives targets.
         weights: temperature, alpha and the z-loss's coefficient.
-        compiled: compile the teacher, and fuse the loss of a chunk into one kernel.
+        compiled: compile the teacher, and fuse the loss of a chunk into one kernel; otherwise the
+            teacher is left uncompiled, whatever an earlier loss made of it.
     """
 
     names: tuple[str, ...] = ("loss", "kl")
@@ -92,8 +93,7 @@ class DistillationLoss:
     ):
         self.source = source
         self.weights = weights
-        if compiled:
-            source.compile()
+        source.compile(compiled)
         self._full = compiled_by_rows(full_gradient_, compiled)
         self._bulk = compiled_by_rows(bulk_gradient_, compiled)
 
@@ -294,7 +294,8 @@ def _tail_bucket(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """KL over K ids and one bucket that holds all others, and its tail masses' ratio t / s."""
     t_CK = log_t_CK.exp()
-    # Rounding may leave a sum of 1 + 1e-7; the smallest normal mass keeps the logarithm finite.
+    # The stored float16 numbers may sum up to some 1e-4 above 1; the smallest normal mass keeps the
+    # logarithm finite. The student's sum has float32's rounding alone, about 1e-7.
     least = torch.finfo(torch.float32).tiny
     t_tail_C = (1 - t_CK.sum(dim=1)).clamp_min(least)
     s_tail_C = (1 - log_s_CK.exp().sum(dim=1)).clamp_min(1e-7)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import resource
+import sys
 import time
 from pathlib import Path
 
@@ -10,25 +12,37 @@ import psutil
 import torch
 
 GPU_PEAK_TFLOPS = {
+    "GB200": 2500.0,
+    "B200": 2250.0,
     "GH200": 989.0,
     "H200": 989.0,
-    "H100 PCIe": 756.0,
+    "H200 NVL": 835.0,
     "H100": 989.0,
-    "B200": 2250.0,
+    "H100 NVL": 835.0,
+    "H100 PCIe": 756.0,
     "A100": 312.0,
-    "A6000": 155.0,
-    "A10": 125.0,
+    "A30": 165.0,
     "A40": 150.0,
+    "A10": 125.0,
+    "A10G": 70.0,
+    "RTX A6000": 155.0,
+    "RTX A5000": 111.0,
+    "RTX A4000": 77.0,
+    "RTX 6000 Ada": 364.0,
     "L40S": 362.0,
+    "L40": 181.0,
     "L4": 121.0,
     "V100": 125.0,
+    "V100 PCIE": 112.0,
     "T4": 65.0,
     "RTX 5090": 210.0,
     "RTX 4090": 165.0,
     "RTX 3090": 71.0,
 }
-"""Dense 16-bit matrix peak by a part of the device's name, from the makers' data sheets."""
-
+"""Dense 16-bit matrix peak with float32 sums, by words of the device's name; makers' data sheets.
+They print twice as much where they count sparse matrices."""
+_OTHER_DEVICE = {"Ti", "SUPER", "D", "Laptop", "Mobile", "Max", "MIG"}
+"""Words that make another device of the name before them: a variant, or a slice of it."""
 
 _TIMED_SECONDS = 2e-3
 _PROBE_SECONDS = 0.1
@@ -46,11 +60,22 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     which takes about a tenth of a second.
     """
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        for part, tera in GPU_PEAK_TFLOPS.items():
-            if part in name and dtype != torch.float32:
-                return tera * 1e12
+        tera = gpu_peak_tflops(torch.cuda.get_device_name(device))
+        if tera is not None and dtype != torch.float32:
+            return tera * 1e12
     return _measured_flops(device, dtype)
+
+
+def gpu_peak_tflops(name: str) -> float | None:
+    """The table's figure for a device name as the driver gives it; None for any other device.
+
+    The entry all of whose words stand in the name, the longest where there are several.
+    """
+    words = set(re.findall(r"[A-Za-z0-9]+", name))
+    entries = [entry for entry in GPU_PEAK_TFLOPS if words.issuperset(entry.split())]
+    if not entries or words & _OTHER_DEVICE:
+        return None
+    return GPU_PEAK_TFLOPS[max(entries, key=lambda entry: len(entry.split()))]
 
 
 def _measured_flops(device: torch.device, dtype: torch.dtype) -> float:
@@ -87,17 +112,30 @@ class Usage:
             "cpu_percent": psutil.cpu_percent(),
             "memory_mb": round(self._process.memory_info().rss / 1e6, 1),
             "gpu_percent": _gpu_percent(self._device) if on_gpu else None,
-            "gpu_memory_mb": (
-                round(torch.cuda.max_memory_allocated(self._device) / 1e6, 1) if on_gpu else None
-            ),
+            "gpu_memory_mb": peak_gpu_mb(self._device),
         }
 
 
 def _gpu_percent(device: torch.device) -> float | None:
     try:
         return float(torch.cuda.utilization(device))
-    except (ModuleNotFoundError, RuntimeError):
+    # The driver's library has errors of its own (a slice of a GPU, for example, has no load), and
+    # a run does not end for want of this number.
+    except Exception:
         return None
+
+
+def start_gpu_peak(device: torch.device) -> None:
+    """Let `peak_gpu_mb` count from now on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_gpu_mb(device: torch.device) -> float | None:
+    """The largest sum of this process's tensors on a GPU in MB (10^6 bytes); None for a CPU."""
+    if device.type != "cuda":
+        return None
+    return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
 
 
 class PeakMemory:
@@ -118,4 +156,5 @@ class PeakMemory:
             for line in status.splitlines():
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024 / 1e6
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from tallyformer.artifacts.atomic import atomic_folder
+from tallyformer.artifacts.atomic import atomic_folder, recover_replaced
 from tallyformer.config.training import TrainSection
 from tallyformer.data.batch import BatchSource
-from tallyformer.errors import Interrupted
+from tallyformer.errors import CheckpointError, Interrupted
 from tallyformer.progress import progress_bar
 from tallyformer.training.checkpoints import (
     Checkpoints,
@@ -28,14 +28,25 @@ from tallyformer.training.checkpoints import (
     disk_errors,
     model_tensors,
     optimizer_tensors,
-    recover_replaced,
     restore,
 )
-from tallyformer.training.compiling import compile_blocks, forget_compiled, wants_compile
-from tallyformer.training.hardware import PeakMemory, Usage, peak_flops
+from tallyformer.training.compiling import (
+    compile_blocks,
+    forget_compiled,
+    require_compiler,
+    wants_compile,
+)
+from tallyformer.training.failures import memory_errors
+from tallyformer.training.hardware import (
+    PeakMemory,
+    Usage,
+    peak_flops,
+    peak_gpu_mb,
+    start_gpu_peak,
+)
 from tallyformer.training.inputs import Placement
 from tallyformer.training.interrupt import Interruption, watch_signals
-from tallyformer.training.losses import Loss, NextTokenLoss
+from tallyformer.training.losses import Loss
 from tallyformer.training.metrics import MetricsLog
 from tallyformer.training.optimizers import build_adamw
 from tallyformer.training.precision import choose_precision
@@ -121,6 +132,7 @@ class TrainingResult:
         tokens: ids read.
         seconds: wall time of all processes that worked on the run.
         peak_memory_mb: largest resident memory of this process while it trained.
+        peak_gpu_memory_mb: the same of its tensors on the GPU; None on a CPU.
     """
 
     best: Validation
@@ -129,6 +141,7 @@ class TrainingResult:
     tokens: int
     seconds: float
     peak_memory_mb: float
+    peak_gpu_memory_mb: float | None
     precision: str
     compiled: bool
 
@@ -144,6 +157,7 @@ class TrainingResult:
             "wall_seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens / max(self.seconds, 1e-9), 1),
             "peak_memory_mb": round(self.peak_memory_mb, 1),
+            "peak_gpu_memory_mb": self.peak_gpu_memory_mb,
             "precision": self.precision,
             "compiled": self.compiled,
         }
@@ -157,8 +171,9 @@ def train(job: TrainingJob) -> TrainingResult:
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; everything is saved.
-        TrainingError: a loss or gradient is not finite.
-        CheckpointError: the checkpoint is damaged or belongs to another model.
+        TrainingError: a loss or gradient is not finite, memory is full, or this machine lacks what
+            the run needs.
+        CheckpointError: the checkpoint is damaged, or belongs to another model or version.
     """
     with preserved_random_states(job.device), watch_signals() as interruption:
         return _Run(job, interruption).to_the_end()
@@ -171,12 +186,13 @@ class _Run:
         self.job = job
         self.interruption = interruption
         self.memory = PeakMemory()
+        start_gpu_peak(job.device)
         self.started = self.saved_at = job.clock()
         self.checkpoints = Checkpoints(job.folder / CHECKPOINTS, job.resume_command)
-        self.precision = choose_precision(job.section.precision, job.device)
         self.optimizer = build_adamw(job.model, job.section.optimizer)
         recover_replaced(job.best)
         self.state = self._start_or_resume()
+        self.precision = choose_precision(self.state.precision, job.device)
         self.seconds_before = self.state.seconds
         if self.state.compiled:
             forget_compiled()
@@ -189,12 +205,26 @@ class _Run:
         if snapshot is None:
             seed_everything(job.seed)
             flops = job.flops_per_token * job.tokens_per_step * job.steps
-            return RunState(compiled=wants_compile(job.section.compile, job.device, flops))
+            return RunState(
+                compiled=wants_compile(job.section.compile, job.device, flops),
+                precision=choose_precision(job.section.precision, job.device).name,
+            )
         where = self.checkpoints.newest()
         assert where is not None
         restore(job.model, self.optimizer, snapshot, where)
         set_random_states(snapshot.tensors["random"], job.device)
-        return RunState.from_json(snapshot.state)
+        try:
+            state = RunState.from_json(snapshot.state)
+        except KeyError as error:
+            raise CheckpointError(
+                f"{where}: was written by another version of TallyFormer (it has no {error}). "
+                "Delete it to start this stage anew, or go on with that version"
+            ) from None
+        if state.compiled:
+            require_compiler(
+                job.device, f"{job.name}: the run began compiled and", "or go on where it began"
+            )
+        return state
 
     def _prepare_step(self) -> None:
         job, section = self.job, self.job.section
@@ -214,7 +244,6 @@ class _Run:
             resume_command=job.resume_command,
         )
         self.step.load_scaler(self.state.scaler)
-        self.cross_entropy = NextTokenLoss(compiled=False)
 
     def to_the_end(self) -> TrainingResult:
         job = self.job
@@ -227,8 +256,12 @@ class _Run:
             progress_bar(job.name, total, "tok", initial=done) as self.bar,
         ):
             while self.state.step < job.steps and not self.state.stopped_early:
-                self._one_step()
+                with memory_errors(self._where, job.section, job.resume_command):
+                    self._one_step()
         return self._result()
+
+    def _where(self) -> str:
+        return f"{self.job.name}: after {self.state.step} of {self.job.steps} steps"
 
     def _one_step(self) -> None:
         job, state = self.job, self.state
@@ -268,7 +301,8 @@ class _Run:
         window = self.state.window
         speed = window.pop("tokens") / max(window.pop("seconds"), 1e-9)
         labels = window.pop("labels", 0.0)
-        means = {name: value / labels for name, value in window.items()}
+        # None where no label was met, or fp16's scaling left out every step.
+        means = {n: window[n] / labels if labels else None for n in self.step.loss.names}
         self.state.window = {}
         self.log.write(
             "train",
@@ -277,7 +311,7 @@ class _Run:
                 "epoch": self._epoch(),
                 "tokens": self.state.tokens,
                 **means,
-                "perplexity": math.exp(min(means["loss"], 700.0)) if labels else None,
+                "perplexity": _exp(means["loss"]),
                 "learning_rate": rate,
                 "grad_norm": gradient_norm,
                 "loss_scale": self.state.scaler.get("scale"),
@@ -329,7 +363,6 @@ class _Run:
             precision=self.precision,
             placement=self.placement,
             token_bytes=self.job.token_bytes,
-            cross_entropy=self.cross_entropy,
         )
 
     def _save(self, states: dict[str, torch.Tensor]) -> None:
@@ -363,9 +396,14 @@ class _Run:
             tokens=self.state.tokens,
             seconds=self.state.seconds,
             peak_memory_mb=self.memory.megabytes(),
+            peak_gpu_memory_mb=peak_gpu_mb(self.job.device),
             precision=self.precision.name,
             compiled=self.state.compiled,
         )
+
+
+def _exp(loss: float | None) -> float | None:
+    return None if loss is None else math.exp(min(loss, 700.0))
 
 
 def evaluate_only(

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import torch
 
+from tallyformer.errors import TrainingError
+
 PrecisionName = Literal["bf16", "fp16", "fp32"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -47,7 +49,16 @@ def choose_precision(
 
     CPU: bf16 where the processor multiplies it (AVX-512 BF16 or AMX), else fp32. GPU: bf16 where
     supported, else fp16.
+
+    Raises:
+        TrainingError: this GPU cannot compute in the format that is wanted.
     """
+    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise TrainingError(
+            f"precision: {torch.cuda.get_device_name(device)} cannot compute in bf16, which the "
+            "recipe wants or this run has begun in. Use another machine, or start another run (a "
+            "new --out) with precision: auto"
+        )
     if wanted != "auto":
         return Precision(wanted, device)
     if device.type == "cpu":

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from tallyformer.training.precision import PrecisionName
+
 
 @dataclass
 class RunState:
@@ -13,14 +15,15 @@ class RunState:
 
     Attributes:
         step: optimizer steps done, skipped ones of fp16 included.
-        tokens: labelled positions trained on.
+        tokens: ids read, those without a label too.
         seconds: wall time spent training, over all processes that worked on the run.
-        best: validation numbers of the best evaluation so far: step, loss, bits_per_byte.
+        best: the best evaluation so far: step, loss, tokens (labels), bits_per_byte.
         stale_evaluations: evaluations since then.
         skipped: steps in a row that fp16's loss scaling left out.
         window: sums since the last line of metrics, by name; "tokens" is their count.
         scaler: state of fp16's loss scaling.
         compiled: whether this run is compiled, so that it stays so.
+        precision: what the run computes in, so that it stays so.
         stopped_early: patience has run out.
     """
 
@@ -33,6 +36,7 @@ class RunState:
     window: dict[str, float] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     compiled: bool = False
+    precision: PrecisionName = "fp32"
     stopped_early: bool = False
 
     def as_json(self) -> dict[str, Any]:
@@ -41,5 +45,9 @@ class RunState:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunState:
-        """The inverse of `as_json`."""
+        """The inverse of `as_json`.
+
+        Raises:
+            KeyError: a value is missing.
+        """
         return cls(**{f.name: values[f.name] for f in fields(cls)})

@@ -12,8 +12,8 @@ from torch import nn
 
 from tallyformer.config.training import TrainSection
 from tallyformer.data.batch import BatchSource
-from tallyformer.errors import TrainingError
 from tallyformer.training.checkpoints import Checkpoints, trainable
+from tallyformer.training.failures import not_finite
 from tallyformer.training.inputs import Placement, count_labels
 from tallyformer.training.losses import Loss
 from tallyformer.training.precision import Precision
@@ -130,13 +130,12 @@ class Step:
         # fp16 overflows now and then; its scaler lowers the scale and the step is left out.
         if self.scaler.is_enabled() and state.skipped < MOST_SKIPPED_STEPS:
             return
-        what = "the loss" if bad else "the gradient norm"
-        last = self.checkpoints.newest()
-        kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
-        raise TrainingError(
-            f"{self.name}: {what} is not finite at step {state.step + 1} (documents: "
-            f"{self._documents(bad or numbers)}). {kept}. Look at these documents or lower "
-            f"optimizer.learning_rate, then: {self.resume_command}"
+        raise not_finite(
+            f"{self.name}: step {state.step + 1}",
+            "the loss" if bad else "the gradient norm",
+            self._documents(bad or numbers),
+            self.checkpoints.newest(),
+            self.resume_command,
         )
 
     def _documents(self, numbers: list[int]) -> str:

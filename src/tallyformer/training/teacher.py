@@ -14,7 +14,7 @@ from torch import nn
 
 from tallyformer.errors import TrainingError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.training.compiling import compile_blocks
+from tallyformer.training.compiling import compile_blocks, uncompile_blocks
 from tallyformer.training.inputs import Inputs
 from tallyformer.training.packed_call import PackedCall, probe_ids
 from tallyformer.training.precision import Precision
@@ -85,10 +85,15 @@ class Teacher:
         weight_UD = head.weight[: self.shared].to(precision.dtype)
         return _FromHidden(out_NX.to(precision.dtype), weight_UD, bias_U)
 
-    def compile(self) -> None:
-        """Compile the blocks of a teacher of our own class; other classes stay as they are."""
+    def compile(self, compiled: bool) -> None:
+        """Compile the blocks of a teacher of our own class; other classes stay as they are.
+
+        Args:
+            compiled: False undoes an earlier call: a teacher may teach several runs, and must do
+                in each what it would do if the run were resumed alone.
+        """
         if isinstance(self.model, TallyFormerForCausalLM):
-            compile_blocks(self.model)
+            (compile_blocks if compiled else uncompile_blocks)(self.model)
 
     def require_isolation(self) -> None:
         """Check that the teacher keeps packed documents apart.

@@ -96,9 +96,9 @@ class TeacherCache:
         device = inputs.ids.device
         return StoredTargets(ids_NK.to(device), log_p_NK.to(device), self.teacher.shared)
 
-    def compile(self) -> None:
-        """Compile the teacher, if it is of our own class."""
-        self.teacher.compile()
+    def compile(self, compiled: bool) -> None:
+        """As the teacher's own."""
+        self.teacher.compile(compiled)
 
     def _compute(self, inputs: Inputs, precision: Precision, keys: Sequence[bytes]) -> None:
         """Run the teacher on a batch and store its rows."""

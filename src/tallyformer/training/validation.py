@@ -42,15 +42,13 @@ def validate(
     precision: Precision,
     placement: Placement,
     token_bytes: np.ndarray,
-    cross_entropy: NextTokenLoss | None = None,
 ) -> Validation:
     """One pass over `source`, without dropout; the model's mode is put back afterwards.
 
     Args:
         token_bytes: (V,) UTF-8 bytes each id stands for.
-        cross_entropy: to reuse a compiled one; its z-loss has no part in the result.
     """
-    loss = cross_entropy or NextTokenLoss()
+    loss = NextTokenLoss()
     was_training = model.training
     model.eval()
     nats, tokens, text_bytes = 0.0, 0, 0

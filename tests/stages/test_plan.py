@@ -1,0 +1,132 @@
+"""What a plan counts is what training does; a plan that is stopped leaves nothing behind."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tallyformer.artifacts.run_folder import RunFolder
+from tallyformer.cli.plan import _print_totals
+from tallyformer.config.model import ModelSection
+from tallyformer.model.flops import count_parameters
+from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.stages.plan_types import Measured, Plan
+from tallyformer.stages.run import write_recipe
+from tallyformer.stages.training_stage import model_config
+
+SECTIONS = st.builds(
+    ModelSection,
+    hidden_size=st.sampled_from([4, 12, 24]),
+    num_attention_heads=st.sampled_from([1, 2]),
+    num_hidden_layers=st.integers(1, 3),
+    intermediate_size=st.integers(1, 9),
+    norm_type=st.sampled_from(["rmsnorm", "layernorm"]),
+    norm_placement=st.sampled_from(["pre", "post"]),
+    mlp_type=st.sampled_from(["gelu", "swiglu"]),
+    attention_bias=st.booleans(),
+    proj_bias=st.booleans(),
+    mlp_in_bias=st.booleans(),
+    mlp_out_bias=st.booleans(),
+    tie_word_embeddings=st.booleans(),
+)
+
+
+@settings(max_examples=60)
+@given(section=SECTIONS, vocabulary=st.integers(260, 400))
+def test_the_planned_parameters_are_those_of_the_model_that_is_built(
+    section: ModelSection, vocabulary: int
+) -> None:
+    config = model_config(
+        section, vocabulary, bos_token_id=None, eos_token_id=None, pad_token_id=None
+    )
+    with torch.device("meta"):
+        model = TallyFormerForCausalLM(config)
+    planned = count_parameters(model_config(section, vocabulary))
+    assert planned == sum(parameter.numel() for parameter in model.parameters())
+
+
+def plan_of(*measured: Measured | str) -> Plan:
+    names = (f"stage {number}" for number in itertools.count())
+    return Plan(300, True, [], [], dict(zip(names, measured, strict=False)))
+
+
+def test_the_memory_of_all_trainings_is_that_of_the_largest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = plan_of(Measured(900.0, 5000.0, 1.0), Measured(1000.0, 4000.0, 1.0), "died")
+    assert (made.peak_memory_mb, made.gpu_memory_mb) == (1000.0, 5000.0)
+    _print_totals(made)
+    assert "Peak memory: 1,000 MB. Peak GPU memory: 5,000 MB." in capsys.readouterr().out
+
+
+def test_without_a_gpu_none_is_spoken_of(capsys: pytest.CaptureFixture[str]) -> None:
+    made = plan_of(Measured(900.0, None, 1.0))
+    assert made.gpu_memory_mb is None
+    _print_totals(made)
+    assert "GPU" not in capsys.readouterr().out
+
+
+def until(condition: Any, process: subprocess.Popen[str]) -> None:
+    """Wait for something while a process lives."""
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def started(command: list[object], **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(word) for word in command],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_sigterm_ends_a_plan_with_its_rehearsal_and_its_folder(
+    prepared: RunFolder, make_recipe: Any, tmp_path: Path
+) -> None:
+    recipe, place = tmp_path / "recipe.yaml", tmp_path / "temporary"
+    place.mkdir()
+    write_recipe(make_recipe(), recipe)
+    script = Path(sys.executable).with_name("tallyformer")
+    command = [script, "plan", "--recipe", recipe, "--out", prepared.path]
+    with started(command, TMPDIR=str(place)) as plan:
+        parent = psutil.Process(plan.pid)
+        until(lambda: parent.children() and list(place.glob("tallyformer-plan-*")), plan)
+        (rehearsal,) = parent.children()
+        assert "tallyformer.stages.probe" in rehearsal.cmdline()
+        plan.terminate()
+        _, said = plan.communicate(timeout=60)
+    assert plan.returncode == 128 + signal.SIGTERM, said
+    assert said.splitlines()[-1].startswith("error: plan: stopped. Nothing was written")
+    assert not psutil.pid_exists(rehearsal.pid)
+    assert not list(place.glob("tallyformer-plan-*"))
+
+
+def test_a_rehearsal_that_is_stopped_rehearses_nothing_more(
+    prepared: RunFolder, make_recipe: Any, tmp_path: Path
+) -> None:
+    recipe, result = tmp_path / "recipe.yaml", tmp_path / "probe.json"
+    long = {**make_recipe().pretrain.model_dump(mode="json"), "steps": 10**6}
+    write_recipe(make_recipe(pretrain=long), recipe)
+    module = [sys.executable, "-m", "tallyformer.stages.probe"]
+    metrics = prepared.stage("pretrain") / "metrics.jsonl"
+    with started([*module, recipe, prepared.path, result, "pretrain", "teacher"]) as rehearsal:
+        until(lambda: metrics.is_file() and metrics.stat().st_size, rehearsal)
+        rehearsal.terminate()
+        _, said = rehearsal.communicate(timeout=60)
+    assert rehearsal.returncode == 128 + signal.SIGTERM, said
+    assert not result.exists() and not prepared.stage("teacher").exists()
