@@ -72,6 +72,7 @@ class Workers:
         try:
             yield from _bounded(self._started(), function, items, self._count * _UNDER_WAY)
         except BrokenProcessPool:
+            _kill_children()
             raise RunError(
                 "a worker process was killed, perhaps for want of memory. Lower "
                 "prepare.workers, then go on with --resume; finished work is kept"
@@ -107,6 +108,12 @@ def _finished(pending: dict[Future[Any], Item]) -> Iterator[Item]:
         item = pending.pop(future)
         future.result()
         yield item
+
+
+def _kill_children() -> None:
+    """End what is left of a broken pool: a process that was just starting is not ended by it."""
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _begin_worker() -> None:
