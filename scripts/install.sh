@@ -22,14 +22,11 @@ fi
 if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     rm -rf "$venv"
     if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
-        # Debian ships venv without ensurepip; an installed pip or virtualenv also serves.
+        # Debian ships venv without ensurepip.
         rm -rf "$venv"
-        if "$python" -m virtualenv --version >/dev/null 2>&1; then
-            "$python" -m virtualenv --quiet "$venv"
-        elif "$python" -m pip --version >/dev/null 2>&1; then
-            "$python" -m venv --without-pip "$venv"
-            "$python" -m pip --python "$venv/bin/python" install --quiet pip
-        else
+        if ! "$python" -m venv --without-pip "$venv" >/dev/null 2>&1 ||
+            ! "$venv/bin/python" "$(dirname "$0")/get_pip.py"; then
+            rm -rf "$venv"
             echo "error: this Python cannot make virtual environments." \
                 "Install the package: apt-get install python3-venv" >&2
             exit 2
