@@ -21,6 +21,7 @@ PYPI = "https://pypi.org/simple"
 
 
 def main() -> None:
+    """Fetch, check and run pip's wheel."""
     page = os.environ.get("PIP_INDEX_URL", PYPI).rstrip("/") + "/pip/"
     with urllib.request.urlopen(page, timeout=60) as answer:
         listing = answer.read().decode()

@@ -28,22 +28,16 @@ def test_a_wheel_that_is_not_the_listed_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pip").mkdir()
     (tmp_path / "pip" / name).write_bytes(b"not this one")
     (tmp_path / "pip" / "index.html").write_text(f'<a href="{name}#sha256={"0" * 64}">{name}</a>')
-    server = subprocess.Popen(
-        [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
         assert server.stdout
         port = server.stdout.readline().split(" port ")[1].split()[0]
         environment = {**os.environ, "PIP_INDEX_URL": f"http://127.0.0.1:{port}"}
         done = subprocess.run(
             [sys.executable, SCRIPT], env=environment, capture_output=True, text=True
         )
-    finally:
         server.terminate()
-        server.wait()
     assert done.returncode == 1
     assert "is damaged" in done.stderr
