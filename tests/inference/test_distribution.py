@@ -9,6 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers.generation.logits_process import (
+    LogitsProcessor,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from tallyformer.inference.distribution import (
     Filters,
@@ -146,3 +153,33 @@ def test_penalties_are_subtracted_from_generated_ids_alone() -> None:
     result = subtract_penalties(logits_V, {1: 3, 2: 1}, frequency=0.5, presence=0.25)
     assert result.tolist() == [1.0, 1.0 - 1.75, 1.0 - 0.75]
     assert logits_V.tolist() == [1.0, 1.0, 1.0]
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    temperature=st.floats(0.1, 5.0),
+    top_k=st.integers(0, V + 5),
+    top_p=st.floats(0.01, 1.0),
+    min_p=st.floats(0.0, 1.0),
+)
+def test_one_filter_after_another_is_what_transformers_does(
+    seed: int, temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    """Top-k, then top-p on what is left, is `combined`; each alone is also min-p's."""
+    logits_NV = torch.randn(3, V, generator=torch.Generator().manual_seed(seed)).double()
+    ids_NV = torch.zeros(3, 1, dtype=torch.long)
+
+    def by_transformers(*warpers: LogitsProcessor) -> Tensor:
+        scores = TemperatureLogitsWarper(temperature)(ids_NV, logits_NV)
+        for warper in warpers:
+            scores = warper(ids_NV, scores)
+        return scores.softmax(dim=1)
+
+    first = [TopKLogitsWarper(top_k)] if top_k else []
+    rows = [{"temperature": temperature, "top_k": top_k, "top_p": top_p}] * 3
+    ours, theirs = _whole(logits_NV, rows), by_transformers(*first, TopPLogitsWarper(top_p))
+    torch.testing.assert_close(ours, theirs)
+    rows = [{"temperature": temperature, "top_k": top_k, "min_p": min_p}] * 3
+    ours, theirs = _whole(logits_NV, rows), by_transformers(*first, MinPLogitsWarper(min_p))
+    torch.testing.assert_close(ours, theirs)

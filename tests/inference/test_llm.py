@@ -7,12 +7,23 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import BloomConfig, BloomForCausalLM
 
-from tallyformer.errors import ArtifactError, CheckpointError, TallyFormerError, UsageError
+from tallyformer.errors import (
+    ArtifactError,
+    CheckpointError,
+    TallyFormerError,
+    TokenizerError,
+    UsageError,
+)
+from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.tokenizer.tokenizer import Tokenizer
 
 CONTEXT = 32  # of the folders in conftest.py
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
@@ -194,6 +205,50 @@ def test_every_form_of_a_prompt_gives_the_same_answer(llm: LLM) -> None:
     assert llm.generate(["A bond", ids], [GREEDY, GREEDY]) == expected * 2
 
 
+def test_arrays_of_ids_are_prompts(llm: LLM) -> None:
+    ids = llm.tokenizer.encode("A bond")
+    expected = llm.generate("A bond", GREEDY)
+    assert (
+        llm.generate(np.array(ids), GREEDY) == llm.generate(torch.tensor(ids), GREEDY) == expected
+    )
+    assert llm.generate(np.array([ids, ids]), GREEDY) == expected * 2
+    assert llm.generate((ids, "A bond"), GREEDY) == expected * 2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        b"A bond",
+        bytearray(b"A bond"),
+        {"prompt": "A bond"},
+        5,
+        True,
+        [1.0, 2.0],
+        [[1, 2.5]],
+        [[[1, 2]]],
+        ["A bond", None],
+        ["A bond", b"x"],
+        np.array([0.5]),
+        np.array(5),
+        torch.tensor([[0.5]]),
+        object(),
+        ["A bond", 10**5000],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_prompt_is_refused_in_one_short_line(tally: LLM, bad: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="must be a text or a list of ids") as caught:
+        tally.generate(bad)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 200
+
+
+def test_a_whole_number_of_any_size_is_outside_the_vocabulary(tally: LLM) -> None:
+    with pytest.raises(InvalidRequestError, match="is not in the vocabulary"):
+        tally.generate([[10**5000]])
+
+
 @pytest.mark.parametrize("bad", [-1, 10**6])
 def test_an_id_outside_the_vocabulary_is_named(llm: LLM, bad: int) -> None:
     with pytest.raises(TallyFormerError, match=f"id {bad} at place 1") as caught:
@@ -241,8 +296,48 @@ def test_the_dtype_is_the_folders_or_the_one_asked_for(tally_folder: Path) -> No
     assert half.generate("A bond", GREEDY)[0].finish_reason == "length"
     with pytest.raises(UsageError, match="'int3' is unknown"):
         LLM.from_pretrained(tally_folder, dtype="int3")
-    with pytest.raises(UsageError, match="'warp' is unknown"):
-        LLM.from_pretrained(tally_folder, device="warp")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("warp", "'warp' is unknown"),
+        ("meta", "'meta' is unknown"),
+        ("cuda:99", "torch finds"),
+        ("cpu:1", "torch finds 1 of them"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(
+    tally_folder: Path, device: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        LLM.from_pretrained(tally_folder, device=device)
+
+
+def test_weights_with_a_tensor_too_many_are_refused(tally_folder: Path, tmp_path: Path) -> None:
+    folder = _copy(tally_folder, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {**weights, "model.extra": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(CheckpointError, match=r"1 tensors have no place.*'model.extra'"):
+        LLM.from_pretrained(folder, device="cpu")
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused(
+    tally_folder: Path, tokenizer: Tokenizer
+) -> None:
+    llm = LLM.from_pretrained(tally_folder, device="cpu")
+    llm.model.resize_token_embeddings(tokenizer.vocab_size - 1)
+    with pytest.raises(TokenizerError, match="do not belong together"):
+        LLM(llm.model, tokenizer)
+
+
+def test_a_model_that_does_not_say_how_much_it_reads_is_refused(tokenizer: Tokenizer) -> None:
+    """Bloom's configuration has no such number."""
+    size = {"vocab_size": tokenizer.vocab_size, "hidden_size": 32, "n_layer": 1, "n_head": 2}
+    with pytest.raises(ArtifactError, match="max_position_embeddings: None"):
+        LLM(BloomForCausalLM(BloomConfig(**size)), tokenizer)
 
 
 def test_a_model_with_nan_weights_is_reported(tally_folder: Path) -> None:
@@ -279,5 +374,5 @@ def test_folders_that_cannot_be_used_are_named(tally_folder: Path, tmp_path: Pat
     other = _copy(tally_folder, tmp_path / "layers")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-    with pytest.raises(CheckpointError, match=r"tensors .* not in the weights"):
+    with pytest.raises(CheckpointError, match=r"10 tensors are missing"):
         LLM.from_pretrained(other)

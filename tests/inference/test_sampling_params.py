@@ -3,11 +3,16 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tallyformer.errors import TallyFormerError
+from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.inference.sampling_params import SamplingParams
 
 
@@ -83,3 +88,30 @@ def test_sampling_params_and_the_package_load_no_torch() -> None:
         "heavy = {'torch', 'transformers', 'numpy'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+_ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.just(10**5000),
+    st.floats(),
+    st.complex_numbers(),
+    st.decimals(),
+    st.text(),
+    st.binary(),
+    st.lists(st.one_of(st.integers(), st.text(), st.none())),
+    st.dictionaries(st.integers(), st.integers()),
+    st.sampled_from([np.array([1, 2]), np.array(0.5), np.nan, torch.ones(2), torch.tensor(1.0)]),
+    st.builds(object),
+)
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(SamplingParams)])
+@given(value=_ANYTHING)
+def test_anything_is_taken_as_it_is_or_refused_in_one_short_line(field: str, value: Any) -> None:
+    try:
+        SamplingParams(**{field: value})
+    except InvalidRequestError as error:
+        assert str(error).startswith(f"{field}: must be ")
+        assert "\n" not in str(error) and len(str(error)) < 200

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+
+from tallyformer.inference.cache import RowCache
 
 
 class Batch:
@@ -38,7 +39,7 @@ class Batch:
         self._context = context
         self._device = device
         self._windows = [_last(prompt, context) for prompt in prompts]
-        self._cache = DynamicCache()
+        self._cache = RowCache()
         self._mask_BS = torch.zeros(len(prompts), 0, dtype=torch.long, device=device)
 
     @torch.inference_mode()
@@ -69,7 +70,7 @@ class Batch:
         index = torch.tensor(rows, dtype=torch.long, device=self._device)
         self._windows = [self._windows[i] for i in rows]
         self._mask_BS = self._mask_BS[index]
-        self._cache.batch_select_indices(index)
+        self._cache.select_rows(index)
         self._trim()
 
     def _shortened(self, window: list[int]) -> list[int]:
@@ -98,9 +99,7 @@ class Batch:
         width = new_mask.shape[1]
         self._mask_BS[index] = 0
         self._mask_BS[index, -width:] = new_mask
-        for layer, new_layer in zip(self._cache.layers, new_cache.layers, strict=True):
-            layer.keys[index, :, -width:] = new_layer.keys
-            layer.values[index, :, -width:] = new_layer.values
+        self._cache.replace_rows(index, new_cache)
         self._trim()
 
     def _trim(self) -> None:
@@ -109,11 +108,9 @@ class Batch:
         if longest == self._mask_BS.shape[1]:
             return
         self._mask_BS = self._mask_BS[:, -longest:]
-        for layer in self._cache.layers:
-            layer.keys = layer.keys[:, :, -longest:]
-            layer.values = layer.values[:, :, -longest:]
+        self._cache.keep_newest(longest)
 
-    def _compute(self, windows: Sequence[Sequence[int]]) -> tuple[Tensor, DynamicCache, Tensor]:
+    def _compute(self, windows: Sequence[Sequence[int]]) -> tuple[Tensor, RowCache, Tensor]:
         """Logits (B, V) after each window, its cache, and its mask (B, S)."""
         width = max(len(window) for window in windows)
         ids_BS = torch.zeros(len(windows), width, dtype=torch.long)
@@ -126,7 +123,7 @@ class Batch:
             input_ids=ids_BS,
             attention_mask=mask_BS,
             position_ids=(mask_BS.cumsum(dim=1) - 1).clamp(min=0),
-            past_key_values=DynamicCache(),
+            past_key_values=RowCache(),
             use_cache=True,
             logits_to_keep=1,
         )

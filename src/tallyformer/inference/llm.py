@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import operator
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tallyformer.errors import ArtifactError, TokenizerError
 from tallyformer.inference.batch import Batch
-from tallyformer.inference.errors import InvalidRequestError
+from tallyformer.inference.errors import InvalidRequestError, shown
 from tallyformer.inference.loading import choose_device, load_model
 from tallyformer.inference.outputs import Output, Piece
 from tallyformer.inference.request import Request
@@ -42,9 +43,15 @@ class LLM:
     def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.context_length = int(model.config.max_position_embeddings)
+        self.context_length = _context_length(model)
         self.eos_ids = _eos_ids(model, tokenizer)
         self._rows = int(model.get_input_embeddings().num_embeddings)
+        if tokenizer.vocab_size > self._rows:
+            raise TokenizerError(
+                f"{model.config.name_or_path}: the tokenizer has {tokenizer.vocab_size} ids and "
+                f"the model {self._rows}, so they do not belong together. Give the tokenizer that "
+                "the model was trained with, or resize the model's embeddings to it"
+            )
 
     @classmethod
     def from_pretrained(
@@ -80,8 +87,8 @@ class LLM:
         """Answer prompts, in batches; an answer does not depend on the others in its batch.
 
         Args:
-            prompts: one prompt or several, each a text or its ids. An empty one starts from the
-                end-of-text, as a document does.
+            prompts: one prompt or several, each a text or its ids (a list, or an array of one
+                dimension). An empty one starts from the end-of-text, as a document does.
             params: settings for all prompts, or one for each.
 
         Returns:
@@ -132,7 +139,7 @@ class LLM:
 
     def _request(self, prompt: Prompt, params: SamplingParams) -> Request:
         if not isinstance(params, SamplingParams):
-            raise InvalidRequestError(f"params: must be SamplingParams; it is {params!r}")
+            raise InvalidRequestError(f"params: must be SamplingParams; it is {shown(params)}")
         seed = params.seed if params.seed is not None else secrets.randbits(63)
         return Request(
             self._prompt_ids(prompt),
@@ -148,8 +155,9 @@ class LLM:
         for place, token_id in enumerate(ids):
             if not 0 <= token_id < limit:
                 raise InvalidRequestError(
-                    f"prompt: id {token_id} at place {place} is not in the vocabulary, whose ids "
-                    f"go from 0 to {limit - 1}. Encode the prompt with this model's tokenizer"
+                    f"prompt: id {shown(token_id)} at place {place} is not in the vocabulary, "
+                    f"whose ids go from 0 to {limit - 1}. Encode the prompt with this model's "
+                    "tokenizer"
                 )
         return ids or [self.tokenizer.eot_id]
 
@@ -199,7 +207,7 @@ class LLM:
 def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
-    items: list[Any] = list(prompts)
+    items: list[Any] = _listed(prompts)
     if items and _is_id(items[0]):
         return [items]
     return items
@@ -212,6 +220,8 @@ def _one_for_each(
         params = SamplingParams()
     if isinstance(params, SamplingParams):
         return [params] * count
+    if not isinstance(params, Sequence):
+        raise InvalidRequestError(f"params: must be SamplingParams; it is {shown(params)}")
     if len(params) != count:
         raise InvalidRequestError(
             f"params: {len(params)} for {count} prompts. Give one for all, or one for each"
@@ -220,16 +230,42 @@ def _one_for_each(
 
 
 def _is_id(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
 
 
 def _as_ids(prompt: Any) -> list[int]:
     try:
-        return [operator.index(i) for i in prompt]
+        return [operator.index(i) for i in _listed(prompt)]
     except TypeError:
-        raise InvalidRequestError(
-            f"prompt: must be a text or a list of ids; it is {prompt!r}"
-        ) from None
+        raise _not_a_prompt(prompt) from None
+
+
+def _listed(items: Any) -> list[Any]:
+    # Bytes hold numbers and a mapping holds keys, but neither was meant so.
+    if isinstance(items, bytes | bytearray | Mapping):
+        raise _not_a_prompt(items)
+    try:
+        return list(items)
+    except TypeError:
+        raise _not_a_prompt(items) from None
+
+
+def _not_a_prompt(value: Any) -> InvalidRequestError:
+    return InvalidRequestError(f"prompt: must be a text or a list of ids; it is {shown(value)}")
+
+
+def _context_length(model: Any) -> int:
+    context = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(context, int) or context < 2:
+        raise ArtifactError(
+            f"{model.config.name_or_path}: config.json does not say how many tokens the model "
+            f"reads (max_position_embeddings: {context!r}). Add it"
+        )
+    return context
 
 
 def _eos_ids(model: Any, tokenizer: Tokenizer) -> frozenset[int]:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
-from transformers.utils import logging as transformers_logging
 
+from tallyformer.artifacts.hub_names import could_be_hub_name
 from tallyformer.errors import ArtifactError, CheckpointError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.model.pretrained import check_complete, quiet_library
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_DEVICES: Mapping[str, Callable[[], int]] = {
+    "cpu": lambda: 1,
+    "cuda": torch.cuda.device_count,
+    "mps": lambda: int(torch.backends.mps.is_available()),
+}
+"""How many there are of each kind."""
 
 
 def load_model(folder: str | Path, *, dtype: str | torch.dtype | None, device: torch.device) -> Any:
@@ -36,21 +42,17 @@ def load_model(folder: str | Path, *, dtype: str | torch.dtype | None, device: t
         UsageError: the dtype is unknown.
     """
     arguments = {"dtype": _dtype(dtype), "trust_remote_code": False}
-    cls = TallyFormerForCausalLM if _is_ours(folder) else AutoModelForCausalLM
+    ours = _is_ours(folder)
+    cls = TallyFormerForCausalLM if ours else AutoModelForCausalLM
     try:
-        with _no_progress_bar():
+        with quiet_library():
             model, report = cls.from_pretrained(str(folder), output_loading_info=True, **arguments)
+        check_complete(report, exactly=ours)
     except Exception as error:  # safetensors, json, torch and the hub each raise their own
         raise CheckpointError(
             f"{folder}: the model cannot be loaded ({_one_line(error)}). Export it again, or "
             "fetch it again"
         ) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise CheckpointError(
-            f"{folder}: {len(missing)} tensors of the configured model are not in the weights, "
-            f"the first is {missing[0]!r}. Export the model again"
-        )
     return model.to(device).eval()
 
 
@@ -61,9 +63,13 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise UsageError(f"device: {device!r} is unknown. Use 'cpu' or 'cuda'") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device: {device!r}, but torch finds no GPU. Use 'cpu'")
+        chosen = torch.device("meta")
+    if chosen.type not in _DEVICES:
+        raise UsageError(f"device: {str(device)!r} is unknown. Use one of: {', '.join(_DEVICES)}")
+    count = _DEVICES[chosen.type]()
+    if (chosen.index or 0) >= count:
+        found = f"{count} of them" if count else "none"
+        raise UsageError(f"device: {str(device)!r}, but torch finds {found} here. Use 'cpu'")
     return chosen
 
 
@@ -82,7 +88,7 @@ def _is_ours(folder: str | Path) -> bool:
     path = Path(folder)
     config = path / "config.json"
     if not path.is_dir():
-        if path.exists() or path.is_absolute() or str(folder).count("/") > 1:
+        if path.exists() or not could_be_hub_name(str(folder)):
             raise ArtifactError(f"{folder}: no such model folder. Give a Hugging Face folder")
         return False
     try:
@@ -95,18 +101,6 @@ def _is_ours(folder: str | Path) -> bool:
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{config}: damaged ({_one_line(error)}). Export it again") from None
-
-
-@contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers' bar for a load of a second out of the caller's output."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _one_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tallyformer.inference.errors import InvalidRequestError
+from tallyformer.inference.errors import InvalidRequestError, shown
 
 MODES = ("combined", "independent")
 _MAX_SEED = 2**63 - 1
@@ -69,7 +69,7 @@ class SamplingParams:
         self._store_number("min_p", 0, 1)
         self._store_number("frequency_penalty", -2, 2)
         self._store_number("presence_penalty", -2, 2)
-        if self.mode not in MODES:
+        if not isinstance(self.mode, str) or self.mode not in MODES:
             raise _invalid("mode", self.mode, f"one of {', '.join(MODES)}")
         if not isinstance(self.ignore_eos, bool):
             raise _invalid("ignore_eos", self.ignore_eos, "true or false")
@@ -116,14 +116,17 @@ def _whole(value: Any) -> int | None:
         return None
     try:
         return operator.index(value)
-    except TypeError:
+    except (TypeError, ValueError, RuntimeError):  # arrays and tensors have errors of their own
         return None
 
 
 def _real(value: Any) -> float | None:
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
         return None
-    return float(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
 
 
 def _stop_strings(value: Any) -> tuple[str, ...]:
@@ -140,11 +143,14 @@ def _ids(value: Any) -> tuple[int, ...]:
     expected = "a list of token ids of at least 0"
     if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
         raise _invalid("stop_token_ids", value, expected)
-    ids = [_whole(v) for v in value]
+    try:
+        ids = [_whole(v) for v in value]
+    except TypeError:  # an array without a dimension
+        ids = [None]
     if any(i is None or i < 0 for i in ids):
         raise _invalid("stop_token_ids", value, expected)
     return tuple(i for i in ids if i is not None)
 
 
 def _invalid(field: str, value: Any, expected: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{field}: must be {expected}; it is {value!r}")
+    return InvalidRequestError(f"{field}: must be {expected}; it is {shown(value)}")

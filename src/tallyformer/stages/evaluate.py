@@ -33,6 +33,7 @@ from tallyformer.evaluation.run_data import RESULTS
 from tallyformer.evaluation.samples import default_questions, take_samples
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.loading import load_model
+from tallyformer.model.pretrained import quiet_library
 from tallyformer.progress import progress_bar
 from tallyformer.stages import training_stage as common
 from tallyformer.stages.models import RunModel, final_model, models_of
@@ -141,7 +142,7 @@ class _Evaluation:
             context, revision = _context(self.recipe), teacher_revision(self.recipe)
             model = load_teacher_model(measured.source, torch.float32, context, revision)
             return model.to(self.device)
-        with common.no_library_bars():
+        with quiet_library():
             return load_model(measured.source, dtype="float32", device=self.device)
 
     def _perplexity(self, measured: RunModel, model: Any) -> list[dict[str, Any]]:
@@ -197,7 +198,7 @@ class _Evaluation:
     def _chat(self) -> dict[str, Any]:
         """Facts, arithmetic and samples of the final model."""
         section, final = self.recipe.evaluate, final_model(self.recipe, self.folder)
-        with common.no_library_bars():
+        with quiet_library():
             llm = LLM.from_pretrained(final.source, dtype="float32", device=self.device)
         known = facts()
         asked: dict[str, Sequence[Any]] = {}

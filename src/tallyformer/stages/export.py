@@ -17,6 +17,7 @@ from tallyformer.config import Recipe
 from tallyformer.export.hf_folder import verify_hf_folder, write_hf_folder
 from tallyformer.export.model_card import model_card
 from tallyformer.inference.loading import DTYPES, load_model
+from tallyformer.model.pretrained import quiet_library
 from tallyformer.stages import training_stage as common
 from tallyformer.stages.models import RunModel, final_model
 
@@ -35,11 +36,11 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     if done := work.already_done():
         return done
     tokenizer = common.load_tokenizer(folder)
-    with common.no_library_bars():
+    with quiet_library():
         model = load_model(source.source, dtype="float32", device=torch.device("cpu"))
     dtype = DTYPES[recipe.export.dtype]
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    with common.no_library_bars(), atomic_folder(work.folder) as written:
+    with quiet_library(), atomic_folder(work.folder) as written:
         _keep_claim(work, written)
         model_class = write_hf_folder(
             model,

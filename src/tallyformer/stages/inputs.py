@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tallyformer.artifacts.hub_names import could_be_hub_name
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.config.data import PairSource, TextSource
@@ -94,10 +95,9 @@ def _missing_folder(
     """A section's source that is not there, unless its name could be one of the hub."""
     key, source = f"{name}.source", str(section.source)
     place = Path(recipe.locate(source, section.revision))
-    could_be_hub_name = source.count("/") <= 1 and not source.startswith((".", "/", "~"))
     if place.is_file():
         yield f"{key}: {place} is a file. Give the folder that holds it"
-    elif not place.is_dir() and not could_be_hub_name:
+    elif not place.is_dir() and not could_be_hub_name(source):
         yield f"{key}: {source}: no such folder. Correct the path, or set data_root"
 
 

@@ -16,10 +16,9 @@ from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, TokenizerError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.model.pretrained import check_complete, quiet_library
 from tallyformer.stages.training_stage import (
-    check_complete,
     fingerprint_of,
-    no_library_bars,
 )
 from tallyformer.tokenizer import Tokenizer
 
@@ -71,7 +70,7 @@ def load_teacher_model(
         ArtifactError: it cannot be loaded, or reads fewer positions.
     """
     try:
-        with no_library_bars():
+        with quiet_library():
             described, _ = TallyFormerConfig.get_config_dict(source, revision=revision)
             ours = described.get("model_type") == TallyFormerConfig.model_type
             if ours:
@@ -86,7 +85,7 @@ def load_teacher_model(
                     trust_remote_code=False,
                     output_loading_info=True,
                 )
-        check_complete(report)
+        check_complete(report, exactly=ours)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(f"teacher {source}: cannot be loaded ({reason}). {_FIX}") from None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
 
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork, clear
@@ -21,6 +19,7 @@ from tallyformer.data.shards import Shards, read_shards
 from tallyformer.errors import ArtifactError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.model.pretrained import check_complete, quiet_library
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.loop import CHECKPOINTS
 from tallyformer.training.metrics import METRICS
@@ -112,11 +111,11 @@ def load_model(
     """
     changed = {} if dropout is None else {"dropout": dropout}
     try:
-        with no_library_bars():
+        with quiet_library():
             model, report = TallyFormerForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, **changed
             )
-        check_complete(report)
+        check_complete(report, exactly=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(
@@ -131,19 +130,6 @@ def load_model(
     return loaded
 
 
-def check_complete(report: Mapping[str, Any]) -> None:
-    """Refuse weights that lack a tensor, which transformers would fill with random numbers.
-
-    Args:
-        report: what `from_pretrained(..., output_loading_info=True)` says.
-
-    Raises:
-        ValueError: a tensor is missing.
-    """
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(f"{len(missing)} tensors are missing, the first is {missing[0]!r}")
-
-
 def save_model(
     model: TallyFormerForCausalLM, tokenizer: Tokenizer, folder: Path, *, dropout: float
 ) -> None:
@@ -155,23 +141,11 @@ def save_model(
     trained_with = model.config.dropout
     model.config.dropout = dropout
     try:
-        with no_library_bars():
+        with quiet_library():
             model.save_pretrained(folder)
     finally:
         model.config.dropout = trained_with
     tokenizer.save(folder, model_max_length=model.config.max_position_embeddings)
-
-
-@contextlib.contextmanager
-def no_library_bars() -> Iterator[None]:
-    """Keep transformers' progress bars from breaking the stage's own."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def resume_command(folder: RunFolder, stage: str) -> str:

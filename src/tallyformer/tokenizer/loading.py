@@ -7,6 +7,7 @@ from pathlib import Path
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 
+from tallyformer.artifacts.hub_names import could_be_hub_name
 from tallyformer.errors import TokenizerError
 from tallyformer.tokenizer.chat import CONTROL_TOKENS
 
@@ -56,7 +57,7 @@ def _folder(source: str | Path, revision: str | None) -> Path:
     if path.exists():
         raise TokenizerError(f"{path}: is a file. Give the folder that holds {FILES[0]}")
     name = str(source)
-    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+    if not could_be_hub_name(name):
         raise TokenizerError(f"{path}: no such folder. Give a tokenizer folder or a hub name")
     return _download(name, revision)
 
