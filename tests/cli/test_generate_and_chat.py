@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -92,35 +93,31 @@ def test_ctrl_c_ends_an_answer_and_ctrl_d_the_chat(model_folder: Path) -> None:
     assert terminal.exitstatus == 0
 
 
-def test_a_conversation_keeps_the_newest_turns_that_leave_room_for_an_answer(llm: LLM) -> None:
-    session = Chat(llm, SamplingParams(max_tokens=4, seed=0, ignore_eos=True), system="Be!")
-    user = llm.tokenizer.user_id
-    most = 0
-    for number in range(12):
-        answer = session.ask(f"{number}?")
-        next(answer)
-        ids = session.prompt()
-        list(answer)
-        assert len(ids) <= llm.context_length // 2
-        assert ids[0] == user
-        most = max(most, ids.count(user))
-    assert most >= 2  # more than the last question alone
-    long = "".join(f" bond {n}" for n in range(100)) + " the end?"
-    session.reset()
-    for _ in session.ask(long):
-        break
-    ids = session.prompt()
-    assert len(ids) == llm.context_length // 2 and ids[0] == user
-    assert "the end?" in llm.tokenizer.decode(ids)
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_closed_standard_streams_are_empty_ones(command: str, model_folder: Path) -> None:
+    script = Path(sys.executable).with_name("tallyformer")
+    line = f"{script} {command} --model {model_folder} --max-tokens 3 --device cpu"
+    for closed in ("<&-", ">&- </dev/null", "2>&- </dev/null"):
+        done = subprocess.run(["sh", "-c", f"{line} {closed}"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
 
 
-def test_an_interrupted_answer_is_remembered_as_far_as_it_went(llm: LLM) -> None:
-    session = Chat(llm, SamplingParams(max_tokens=30, seed=0, ignore_eos=True))
-    for text in session.ask("profit?"):
-        if text.strip():
-            break
-    session.interrupt()
-    list(session.ask("bond?"))  # turns alternate, or encode_chat would refuse them
+def test_a_reader_that_leaves_ends_the_command_quietly(model_folder: Path) -> None:
+    script = Path(sys.executable).with_name("tallyformer")
+    line = f"{script} generate --model {model_folder} --prompt x --max-tokens 100000 --ignore-eos"
+    done = subprocess.run(["sh", "-c", f"{line} | head -c 20"], capture_output=True, text=True)
+    assert done.stdout and not done.stderr
+
+
+def test_a_run_folder_is_told_where_its_model_is(
+    tallyformer: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model").symlink_to(model_folder)
+    done = tallyformer("generate", "--model", tmp_path / "run", "--prompt", "x")
+    assert done.returncode == 3
+    assert done.stderr.endswith(f"so it is no model. Give {tmp_path / 'run' / 'model'}\n")
 
 
 def test_doctor_lists_what_it_found_and_exits_0(tallyformer: Any, tmp_path: Path) -> None:

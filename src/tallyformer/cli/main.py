@@ -74,6 +74,7 @@ def tallyformer() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `tallyformer` command; exits with the status `failures` describes."""
     args = sys.argv[1:] if arguments is None else arguments
+    _open_standard_streams()
     _complete_shell()
     sys.exit(exit_status_of(lambda: invoke(args)))
 
@@ -82,6 +83,13 @@ def invoke(args: list[str]) -> Any:
     """Run one command line; raises what the command raises."""
     with tallyformer.make_context("tallyformer", list(args)) as context:
         return tallyformer.invoke(context)
+
+
+def _open_standard_streams() -> None:
+    """Where a service manager closed one, Python has None; nothing is read or written then."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _complete_shell() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
+from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.tokenizer.chat import Message
@@ -15,13 +16,16 @@ ANSWER_SHARE = 2
 class Chat:
     """The turns so far, and the next answer.
 
-    The model sees the newest whole turns that leave half the context to the answer. A single
-    question that is longer than that keeps its end.
+    The model sees the newest whole turns that leave half the context to the answer, after the
+    instructions. Of a single question that is longer than that it sees the end.
 
     Args:
         llm: the model.
         params: settings of every answer.
         system: instructions before the first message that is kept.
+
+    Raises:
+        InvalidRequestError: the instructions fill more than a quarter of the context.
     """
 
     def __init__(self, llm: LLM, params: SamplingParams, system: str | None = None) -> None:
@@ -29,50 +33,74 @@ class Chat:
         self._params = llm.chat_params(params)
         self._system = system
         self._turns: list[Message] = []
-        self._answer = ""
+        self._answering: Generator[str] | None = None
+        self._room = llm.context_length - llm.context_length // ANSWER_SHARE
+        self._check_system()
 
     def reset(self) -> None:
         """Forget all turns."""
+        self.interrupt()
         self._turns = []
 
     def ask(self, question: str) -> Iterator[str]:
         """Yield the answer's text piece by piece, without the space that precedes it.
 
-        The turn is remembered when the answer is complete, or `interrupt` is called.
+        The turn is remembered as far as the answer went, however it ended: at its end, by an
+        error, by `interrupt`, or because the next question came. A question whose answer had not
+        begun is forgotten.
         """
-        self._turns.append({"role": "user", "content": question})
-        self._answer = ""
-        for piece in self._llm.stream(self.prompt(), self._params):
-            text = piece.text if self._answer else piece.text.lstrip()
-            self._answer += text
-            if text:
-                yield text
-        self._remember()
+        self.interrupt()
+        self._answering = self._answer(question)
+        return self._answering
 
     def interrupt(self) -> None:
-        """Keep what there is of an answer that was broken off."""
-        self._remember()
+        """Break off the answer that is being given, if there is one."""
+        if self._answering is not None:
+            self._answering.close()
 
     def prompt(self) -> list[int]:
         """Ids of the newest turns that fit, up to where the assistant's answer begins."""
-        room = self._llm.context_length - self._llm.context_length // ANSWER_SHARE
         for start in range(0, len(self._turns), 2):
-            ids = self._llm.chat_prompt(self._with_system(self._turns[start:]))
-            if len(ids) <= room:
+            ids = self._encoded(self._turns[start:])
+            if len(ids) <= self._room:
                 return ids
-        return self._shortened(ids, room)
+        return self._end_of(self._turns[-1]["content"])
 
-    def _shortened(self, ids: list[int], room: int) -> list[int]:
-        """`<|user|>` and the end of a question that is too long by itself."""
-        return [ids[0], *ids[len(ids) - room + 1 :]]
+    def _answer(self, question: str) -> Generator[str]:
+        self._turns.append({"role": "user", "content": question})
+        answer = ""
+        try:
+            for piece in self._llm.stream(self.prompt(), self._params):
+                text = piece.text if answer else piece.text.lstrip()
+                answer += text
+                if text:
+                    yield text
+        finally:
+            if answer.strip():
+                self._turns.append({"role": "assistant", "content": answer.strip()})
+            else:
+                self._turns.pop()
 
-    def _with_system(self, turns: list[Message]) -> list[Message]:
+    def _end_of(self, question: str) -> list[int]:
+        """The prompt for a question that is too long by itself: as much of its end as fits."""
+        while True:
+            ids = self._encoded([{"role": "user", "content": question}])
+            too_many = len(ids) - self._room
+            if too_many <= 0 or not question:
+                return ids
+            question = question[too_many:]
+
+    def _check_system(self) -> None:
         if self._system is None:
-            return turns
-        return [{"role": "system", "content": self._system}, *turns]
+            return
+        length, most = len(self._encoded([{"role": "user", "content": ""}])), self._room // 2
+        if length > most:
+            raise InvalidRequestError(
+                f"system: {length} tokens, but the model reads {self._llm.context_length} at once "
+                f"and at most {most} of them may be instructions. Shorten them"
+            )
 
-    def _remember(self) -> None:
-        if self._answer.strip():
-            self._turns.append({"role": "assistant", "content": self._answer.strip()})
-        else:
-            self._turns.pop()
+    def _encoded(self, turns: list[Message]) -> list[int]:
+        if self._system is not None:
+            turns = [{"role": "system", "content": self._system}, *turns]
+        return self._llm.chat_prompt(turns)

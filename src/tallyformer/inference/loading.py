@@ -95,9 +95,10 @@ def _is_ours(folder: str | Path) -> bool:
         values = json.loads(config.read_text(encoding="utf-8"))
         return bool(values.get("model_type") == "tallyformer")
     except FileNotFoundError:
+        inner = path / "model"
+        there = inner if (inner / config.name).is_file() else "a Hugging Face folder"
         raise ArtifactError(
-            f"{folder}: holds no config.json, so it is no model. Give a Hugging Face folder, for "
-            "example runs/quickstart/model"
+            f"{folder}: holds no config.json, so it is no model. Give {there}"
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{config}: damaged ({_one_line(error)}). Export it again") from None
