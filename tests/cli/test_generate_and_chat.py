@@ -106,7 +106,7 @@ def test_closed_standard_streams_are_empty_ones(command: str, model_folder: Path
 def test_a_reader_that_leaves_ends_the_command_quietly(model_folder: Path) -> None:
     script = Path(sys.executable).with_name("tallyformer")
     line = f"{script} generate --model {model_folder} --prompt x --max-tokens 100000 --ignore-eos"
-    done = subprocess.run(["sh", "-c", f"{line} | head -c 20"], capture_output=True, text=True)
+    done = subprocess.run(["sh", "-c", f"{line} | head -c 20"], capture_output=True)
     assert done.stdout and not done.stderr
 
 
