@@ -118,6 +118,16 @@ def test_another_recipe_in_the_same_folder_is_refused_and_leaves_no_trace(
     assert _times(finished.folder) == before
 
 
+def test_the_folder_of_a_stage_is_no_place_for_a_run(tallyformer: Any, finished: Finished) -> None:
+    inside = finished.folder / "pretrain"
+    before = sorted(inside.iterdir())
+    for options in ([], ["--dry-run"]):
+        done = tallyformer("run", "--recipe", finished.recipe, "--out", inside, *options)
+        assert done.returncode == 3
+        assert f"{inside}: is the folder of a stage" in done.stderr
+        assert sorted(inside.iterdir()) == before
+
+
 def _stopped(command: list[str], place: Path, once: Path) -> str:
     """Standard error of a command that gets SIGTERM when a file has its first line."""
     with subprocess.Popen(

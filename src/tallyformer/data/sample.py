@@ -12,6 +12,7 @@ from tallyformer.data.cleaning import Cleaning, clean_rows
 from tallyformer.data.hashing import content_hash
 from tallyformer.data.rows import Row
 from tallyformer.data.sources import RowSource
+from tallyformer.errors import DataError
 
 
 def training_sample(
@@ -33,7 +34,7 @@ def training_sample(
         max_bytes: UTF-8 bytes of text; each file may go over its part by one document.
 
     Raises:
-        DataError: an input cannot be used.
+        DataError: an input cannot be used, or no document is left.
     """
     seen: set[bytes] = set()
     left = float(max_bytes)
@@ -48,6 +49,11 @@ def training_sample(
                 yield text
                 size = len(text.encode())
                 of_file, of_source, left = of_file - size, of_source - size, left - size
+    if not seen:
+        raise DataError(
+            "prepare: no document of any source is left to learn a vocabulary from. Give more "
+            "text, or lower prepare.min_chars, which leaves out shorter documents"
+        )
 
 
 def _parts(source: RowSource, section: TextSource) -> list[tuple[Iterable[Row], float]]:

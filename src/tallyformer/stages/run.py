@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Protocol, cast
 
 from tallyformer.artifacts.atomic import atomic_file, cannot_write
-from tallyformer.artifacts.manifest import Manifest
-from tallyformer.artifacts.run_folder import RunFolder, StageWork
+from tallyformer.artifacts.manifest import MANIFEST, Manifest
+from tallyformer.artifacts.run_folder import CLAIM, RunFolder, StageWork
 from tallyformer.artifacts.stages import STAGES
 from tallyformer.config import Recipe, recipe_as_yaml
 from tallyformer.errors import ArtifactError, Interrupted, UsageError
@@ -93,6 +93,7 @@ def run_stages(
         ArtifactError: another process works in the folder, or a stage's folder holds other work.
         TallyFormerError: what a stage raises.
     """
+    _check_is_no_stage(folder.path)
     with _alone_in(folder.path):
         if not (folder.path / RECIPE).exists():
             write_recipe(recipe, folder.path / RECIPE)
@@ -122,6 +123,7 @@ def dry_run_stages(
         ArtifactError: another process works in the folder, a stage's folder holds other work or
             was altered, or it holds unfinished work and `resume` is not given.
     """
+    _check_is_no_stage(folder.path)
     _check_nobody_is_in(folder.path)
     check_inputs(recipe, folder, stages)
     states: dict[str, str] = {}
@@ -167,6 +169,15 @@ def _module_of(stage: str) -> _Stage:
     """A stage. Imported late: a stage that has nothing to do with torch loads none."""
     assert stage in STAGES
     return cast(_Stage, importlib.import_module(f"tallyformer.stages.{stage}"))
+
+
+def _check_is_no_stage(path: Path) -> None:
+    """Refuse the folder of a stage where that of a run is wanted."""
+    if any((path / name).exists() for name in (MANIFEST, CLAIM)):
+        raise ArtifactError(
+            f"{path}: is the folder of a stage. Give its run, {path.parent}, or choose another "
+            "--out"
+        )
 
 
 @contextlib.contextmanager
