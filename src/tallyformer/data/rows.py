@@ -107,8 +107,8 @@ def _text(value: Any, name: str, where: str) -> str:
         value = "\n".join(" | ".join(str(cell) for cell in cells) for cells in value)
     if not isinstance(value, str):
         raise DataError(
-            f"{where}: field {name!r} is of type {type(value).__name__}, not text. Name a field that "
-            "holds text"
+            f"{where}: field {name!r} is of type {type(value).__name__}, not text. Name a "
+            "field that holds text"
         )
     try:
         value.encode("utf-8")
