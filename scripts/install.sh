@@ -35,6 +35,9 @@ if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/nu
 fi
 
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+# In a terminal pip shows what it downloads, with rate and time left.
+quiet=--quiet
+if [ -t 1 ]; then quiet=; fi
 
 cpu_index=https://download.pytorch.org/whl/cpu
 if [ -z "${TORCH_INDEX:-}" ] && [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then
@@ -50,6 +53,6 @@ echo "Installing into $venv ..."
 pip install --quiet --upgrade "pip>=25.1"
 if [ -n "${TORCH_INDEX:-}" ]; then
     # Its dependencies come from the usual index, at the pinned versions, with all the others.
-    pip install --quiet --constraint requirements.lock --no-deps --index-url "$TORCH_INDEX" torch
+    pip install $quiet --constraint requirements.lock --no-deps --index-url "$TORCH_INDEX" torch
 fi
-pip install --quiet --constraint requirements.lock --editable .
+pip install $quiet --constraint requirements.lock --editable .

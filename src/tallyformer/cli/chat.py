@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -67,18 +71,28 @@ def _read_line() -> str | None:
 
 def _answer(session: Chat, line: str) -> None:
     """Print an answer as it is made; Ctrl-C keeps what there is of it."""
-    try:
+    with _noticing_ctrl_c() as pressed:
         for text in session.ask(line):
             click.echo(text, nl=False)
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        session.interrupt()
+            if pressed.is_set():
+                session.interrupt()
     click.echo()
+
+
+@contextlib.contextmanager
+def _noticing_ctrl_c() -> Iterator[threading.Event]:
+    """Whether Ctrl-C was pressed, in place of an exception that a library's callback may lose."""
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _load_line_editing() -> None:
     """With this module loaded, `input` edits lines and recalls earlier ones."""
-    import contextlib
     import importlib
 
     with contextlib.suppress(ImportError):
