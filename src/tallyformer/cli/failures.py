@@ -48,6 +48,7 @@ def exit_status_of(action: Callable[[], object]) -> int:
         if message is None:
             raise
         _print_error(message)
+        _drop_output()
         return RUN
     return 0
 
@@ -83,6 +84,13 @@ def _print_error(message: str) -> None:
 
 
 def _drop_output() -> None:
-    """Point standard output at nothing, so that the interpreter's last flush stays quiet."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
+    """If standard output cannot be written, point it at nothing.
+
+    What is still buffered would fail again in the interpreter's last flush, with another message
+    and exit status.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())

@@ -1,23 +1,31 @@
-"""Work in several processes, with a bounded number of pieces under way."""
+"""Work in several processes, with a bounded number of items under way.
+
+Each process has a pipe of its own, so one that is killed can leave neither a lock taken nor a
+queue half written: the parent sees its end and ends the others. `concurrent.futures` does not
+promise this; before Python 3.11.5 it can wait for ever
+(https://github.com/python/cpython/issues/94777).
+"""
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import itertools
 import multiprocessing
-import multiprocessing.connection
 import os
+import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from tallyformer.errors import RunError
 
 Item = TypeVar("Item")
 _UNDER_WAY = 2
-"""Pieces a process: one that it works on, one that waits for it."""
+"""Items a process: one that it works on, one that waits for it."""
 
 
 def worker_count(wanted: int) -> int:
@@ -40,14 +48,13 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._pool: ProcessPoolExecutor | None = None
+        self._started: list[_Worker] = []
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._end()
 
     def for_each(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[Item]:
         """Apply `function` to every item; yield each item when it is done, in any order.
@@ -56,7 +63,7 @@ class Workers:
 
         Args:
             function: can be pickled; what it returns is dropped, what it raises is raised here.
-            items: taken one by one, as processes become free.
+            items: can be pickled; taken one by one, as processes become free.
 
         Raises:
             RunError: a process was killed.
@@ -69,61 +76,108 @@ class Workers:
                 function(item)
                 yield item
             return
+        if not self._started:
+            self._started = [_Worker() for _ in range(self._count)]
         try:
-            yield from _bounded(self._started(), function, items, self._count * _UNDER_WAY)
-        except BrokenProcessPool:
-            _kill_children()
-            raise RunError(
-                "a worker process was killed, perhaps for want of memory. Lower "
-                "prepare.workers, then go on with --resume; finished work is kept"
-            ) from None
+            yield from _bounded(self._started, function, items)
+        finally:
+            if any(worker.under_way for worker in self._started):
+                self._end()
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(
-                self._count, mp_context=context, initializer=_begin_worker
-            )
-        return self._pool
+    def _end(self) -> None:
+        for worker in self._started:
+            worker.end()
+        self._started = []
 
 
 def _bounded(
-    pool: ProcessPoolExecutor,
-    function: Callable[[Item], Any],
-    items: Iterable[Item],
-    under_way: int,
+    workers: Sequence[_Worker], function: Callable[[Item], Any], items: Iterable[Item]
 ) -> Iterator[Item]:
-    pending: dict[Future[Any], Item] = {}
     for item in items:
-        pending[pool.submit(function, item)] = item
-        if len(pending) >= under_way:
-            yield from _finished(pending)
-    while pending:
-        yield from _finished(pending)
+        min(workers, key=lambda worker: len(worker.under_way)).give(function, item)
+        if all(len(worker.under_way) >= _UNDER_WAY for worker in workers):
+            yield from _finished(workers)
+    while any(worker.under_way for worker in workers):
+        yield from _finished(workers)
 
 
-def _finished(pending: dict[Future[Any], Item]) -> Iterator[Item]:
-    done, _ = wait(pending, return_when=FIRST_COMPLETED)
-    for future in done:
-        item = pending.pop(future)
-        future.result()
-        yield item
+def _finished(workers: Sequence[_Worker]) -> Iterator[Any]:
+    """Wait for at least one item."""
+    ready = wait([worker.pipe for worker in workers])
+    for worker in workers:
+        if worker.pipe in ready:
+            yield worker.take()
 
 
-def _kill_children() -> None:
-    """End what is left of a broken pool: a process that was just starting is not ended by it."""
-    for child in multiprocessing.active_children():
-        child.kill()
+class _Worker:
+    """A process, the parent's end of its pipe, and the items that it was given."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.under_way: collections.deque[Any] = collections.deque()
+        self.pipe, end = context.Pipe()
+        self._process = context.Process(target=_work, args=(end,), daemon=True)
+        self._process.start()
+        end.close()
+
+    def give(self, function: Callable[[Item], Any], item: Item) -> None:
+        with _killed_is_an_error():
+            self.pipe.send((function, item))
+        self.under_way.append(item)
+
+    def take(self) -> Any:
+        """The item that was finished, once `pipe` is ready; raises what the function raised."""
+        with _killed_is_an_error():
+            error = self.pipe.recv()
+        item = self.under_way.popleft()
+        if error is not None:
+            raise error
+        return item
+
+    def end(self) -> None:
+        """End the process wherever it is; what it has not finished leaves no whole file."""
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
 
 
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone."""
+@contextlib.contextmanager
+def _killed_is_an_error() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError):
+        raise RunError(
+            "a worker process was killed, perhaps for want of memory. Lower "
+            "prepare.workers, then go on with --resume; finished work is kept"
+        ) from None
+
+
+def _work(pipe: Connection) -> None:
+    """Answer each (function, item) with None or the exception, until the parent is gone.
+
+    Ctrl-C is left to the parent.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+    received: queue.SimpleQueue[tuple[Callable[[Any], Any], Any]] = queue.SimpleQueue()
 
-    def end_with_parent() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+    def receive() -> None:
+        """Take items at once, so that the parent never waits to send them."""
+        try:
+            while True:
+                received.put(pipe.recv())
+        except (EOFError, ConnectionError):
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=receive, daemon=True).start()
+    while True:
+        function, item = received.get()
+        try:
+            function(item)
+        except Exception as error:
+            error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+            pipe.send(error)
+        else:
+            pipe.send(None)
