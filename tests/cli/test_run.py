@@ -245,7 +245,7 @@ def test_the_planned_memory_is_that_of_the_training(
     really = json.loads((out / "pretrain" / "manifest.json").read_text(encoding="utf-8"))
     guess = json.loads(planned.stdout)["peak_memory_mb"]
     # One of the four (weights, gradients, two moments) forgotten would be wrong by a quarter.
-    assert guess == pytest.approx(really["metrics"]["peak_memory_mb"], abs=states_mb / 8)
+    assert guess == pytest.approx(really["metrics"]["peak_memory_mb"], abs=states_mb / 5)
 
 
 def test_the_plan_after_prepare_is_exact(finished: Finished, tallyformer: Any) -> None:

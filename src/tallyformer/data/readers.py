@@ -7,22 +7,17 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from tallyformer.data.files import kind_of, open_bytes, unreadable
-from tallyformer.data.rows import Payload, Row, missing_field
+from tallyformer.data.files import kind_of, open_bytes
+from tallyformer.data.rows import Payload, Row, check_unique, missing_field
 from tallyformer.errors import DataError
 
 LINE_BYTES = 1 << 28
 """A line of JSON of so many bytes is always read, so that one file cannot fill the memory."""
-_PARQUET_ROWS = 256
 _BOM = b"\xef\xbb\xbf"
 _Rows = Iterator[tuple[int, Payload, int]]
-_TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+"""Number, payload and position in the file's bytes after it."""
 
 
 def read_file(
@@ -57,9 +52,13 @@ def read_file(
         return
     if kind == ".jsonl":
         rows = _read_json_lines(path, label, max(LINE_BYTES, 4 * (max_text_bytes or 0)))
+    elif kind == ".csv":
+        rows = _read_csv(path, label, required, optional)
     else:
-        reader = _read_csv if kind == ".csv" else _read_parquet
-        rows = reader(path, label, required, optional)
+        # Its library takes 30 MB and 0.1 seconds, which runs on other kinds need not pay.
+        from tallyformer.data.parquet import read_parquet
+
+        rows = read_parquet(path, label, required, optional)
     before = number = 0
     for number, payload, position in rows:
         yield Row(file, number, payload, max(0, position - before))
@@ -125,16 +124,8 @@ def _csv_columns(
         if name not in header:
             raise missing_field(label, name, header)
     columns = [n for n in (*required, *optional) if n in header]
-    _check_unique(columns, header, label)
+    check_unique(columns, header, label)
     return [(n, header.index(n)) for n in columns]
-
-
-def _check_unique(columns: Sequence[str], header: Sequence[str], label: str) -> None:
-    for name in columns:
-        if header.count(name) > 1:
-            raise DataError(
-                f"{label}: has {header.count(name)} columns {name!r}. Rename all but one"
-            )
 
 
 class _long_fields:  # noqa: N801
@@ -145,62 +136,3 @@ class _long_fields:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         csv.field_size_limit(self._before)
-
-
-def _read_parquet(
-    path: Path, label: str, required: Sequence[str], optional: Sequence[str]
-) -> _Rows:
-    try:
-        size = path.stat().st_size
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            columns = _parquet_columns(file.schema_arrow, label, required, optional)
-            ends = _parquet_ends(file.metadata)
-            number = 0
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
-                values = [_as_bytes(batch.column(name)) for name in columns]
-                for row in zip(*values, strict=True):
-                    number += 1
-                    fields = dict(zip(columns, row, strict=True))
-                    yield number, fields, int(size * np.interp(number, *ends))
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise unreadable(path, error) from None
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{path}: damaged or no Parquet file ({reason}). Fetch the file again"
-        ) from None
-
-
-def _parquet_ends(metadata: pq.FileMetaData) -> tuple[np.ndarray, np.ndarray]:
-    """Where row groups end: in rows, and as shares of the file; both begin with 0."""
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    rows = np.cumsum([0, *(group.num_rows for group in groups)])
-    sizes = np.cumsum([0, *(group.total_byte_size for group in groups)])
-    return rows, sizes / max(1, sizes[-1])
-
-
-def _parquet_columns(
-    schema: pa.Schema, label: str, required: Sequence[str], optional: Sequence[str]
-) -> list[str]:
-    for name in required:
-        if name not in schema.names:
-            raise missing_field(label, name, schema.names)
-    columns = [n for n in (*required, *optional) if n in schema.names]
-    _check_unique(columns, schema.names, label)
-    for name in columns:
-        kind = schema.field(name).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if not any(is_text(kind) for is_text in _TEXT_TYPES):
-            raise DataError(
-                f"{label}: field {name!r} is of type {kind}, not text. Name a field that holds text"
-            )
-    return columns
-
-
-def _as_bytes(column: pa.Array) -> list[Any]:
-    """Values as UTF-8 bytes, so that invalid ones are found row by row."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    values: list[Any] = column.cast(pa.large_binary()).to_pylist()
-    return values

@@ -137,3 +137,12 @@ def _decode(data: bytes, where: str) -> str:
         raise InvalidTextError(
             f"{where}: not valid UTF-8 at byte {error.start}. Convert the file to UTF-8"
         ) from None
+
+
+def check_unique(columns: Sequence[str], header: Sequence[str], label: str) -> None:
+    """Refuse a header that has one of the columns twice."""
+    for name in columns:
+        if header.count(name) > 1:
+            raise DataError(
+                f"{label}: has {header.count(name)} columns {name!r}. Rename all but one"
+            )

@@ -1,0 +1,82 @@
+"""The rows of a Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tallyformer.data.files import unreadable
+from tallyformer.data.rows import Payload, check_unique, missing_field
+from tallyformer.errors import DataError
+
+_BATCH_ROWS = 256
+_TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+
+
+def read_parquet(
+    path: Path, label: str, required: Sequence[str], optional: Sequence[str]
+) -> Iterator[tuple[int, Payload, int]]:
+    """The rows of one file, from 1: number, fields as UTF-8 bytes, position in the file's bytes.
+
+    Raises:
+        DataError: the file is damaged, or lacks a field of text.
+    """
+    try:
+        size = path.stat().st_size
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            columns = _columns(file.schema_arrow, label, required, optional)
+            ends = _ends(file.metadata)
+            number = 0
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+                values = [_as_bytes(batch.column(name)) for name in columns]
+                for row in zip(*values, strict=True):
+                    number += 1
+                    fields = dict(zip(columns, row, strict=True))
+                    yield number, fields, int(size * np.interp(number, *ends))
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(path, error) from None
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: damaged or no Parquet file ({reason}). Fetch the file again"
+        ) from None
+
+
+def _ends(metadata: pq.FileMetaData) -> tuple[np.ndarray, np.ndarray]:
+    """Where row groups end: in rows, and as shares of the file; both begin with 0."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    rows = np.cumsum([0, *(group.num_rows for group in groups)])
+    sizes = np.cumsum([0, *(group.total_byte_size for group in groups)])
+    return rows, sizes / max(1, sizes[-1])
+
+
+def _columns(
+    schema: pa.Schema, label: str, required: Sequence[str], optional: Sequence[str]
+) -> list[str]:
+    for name in required:
+        if name not in schema.names:
+            raise missing_field(label, name, schema.names)
+    columns = [n for n in (*required, *optional) if n in schema.names]
+    check_unique(columns, schema.names, label)
+    for name in columns:
+        kind = schema.field(name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if not any(is_text(kind) for is_text in _TEXT_TYPES):
+            raise DataError(
+                f"{label}: field {name!r} is of type {kind}, not text. Name a field that holds text"
+            )
+    return columns
+
+
+def _as_bytes(column: pa.Array) -> list[Any]:
+    """Values as UTF-8 bytes, so that invalid ones are found row by row."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    values: list[Any] = column.cast(pa.large_binary()).to_pylist()
+    return values
