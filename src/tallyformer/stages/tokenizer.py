@@ -97,6 +97,7 @@ def _counted(texts: Iterable[str], max_bytes: int, read: dict[str, int]) -> Iter
             read["bytes"] += size
             bar.update(size)
             yield text
+        bar.total = bar.n  # the sources may hold less
 
 
 def _work(
