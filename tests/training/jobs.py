@@ -107,6 +107,7 @@ def job(folder: Path, *, train_source: Any = None, model: Any = None, **override
         device=torch.device("cpu"),
         token_bytes=np.full(VOCABULARY, 2, dtype=np.int32),
         flops_per_token=1e6,
+        head_flops=2e5,
         resume_command="tallyformer pretrain --resume",
     )
 

@@ -116,6 +116,7 @@ def gpu_job(folder: Path, *, source: Any = None, **overrides: Any) -> TrainingJo
         device=GPU,
         token_bytes=np.full(VOCABULARY, 2, dtype=np.int32),
         flops_per_token=1e6,
+        head_flops=2e5,
         resume_command="tallyformer pretrain --resume",
     )
 

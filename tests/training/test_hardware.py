@@ -5,6 +5,7 @@ import torch
 
 from tallyformer.training.hardware import (
     GPU_PEAK_TFLOPS,
+    Peak,
     PeakMemory,
     Usage,
     gpu_peak_tflops,
@@ -94,3 +95,26 @@ def test_the_memory_of_a_process_is_more_than_what_it_holds():
 
 def test_the_peak_of_a_cpu_is_measured():
     assert 1e8 < peak_flops(CPU, torch.float32) < 1e14
+
+
+def test_no_share_of_the_peak_is_above_one():
+    peak = Peak(CPU, torch.float32)
+    measured = peak.flops
+    assert peak.share(measured / 4) == 0.25
+    assert peak.share(3 * measured) == 1
+    assert peak.share(measured) == pytest.approx(1 / 3)
+
+
+def test_a_peak_that_was_measured_on_a_busy_machine_is_corrected_and_a_high_one_kept():
+    now = 0.0
+    peak = Peak(CPU, torch.float32, lambda: now)
+    peak.flops = 1.0
+    peak.look()
+    assert peak.flops == 1.0
+    now = 61.0
+    peak.look()
+    assert peak.flops > 1e8
+    peak.flops = 1e20
+    now = 122.0
+    peak.look()
+    assert peak.flops == 1e20

@@ -29,6 +29,7 @@ from .jobs import RandomBatches, fingerprint, job, run, section
 TIMING = {
     "tokens_per_second",
     "mfu",
+    "peak_flops",
     "cpu_percent",
     "memory_mb",
     "gpu_percent",

@@ -68,7 +68,7 @@ PLOTS = (
         "Share of peak FLOP/s",
         "share",
         (("share", "train", "mfu"),),
-        limits=(0, None),
+        limits=(0, 1),
         folded=True,
     ),
     PlotKind(

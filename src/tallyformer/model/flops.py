@@ -91,9 +91,22 @@ def lora_flops_per_token(
     sides = dict.fromkeys(("query", "key", "value", "proj"), 2 * hidden)
     sides |= dict.fromkeys(("fc1", "fc2", "gate"), hidden + inner)
     adapted = rank * sum(sides.get(name, 0) for name in target_modules)
-    head = (6 if "lm_head" in modules_to_save else 4) * _head(config)
+    head = head_flops(config, trained="lm_head" in modules_to_save)
     lora = 6 * _field(config, "num_hidden_layers") * adapted
     return float(4 * _all_blocks(config) + 3 * _attention(config, context) + lora + head)
+
+
+def head_flops(config: ConfigLike, *, trained: bool = True) -> float:
+    """Return what the head costs of one labelled token, forward and backward.
+
+    `flops_per_token` and `lora_flops_per_token` hold it for every token; the head is computed for
+    those alone that have a label, which in fine-tuning are the answers.
+
+    Args:
+        config: as in `count_parameters`.
+        trained: whether the head's own gradient is computed.
+    """
+    return float((6 if trained else 4) * _head(config))
 
 
 def _head(config: ConfigLike) -> int:

@@ -26,7 +26,7 @@ from tallyformer.config.distill import DistillPhase, DistillSection
 from tallyformer.data.shards import Shards
 from tallyformer.errors import UsageError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
-from tallyformer.model.flops import count_parameters, flops_per_token
+from tallyformer.model.flops import count_parameters, flops_per_token, head_flops
 from tallyformer.stages import training_stage as common
 from tallyformer.stages.teacher_model import (
     load_teacher_model,
@@ -169,6 +169,7 @@ class _Distillation:
                 device=self.device,
                 token_bytes=self.tokenizer.token_bytes(),
                 flops_per_token=flops_per_token(model.config, self.context, backward=True),
+                head_flops=head_flops(model.config),
                 resume_command=common.resume_command(self.folder, "distill"),
             )
         )

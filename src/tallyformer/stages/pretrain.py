@@ -7,7 +7,7 @@ from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.config.model import ModelSection
 from tallyformer.config.training import PretrainSection
-from tallyformer.model.flops import count_parameters, flops_per_token
+from tallyformer.model.flops import count_parameters, flops_per_token, head_flops
 from tallyformer.stages import training_stage as common
 from tallyformer.training.hardware import pick_device
 from tallyformer.training.loop import TrainingJob, train
@@ -90,6 +90,7 @@ def train_from_scratch(
             device=device,
             token_bytes=tokenizer.token_bytes(),
             flops_per_token=flops_per_token(model.config, context, backward=True),
+            head_flops=head_flops(model.config),
             resume_command=common.resume_command(folder, stage),
         )
     )

@@ -19,7 +19,7 @@ from tallyformer.data.pairs import Pair, PairSplit, split_pairs
 from tallyformer.data.sources import pair_source
 from tallyformer.errors import DataError, UsageError
 from tallyformer.evaluation.responses import spread
-from tallyformer.model.flops import lora_flops_per_token
+from tallyformer.model.flops import head_flops, lora_flops_per_token
 from tallyformer.stages import training_stage as common
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.checkpoints import trainable
@@ -129,6 +129,7 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
                 target_modules=section.lora.target_modules,
                 modules_to_save=section.lora.modules_to_save,
             ),
+            head_flops=head_flops(model.config, trained="lm_head" in section.lora.modules_to_save),
             resume_command=common.resume_command(folder, "sft"),
         )
     )

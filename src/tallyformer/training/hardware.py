@@ -6,6 +6,7 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -44,8 +45,13 @@ They print twice as much where they count sparse matrices."""
 _OTHER_DEVICE = {"Ti", "SUPER", "D", "Laptop", "Mobile", "Max", "MIG"}
 """Words that make another device of the name before them: a variant, or a slice of it."""
 
-_TIMED_SECONDS = 2e-3
-_PROBE_SECONDS = 0.1
+_PROBED_SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 4096, 8192)}
+"""Sides of the square products that are timed. Small ones are fastest on a quiet CPU, whose cache
+holds them; on a busy one each waits for its last thread, and only a large one says anything."""
+_PROBE_SECONDS = 0.05
+"""For each size."""
+_PEAK_SECONDS = 60.0
+"""Between two measurements of the peak."""
 
 
 def pick_device() -> torch.device:
@@ -56,8 +62,9 @@ def pick_device() -> torch.device:
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s that count as 100%.
 
-    A GPU of the table: its 16-bit peak. Any other device: what a large matrix product reaches now,
-    which takes about a tenth of a second.
+    A GPU of the table: its 16-bit peak. Any other device: what matrix products reach now, which
+    takes about two tenths of a second. A machine that does other work meanwhile reaches less, so
+    see `Peak`.
     """
     if device.type == "cuda":
         tera = gpu_peak_tflops(torch.cuda.get_device_name(device))
@@ -79,22 +86,56 @@ def gpu_peak_tflops(name: str) -> float | None:
 
 
 def _measured_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """The best of a few square products, of the first size that takes long enough to be timed."""
-    for size in (256, 512, 1024, 2048, 4096, 8192):
-        a, b = torch.full((2, size, size), 0.5, device=device, dtype=dtype)
-        best = min(_seconds_of_product(a, b) for _ in range(3))
-        if best >= _TIMED_SECONDS:
-            break
+    """The best rate that square products of several sizes reach."""
+    sizes = _PROBED_SIZES.get(device.type, _PROBED_SIZES["cpu"])
+    return max(2 * size**3 / _least_seconds(size, device, dtype) for size in sizes)
+
+
+def _least_seconds(size: int, device: torch.device, dtype: torch.dtype) -> float:
+    a, b = torch.full((2, size, size), 0.5, device=device, dtype=dtype)
+    least = min(_seconds_of_product(a, b) for _ in range(2))
     stop = time.perf_counter() + _PROBE_SECONDS
     while time.perf_counter() < stop:
-        best = min(best, _seconds_of_product(a, b))
-    return float(2 * size**3 / best)
+        least = min(least, _seconds_of_product(a, b))
+    return least
 
 
 def _seconds_of_product(a: torch.Tensor, b: torch.Tensor) -> float:
     start = time.perf_counter()
     (a @ b)[0, 0].item()
     return time.perf_counter() - start
+
+
+class Peak:
+    """The FLOP/s that count as 100%: the best that the device has been seen to reach.
+
+    One measurement is too low where other programs disturb it, by a factor of 100 on a busy CPU.
+    So it is measured again now and then, and what the training itself reaches counts too: no share
+    is above 1.
+    """
+
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._device = device
+        self._dtype = dtype
+        self._clock = clock
+        self.flops = 0.0
+        self._measure()
+
+    def _measure(self) -> None:
+        self.flops = max(self.flops, peak_flops(self._device, self._dtype))
+        self._measured_at = self._clock()
+
+    def look(self) -> None:
+        """Measure again, if the last time was over a minute ago, and keep the higher figure."""
+        if self._clock() - self._measured_at > _PEAK_SECONDS:
+            self._measure()
+
+    def share(self, flops: float) -> float:
+        """What part of the peak so many FLOP/s are, after raising it to them if they are more."""
+        self.flops = max(self.flops, flops)
+        return flops / self.flops
 
 
 class Usage:

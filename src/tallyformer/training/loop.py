@@ -38,9 +38,9 @@ from tallyformer.training.compiling import (
 )
 from tallyformer.training.failures import memory_errors
 from tallyformer.training.hardware import (
+    Peak,
     PeakMemory,
     Usage,
-    peak_flops,
     peak_gpu_mb,
     start_gpu_peak,
 )
@@ -80,6 +80,7 @@ class TrainingJob:
         seed: of dropout.
         token_bytes: (V,) UTF-8 bytes each id stands for.
         flops_per_token: forward and backward.
+        head_flops: the part of them that only tokens with a label cost.
         resume_command: what the user types to go on.
         clock: seconds, monotonic.
     """
@@ -97,6 +98,7 @@ class TrainingJob:
     device: torch.device
     token_bytes: np.ndarray
     flops_per_token: float
+    head_flops: float
     resume_command: str
     clock: Callable[[], float] = time.monotonic
 
@@ -113,6 +115,11 @@ class TrainingJob:
     def tokens_per_step(self) -> int:
         """Ids the model reads in one optimizer step."""
         return self.train.tokens_per_batch * self.section.gradient_accumulation
+
+    def logs_after(self, step: int) -> bool:
+        """Whether a line of metrics ends with this step; none is of a few last steps alone."""
+        every, left = self.section.log_every, self.steps - step
+        return left == 0 or (step % every == 0 and 2 * left >= every)
 
     @property
     def evaluation_steps(self) -> frozenset[int]:
@@ -248,7 +255,7 @@ class _Run:
     def to_the_end(self) -> TrainingResult:
         job = self.job
         job.model.train()
-        self.peak = peak_flops(job.device, self.precision.dtype)
+        self.peak = Peak(job.device, self.precision.dtype, job.clock)
         self.usage = Usage(job.device)
         total, done = job.steps * job.tokens_per_step, self.state.tokens
         with (
@@ -274,7 +281,7 @@ class _Run:
             self._stop(before)
         assert result is not None
         self._count(result, job.clock() - began)
-        if state.step % job.section.log_every == 0 or state.step == job.steps:
+        if job.logs_after(state.step):
             self._log_window(rate, result.gradient_norm)
         if state.step in job.evaluation_steps:
             self._evaluate()
@@ -298,9 +305,10 @@ class _Run:
         self.bar.set_postfix_str(f"loss {mean:.3f}", refresh=False)
 
     def _log_window(self, rate: float, gradient_norm: float) -> None:
-        window = self.state.window
-        speed = window.pop("tokens") / max(window.pop("seconds"), 1e-9)
+        window, job = self.state.window, self.job
+        tokens, seconds = window.pop("tokens"), max(window.pop("seconds"), 1e-9)
         labels = window.pop("labels", 0.0)
+        flops = tokens * (job.flops_per_token - job.head_flops) + labels * job.head_flops
         # None where no label was met, or fp16's scaling left out every step.
         means = {n: window[n] / labels if labels else None for n in self.step.loss.names}
         self.state.window = {}
@@ -315,8 +323,9 @@ class _Run:
                 "learning_rate": rate,
                 "grad_norm": gradient_norm,
                 "loss_scale": self.state.scaler.get("scale"),
-                "tokens_per_second": round(speed, 1),
-                "mfu": round(speed * self.job.flops_per_token / self.peak, 4),
+                "tokens_per_second": round(tokens / seconds, 1),
+                "mfu": round(self.peak.share(flops / seconds), 4),
+                "peak_flops": round(self.peak.flops),
                 **self.usage.look(),
             },
         )
@@ -329,6 +338,7 @@ class _Run:
     def _evaluate(self) -> None:
         job, state = self.job, self.state
         found = self._validate()
+        self.peak.look()
         self.log.write(
             "validation",
             state.step,
