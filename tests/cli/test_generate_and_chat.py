@@ -66,6 +66,44 @@ def test_a_piped_chat_answers_each_line_and_ends_at_its_end(
     assert "forgotten" in done.stderr and "/reset and /exit" in done.stderr
 
 
+def test_a_question_may_begin_with_a_slash(tallyformer: Any, model_folder: Path, llm: LLM) -> None:
+    asked = {
+        "//what": "/what",
+        "/r/bonds: what is it?": "/r/bonds: what is it?",
+        "/exit strategy?": "/exit strategy?",
+        "// of a half?": "/ of a half?",
+        "//": "/",
+    }
+    session = Chat(llm, SamplingParams(max_tokens=5, seed=1))
+    expected = ["".join(session.ask(question)) for question in asked.values()]
+    lines = "".join(f"{line}\n/what\n/\n" for line in asked)
+    options = ["--model", model_folder, "--max-tokens", 5, "--seed", 1]
+    done = tallyformer("chat", *options, stdin=lines)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(answer + "\n" for answer in expected)
+    assert done.stderr.count("To ask '/what', type '//what'.") == len(asked)
+
+
+def test_a_chat_goes_on_after_a_line_that_cannot_be_decoded(model_folder: Path, llm: LLM) -> None:
+    session = Chat(llm, SamplingParams(max_tokens=5, seed=1))
+    expected = ["".join(session.ask(q)) for q in ("profit?", "Zinsen für Jürgen?")]
+    lines = b"profit?\n" + b"Cr\xe9dit?\n\xff\xfe\n" + "Zinsen für Jürgen?".encode()
+    script = Path(sys.executable).with_name("tallyformer")
+    options = ["--max-tokens", "5", "--seed", "1", "--device", "cpu"]
+    for locale in ("C", "C.UTF-8"):
+        done = subprocess.run(
+            [script, "chat", "--model", model_folder, *options],
+            input=lines,
+            capture_output=True,
+            timeout=300,
+            env={**os.environ, "LC_ALL": locale, "NO_COLOR": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.decode() == "".join(answer + "\n" for answer in expected)
+        assert done.stderr.count(b"so it was left out") == 2
+        assert b"Traceback" not in done.stderr
+
+
 def test_ctrl_c_ends_an_answer_and_ctrl_d_the_chat(model_folder: Path) -> None:
     script = str(Path(sys.executable).with_name("tallyformer"))
     options = ["--max-tokens", "1000000", "--ignore-eos", "--device", "cpu"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 HELP = (
     "Type a question. /reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C an answer."
 )
+_LIKE_A_COMMAND = re.compile(r"/[A-Za-z]*")
 
 
 @click.command()
@@ -32,7 +34,8 @@ def chat(
     """Chat with a model in the terminal.
 
     The model sees as many of the last turns as its context holds. /reset forgets the
-    conversation, /exit ends the chat, Ctrl-C ends an answer, Ctrl-D ends the chat.
+    conversation, /exit ends the chat, Ctrl-C ends an answer, Ctrl-D ends the chat. A question
+    that is one word with a / before it is asked with two: //word.
     """
     params = read_sampling(flags)
     quieten_libraries()
@@ -47,26 +50,41 @@ def chat(
         if line == "/reset":
             session.reset()
             click.secho("The conversation is forgotten.", err=True, dim=True)
-        elif line.startswith("/"):
-            click.secho("There are the commands /reset and /exit.", err=True, fg="yellow")
+        elif _LIKE_A_COMMAND.fullmatch(line):
+            _hint(f"There are the commands /reset and /exit. To ask {line!r}, type {'/' + line!r}.")
         elif line:
-            _answer(session, line)
+            _answer(session, line[1:] if line.startswith("//") else line)
 
 
 def _read_line() -> str | None:
-    """The next line without surrounding white space; None at the end of the input."""
+    """The next line without surrounding white space; None at the end of the input.
+
+    A line that cannot be decoded is left out with a hint, and reads as an empty one.
+    """
     try:
         if sys.stdin.isatty():
             _load_line_editing()
-            return input("> ").strip()
-        line = sys.stdin.readline()
-        return line.strip() if line else None
+            line = input("> ")
+        else:
+            read = sys.stdin.buffer.readline()
+            if not read:
+                return None
+            line = read.decode(sys.stdin.encoding)
+        line.encode("utf-8")  # a terminal's undecodable bytes may come as lone surrogates
+        return line.strip()
+    except UnicodeError:
+        _hint(f"That line is not {sys.stdin.encoding.upper()}, so it was left out.")
+        return ""
     except EOFError:
         click.echo()
         return None
     except KeyboardInterrupt:
         click.echo()
         return ""
+
+
+def _hint(text: str) -> None:
+    click.secho(text, err=True, fg="yellow")
 
 
 def _answer(session: Chat, line: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from tallyformer.inference.errors import InvalidRequestError
+from tallyformer.inference.errors import InvalidRequestError, shown
+from tallyformer.inference.fitting import check_system
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
-from tallyformer.tokenizer.chat import Message
+from tallyformer.tokenizer.messages import Message
 
 ANSWER_SHARE = 2
 """The history may fill the context but for 1/2 of it, so that an answer has room."""
@@ -25,7 +26,8 @@ class Chat:
         system: instructions before the first message that is kept.
 
     Raises:
-        InvalidRequestError: the instructions fill more than a quarter of the context.
+        InvalidRequestError: the instructions are no text, or fill more than a quarter of the
+            context.
     """
 
     def __init__(self, llm: LLM, params: SamplingParams, system: str | None = None) -> None:
@@ -34,8 +36,7 @@ class Chat:
         self._system = system
         self._turns: list[Message] = []
         self._answering: Generator[str] | None = None
-        self._room = llm.context_length - llm.context_length // ANSWER_SHARE
-        self._check_system()
+        check_system(llm.tokenizer, system, context=llm.context_length, answer_share=ANSWER_SHARE)
 
     def reset(self) -> None:
         """Forget all turns."""
@@ -48,7 +49,12 @@ class Chat:
         The turn is remembered as far as the answer went, however it ended: at its end, by an
         error, by `interrupt`, or because the next question came. A question whose answer had not
         begun is forgotten.
+
+        Raises:
+            InvalidRequestError: the question is no text.
         """
+        if not isinstance(question, str):
+            raise InvalidRequestError(f"question: must be a text; it is {shown(question)}")
         self.interrupt()
         self._answering = self._answer(question)
         return self._answering
@@ -60,11 +66,8 @@ class Chat:
 
     def prompt(self) -> list[int]:
         """Ids of the newest turns that fit, up to where the assistant's answer begins."""
-        for start in range(0, len(self._turns), 2):
-            ids = self._encoded(self._turns[start:])
-            if len(ids) <= self._room:
-                return ids
-        return self._end_of(self._turns[-1]["content"])
+        system = [] if self._system is None else [{"role": "system", "content": self._system}]
+        return self._llm.chat_prompt([*system, *self._turns], ANSWER_SHARE)
 
     def _answer(self, question: str) -> Generator[str]:
         self._turns.append({"role": "user", "content": question})
@@ -80,27 +83,3 @@ class Chat:
                 self._turns.append({"role": "assistant", "content": answer.strip()})
             else:
                 self._turns.pop()
-
-    def _end_of(self, question: str) -> list[int]:
-        """The prompt for a question that is too long by itself: as much of its end as fits."""
-        while True:
-            ids = self._encoded([{"role": "user", "content": question}])
-            too_many = len(ids) - self._room
-            if too_many <= 0 or not question:
-                return ids
-            question = question[too_many:]
-
-    def _check_system(self) -> None:
-        if self._system is None:
-            return
-        length, most = len(self._encoded([{"role": "user", "content": ""}])), self._room // 2
-        if length > most:
-            raise InvalidRequestError(
-                f"system: {length} tokens, but the model reads {self._llm.context_length} at once "
-                f"and at most {most} of them may be instructions. Shorten them"
-            )
-
-    def _encoded(self, turns: list[Message]) -> list[int]:
-        if self._system is not None:
-            turns = [{"role": "system", "content": self._system}, *turns]
-        return self._llm.chat_prompt(turns)

@@ -14,15 +14,17 @@ import torch
 from tallyformer.errors import ArtifactError, TokenizerError
 from tallyformer.inference.batch import Batch
 from tallyformer.inference.errors import InvalidRequestError, shown
+from tallyformer.inference.fitting import fit_messages
 from tallyformer.inference.loading import choose_device, load_model
 from tallyformer.inference.outputs import Output, Piece
 from tallyformer.inference.request import Request
 from tallyformer.inference.sampler import sample
 from tallyformer.inference.sampling_params import SamplingParams
-from tallyformer.tokenizer.chat import Message
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
+ANSWER_SHARE = 4
+"""A conversation may fill the context but for 1/4 of it, so that an answer has room."""
 _ROWS = 64
 """Most rows of one batch; more prompts are answered one batch after the other."""
 
@@ -112,23 +114,38 @@ class LLM:
         """
         return self._pieces(self._request(prompt, params or SamplingParams()))
 
-    def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Output:
+    def chat(self, messages: Any, params: SamplingParams | None = None) -> Output:
         """Answer a conversation; an answer also ends where the model would begin a user's turn.
 
         Args:
             messages: {"role", "content"}: an optional system message, then user and assistant
-                in turn, the last one the user's.
+                in turn, the last one the user's. A content is a text or a list of text parts. A
+                text in place of messages is one question.
             params: settings.
 
         Raises:
-            UsageError: a role is unknown or out of turn.
+            InvalidRequestError: these are no messages, a role is unknown or out of turn, or the
+                system message is too long for the model.
         """
         settings = self.chat_params(params or SamplingParams())
         return self.generate(self.chat_prompt(messages), settings)[0]
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation up to where the assistant's answer begins."""
-        return self.tokenizer.encode_chat(list(messages), add_generation_prompt=True)
+    def chat_prompt(self, messages: Any, answer_share: int = ANSWER_SHARE) -> list[int]:
+        """Ids of a conversation up to where the assistant's answer begins.
+
+        The system message stays; of the turns, the newest whole ones that fit; a last question
+        that is too long by itself loses its beginning.
+
+        Args:
+            messages: as for `chat`.
+            answer_share: 1/answer_share of the context is left to the answer.
+
+        Raises:
+            InvalidRequestError: as for `chat`.
+        """
+        return fit_messages(
+            self.tokenizer, messages, context=self.context_length, answer_share=answer_share
+        )
 
     def chat_params(self, params: SamplingParams) -> SamplingParams:
         """`params` with `<|user|>` as one more stop token, unless end-of-text is ignored."""

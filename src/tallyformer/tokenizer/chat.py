@@ -9,10 +9,13 @@ between them. Trained are the assistant's content, with its leading space, and t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tallyformer.errors import UsageError
+from tallyformer.tokenizer.messages import FORM, Message, read_messages
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -21,7 +24,8 @@ ASSISTANT = "<|assistant|>"
 CONTROL_TOKENS = (END_OF_TEXT, PAD, USER, ASSISTANT)
 """In the order in which missing ones are appended to a vocabulary."""
 
-Message = dict[str, str]
+AFTER_SYSTEM = "\n\n"
+"""What stands between a system message and the first user's."""
 
 _ORDER = "messages are an optional system message, then user and assistant in turn"
 _ENDS_WITH_ANSWER = "a generation prompt follows a user message; the last one is not"
@@ -38,7 +42,7 @@ class ControlIds:
 
 
 def encode_turns(
-    messages: Sequence[Message],
+    messages: Any,
     encode: Callable[[str], list[int]],
     control: ControlIds,
     add_generation_prompt: bool,
@@ -46,7 +50,7 @@ def encode_turns(
     """Ids of a conversation and, for each, whether it is trained.
 
     Raises:
-        UsageError: a role is unknown or out of turn, or a content is not text.
+        UsageError: a role is unknown or out of turn, or these are no messages.
     """
     ids: list[int] = []
     trained: list[bool] = []
@@ -68,39 +72,42 @@ def encode_turns(
     return ids, trained
 
 
-def fold_system(messages: Sequence[Message]) -> list[str]:
+def fold_system(messages: Any) -> list[str]:
     """Stripped contents of the turns, user first, the system message within the first.
 
+    Args:
+        messages: whatever `read_messages` reads.
+
     Raises:
-        UsageError: a role is unknown or out of turn, or a content is not text.
+        UsageError: a role is unknown or out of turn, or these are no messages.
     """
-    contents = [_content(number, message) for number, message in enumerate(messages)]
-    roles = [message["role"] for message in messages]
-    system = roles[:1] == ["system"]
-    turns = roles[1:] if system else roles
-    if not turns:
-        raise UsageError(f"chat: no user message; {_ORDER}")
-    for number, role in enumerate(turns):
-        expected = "assistant" if number % 2 else "user"
-        if role != expected:
-            raise UsageError(
-                f"chat: message {number + system} has role {role!r} where {expected!r} is "
-                f"due; {_ORDER}"
-            )
-    if system:
-        contents = [f"{contents[0]}\n\n{contents[1]}".strip(), *contents[2:]]
+    system, turns = split_system(messages)
+    contents = [turn["content"].strip() for turn in turns]
+    if system is not None:
+        contents[0] = f"{system}{AFTER_SYSTEM}{contents[0]}".strip()
     return contents
 
 
-def _content(number: int, message: Message) -> str:
-    if set(message) < {"role", "content"}:
-        raise UsageError(f"chat: message {number} needs the keys role and content")
-    content = message["content"]
-    if not isinstance(content, str):
-        raise UsageError(
-            f"chat: message {number} has a content of type {type(content).__name__}; give text"
-        )
-    return content.strip()
+def split_system(messages: Any) -> tuple[str | None, list[Message]]:
+    """The stripped system message, if there is one, and the turns after it.
+
+    Raises:
+        UsageError: a role is unknown or out of turn, or these are no messages.
+    """
+    turns = read_messages(messages)
+    system = None
+    if turns and turns[0]["role"] == "system":
+        system = turns.pop(0)["content"].strip()
+    if not turns:
+        raise UsageError(f"chat: no user message; {_ORDER}. {FORM}")
+    for number, turn in enumerate(turns):
+        expected = "assistant" if number % 2 else "user"
+        if turn["role"] != expected:
+            raise UsageError(
+                f"chat: message {number + (system is not None)} has role "
+                f"{reprlib.repr(turn['role'])} where {expected!r} is due; {_ORDER}"
+            )
+    return system, turns
 
 
 def chat_template(control_tokens: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from tallyformer.artifacts.atomic import atomic_file, write_json
 from tallyformer.errors import UsageError
 from tallyformer.tokenizer import chat
 from tallyformer.tokenizer.byte_level import bulk_encoder, byte_of_character, canonical
-from tallyformer.tokenizer.chat import ControlIds, Message
+from tallyformer.tokenizer.chat import ControlIds
 from tallyformer.tokenizer.loading import load_backend
 from tallyformer.tokenizer.lossless import check_lossless
 from tallyformer.tokenizer.stream import StreamDecoder
@@ -171,22 +171,35 @@ class Tokenizer:
         """UTF-8 bytes that each id stands for, int32 (V,); 0 for control tokens."""
         return np.array([len(b) for b in self._bytes_of_id], dtype=np.int32)
 
-    def encode_chat(
-        self, messages: Sequence[Message], add_generation_prompt: bool = False
-    ) -> list[int]:
+    def character_from(self, ids: Sequence[int], place: int) -> int:
+        """The first place, at `place` or after it, where a character begins, or the end of `ids`.
+
+        A token may hold a part of a character; what is cut there is whole.
+        """
+        while place < len(ids) and _inside_character(self._bytes_of_id[ids[place]]):
+            place += 1
+        return place
+
+    def character_before(self, ids: Sequence[int], place: int) -> int:
+        """The last place, at `place` or before it, where a character begins, or the end."""
+        while 0 < place < len(ids) and _inside_character(self._bytes_of_id[ids[place]]):
+            place -= 1
+        return place
+
+    def encode_chat(self, messages: Any, add_generation_prompt: bool = False) -> list[int]:
         """Ids of a conversation; contents can never become control tokens.
 
         Args:
             messages: {"role", "content"}: an optional system message, then user and
-                assistant in turn.
+                assistant in turn; or what else `read_messages` takes.
             add_generation_prompt: end with `<|assistant|>`, where the model goes on.
 
         Raises:
-            UsageError: a role is unknown or out of turn, or a content is not text.
+            UsageError: a role is unknown or out of turn, or these are no messages.
         """
         return chat.encode_turns(messages, self.encode, self._control, add_generation_prompt)[0]
 
-    def encode_chat_with_mask(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+    def encode_chat_with_mask(self, messages: Any) -> tuple[list[int], list[bool]]:
         """Ids of a conversation and, for each, whether it is trained.
 
         True are the ids of the assistant's text and of its end-of-text, nothing else.
@@ -218,6 +231,11 @@ class Tokenizer:
         for i, spelled in added.items():
             table[i] = spelled
         return table
+
+
+def _inside_character(spelled: bytes) -> bool:
+    """Whether a token begins with a byte that continues a character of UTF-8."""
+    return spelled[:1] != b"" and spelled[0] & 0xC0 == 0x80
 
 
 def _known_id(backend: Backend, token: str) -> int:
