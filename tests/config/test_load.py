@@ -106,6 +106,18 @@ def test_each_mistake_names_its_cause(changes: dict[str, Any], expected: str) ->
     assert expected in problem(small(**changes))
 
 
+@pytest.mark.parametrize(("of_prepare", "of_sft"), [(0.05, 0.02), (0.05, 0.2)])
+def test_a_corpus_in_two_stages_is_held_out_alike_in_both(of_prepare: float, of_sft: float) -> None:
+    questions = [{"name": "q", "corpus": "questions"}]
+    tree = small(
+        prepare={"validation_fraction": of_prepare, "sources": questions},
+        sft={"steps": 1, "validation_fraction": of_sft, "sources": questions},
+    )
+    assert "both read the corpus questions" in problem(tree)
+    tree["sft"]["sources"] = [{"name": "q", "corpus": "worked-examples"}]
+    assert check_recipe(tree, "x").sft is not None
+
+
 def test_a_preset_fills_what_the_recipe_leaves_out() -> None:
     model = check_recipe(
         small(model={"preset": "tally-51m-llama", "num_hidden_layers": 2}), "x"

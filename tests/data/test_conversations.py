@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tallyformer.data.conversations import (
     encode_pair,
     truncations,
 )
+from tallyformer.data.held_out import held_out, units_of
 from tallyformer.data.packing import pack_rows
 from tallyformer.data.pairs import Pair, PairSplit, split_pairs
 from tallyformer.errors import DataError
@@ -64,7 +66,7 @@ def test_truncations_are_counted() -> None:
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=60), seed=st.integers(0, 5))
 def test_packing_places_every_piece_once_within_the_capacity(lengths: list[int], seed: int) -> None:
     sizes = np.array(lengths)
-    packings = [pack_rows(sizes, 20, np.random.default_rng([seed, e])) for e in range(3)]
+    packings = [pack_rows(sizes, 20, (seed, e)) for e in range(3)]
     for rows in [*packings, pack_rows(sizes, 20, None)]:
         assert sorted(piece for row in rows for piece in row) == list(range(len(lengths)))
         assert all(0 < sum(lengths[p] for p in row) <= 20 for row in rows)
@@ -181,6 +183,72 @@ def split(folder: Path, rows: list[dict[str, Any]], **options: Any) -> PairSplit
     return split_pairs([section], data_root=str(folder), validation_fraction=0.3, seed=3)
 
 
+CONTEXT = {"context_fields": ("context",)}
+
+
+def asked(rows: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """A row of each context and prompt."""
+    return [
+        {"context": context, "prompt": prompt, "response": f"answer {number}"}
+        for number, (context, prompt) in enumerate(rows)
+    ]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["", "One passage.", " one\nPASSAGE. ", "Two", "Three", "Four"]),
+            st.sampled_from(["What is it?", "what  is it?", "Why?", "When?"]),
+        ),
+        min_size=2,
+    ).filter(lambda rows: len({" ".join(c.casefold().split()) for c, _ in rows}) > 1),
+    st.floats(0.01, 0.99),
+    st.integers(0, 5),
+)
+def test_no_context_and_no_prompt_without_one_is_on_both_sides(
+    rows: list[tuple[str, str]], fraction: float, seed: int
+) -> None:
+    held = held_out(units_of(rows), fraction=fraction, seed=seed)
+    units = [" ".join((context or prompt).casefold().split()) for context, prompt in rows]
+    train, validation = (
+        {unit for unit, side in zip(units, held, strict=True) if side == wanted}
+        for wanted in (False, True)
+    )
+    assert train and validation and not train & validation
+
+
+def test_a_passage_under_many_questions_is_on_one_side(tmp_path: Path) -> None:
+    rows = [(f"Passage {n}", f"What is {q} of it?") for n in range(40) for q in range(6)]
+    result = split(tmp_path, asked(rows), **CONTEXT)
+    contexts = [{p.context for p in part} for part in (result.train, result.validation)]
+    assert not contexts[0] & contexts[1] and contexts[0] | contexts[1] == {c for c, _ in rows}
+
+
+def test_one_question_of_many_passages_is_held_out_for_some_of_them(tmp_path: Path) -> None:
+    rows = [(f"Passage {n}", "What is the total revenue?") for n in range(200)]
+    result = split(tmp_path, asked(rows), **CONTEXT)
+    assert 30 < len(result.validation) < 90  # 0.3 of 200
+
+
+def test_a_context_that_every_pair_has_leaves_the_split_to_the_prompts(tmp_path: Path) -> None:
+    rows = [("You are a helpful accountant.", f"What is {n}?") for n in range(200)]
+    result = split(tmp_path, asked(rows), **CONTEXT)
+    assert 30 < len(result.validation) < 90
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 0.5, 1 - 1e-9])
+def test_two_different_questions_are_one_to_train_on_and_one_held_out(fraction: float) -> None:
+    units = units_of([("", "What?"), ("", "Why?")])
+    assert sorted(held_out(units, fraction=fraction, seed=3)) == [False, True]
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_what_is_held_out_stays_so_at_a_larger_fraction(one: float, other: float) -> None:
+    units = [f"question {n}" for n in range(30)]
+    small, large = (held_out(units, fraction=f, seed=3) for f in sorted((one, other)))
+    assert all(b or not a for a, b in zip(small, large, strict=True))
+
+
 def test_equal_prompts_are_never_on_both_sides_and_nothing_is_lost(tmp_path: Path) -> None:
     rows = [
         {"prompt": text, "response": f"answer {n % 4}"}
@@ -213,8 +281,8 @@ def test_a_context_stands_before_the_prompt_where_a_row_has_one(tmp_path: Path) 
     ]
     options = {"prompt_field": "q", "response_field": "a", "context_fields": ("input", "more")}
     result = split(tmp_path, rows, **options)
-    asked = sorted(p.question for p in [*result.train, *result.validation])
-    assert asked == ["first\n\nsecond\n\none", "two"]
+    questions = sorted(p.question for p in [*result.train, *result.validation])
+    assert questions == ["first\n\nsecond\n\none", "two"]
 
 
 def test_a_pair_without_the_field_is_named(tmp_path: Path) -> None:

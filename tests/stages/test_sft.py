@@ -91,7 +91,7 @@ def test_no_held_out_pair_is_an_error_with_the_fix(pretrained, make_recipe, tmp_
         "validation_fraction": 1e-9,
         "sources": [{"name": "one", "paths": [str(pairs)]}],
     }
-    with pytest.raises(DataError, match="validation_fraction"):
+    with pytest.raises(DataError, match=r"all 1 pairs ask the same.*context_fields"):
         sft.run(make_recipe(distill=None, sft=section), pretrained)
 
 

@@ -62,7 +62,21 @@ class Recipe(Section):
                     raise ValueError(f"{where}.{name} is {weight}; a weight is 0 or more")
             if weights and not any(weights.values()):
                 raise ValueError(f"{where} has no weight above 0")
+        self._check_held_out()
         return self
+
+    def _check_held_out(self) -> None:
+        """Refuse to train in one stage on what another holds out of the same corpus."""
+        if not self.sft or self.sft.validation_fraction == self.prepare.validation_fraction:
+            return
+        both = {s.corpus for s in self.prepare.sources} & {s.corpus for s in self.sft.sources}
+        if shared := sorted(filter(None, both)):
+            raise ValueError(
+                f"sft.validation_fraction is {self.sft.validation_fraction} and "
+                f"prepare.validation_fraction {self.prepare.validation_fraction}, but both read "
+                f"the corpus {' and '.join(shared)}, so that one would train on what the other "
+                "holds out. Make the two fractions equal"
+            )
 
     def locate(self, source: str, revision: str | None) -> str:
         """`source` under `data_root` if it exists there, else `source` as it stands.

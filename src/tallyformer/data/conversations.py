@@ -180,6 +180,6 @@ class ConversationBatches:
         if epoch not in self._packed:
             for old in [e for e in self._packed if abs(e - epoch) > 1]:
                 del self._packed[old]
-            generator = np.random.default_rng([self._seed, epoch]) if self._shuffle else None
-            self._packed[epoch] = pack_rows(self._lengths, self._context, generator)
+            key = (self._seed, epoch) if self._shuffle else None
+            self._packed[epoch] = pack_rows(self._lengths, self._context, key)
         return self._packed[epoch]

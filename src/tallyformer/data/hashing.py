@@ -28,6 +28,15 @@ def prompt_in_validation(prompt: str, *, fraction: float, seed: int) -> bool:
     It depends on the prompt and the seed alone. Prompts that differ in case and white space only
     are on one side, and what is held out at a fraction is held out at every larger one.
     """
-    plain = " ".join(normalize(prompt, "NFC").casefold().split())
+    return split_number(plain_text(prompt), seed) < fraction * 2**64
+
+
+def plain_text(text: str) -> str:
+    """A text without case and with single spaces: what counts as equal in the split of pairs."""
+    return " ".join(normalize(text, "NFC").casefold().split())
+
+
+def split_number(plain: str, seed: int) -> int:
+    """Where a plain text stands in [0, 2**64); below a fraction of that it is held out."""
     digest = hashlib.blake2b(f"{seed}\0{plain}".encode(), digest_size=16).digest()
-    return int.from_bytes(digest[:8], "little") < fraction * 2**64
+    return int.from_bytes(digest[:8], "little")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tallyformer.errors import DataError
+from tallyformer.keyed_random import permutation
 
 _EPOCH, _PASS = 0, 1
 
@@ -170,7 +171,7 @@ class MixtureOrder:
         key = (kind, number, source)
         if key not in self._cache:
             size = self.epoch_length if kind == _EPOCH else self._sequences[source]
-            order = np.random.default_rng([self._seed, *key]).permutation(size)
+            order = permutation(size, "mixture", self._seed, *key)
             self._cache[key] = order.astype(np.int32 if size < 2**31 else np.int64)
         return self._cache[key]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from tallyformer.keyed_random import permutation, random_numbers
+
 
 def pack_rows(
-    lengths: np.ndarray, capacity: int, generator: np.random.Generator | None
+    lengths: np.ndarray, capacity: int, key: tuple[int, ...] | None = None
 ) -> list[list[int]]:
     """Best-fit decreasing: each piece, longest first, goes into the fullest row it fits.
 
@@ -16,15 +18,16 @@ def pack_rows(
     Args:
         lengths: of each piece, 1 to `capacity`.
         capacity: of a row.
-        generator: shuffles pieces of equal length among rows, within rows, and the rows; None
-            keeps the given order.
+        key: decides how pieces of equal length are shuffled among rows, pieces within rows, and
+            the rows; None keeps the given order.
 
     Returns:
         The pieces' numbers, row by row.
     """
     if len(lengths) and (lengths.max() > capacity or lengths.min() < 1):
         raise ValueError(f"lengths must be 1 to {capacity}")
-    order = np.arange(len(lengths)) if generator is None else generator.permutation(len(lengths))
+    size = len(lengths)
+    order = np.arange(size) if key is None else permutation(size, "packing", *key)
     order = order[np.argsort(-lengths[order], kind="stable")]
     rows: list[list[int]] = []
     rows_with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
@@ -43,8 +46,8 @@ def pack_rows(
         if room > length:
             rows_with_room[room - length].append(row)
             rooms |= 1 << (room - length)
-    if generator is not None:
-        for members in rows:
-            generator.shuffle(members)
-        generator.shuffle(rows)
-    return rows
+    if key is None:
+        return rows
+    rank = random_numbers(size, "order in rows", *key).tolist()
+    order_of_rows = permutation(len(rows), "order of rows", *key).tolist()
+    return [sorted(rows[row], key=rank.__getitem__) for row in order_of_rows]

@@ -11,7 +11,7 @@ from itertools import islice
 from tallyformer.config.data import PairSource
 from tallyformer.data.documents import document_id
 from tallyformer.data.filters import DUPLICATE
-from tallyformer.data.hashing import prompt_in_validation
+from tallyformer.data.held_out import held_out, units_of
 from tallyformer.data.normalize import normalize
 from tallyformer.data.rows import Row, fields_of
 from tallyformer.data.sources import RowSource, pair_source
@@ -58,47 +58,55 @@ class PairSplit:
 def split_pairs(
     sections: Sequence[PairSource], *, data_root: str, validation_fraction: float, seed: int
 ) -> PairSplit:
-    """Read all sources, leave repeated pairs out, and split by a hash of the prompt.
+    """Read all sources, leave repeated pairs out, and split by context, or else by prompt.
 
-    A prompt decides its split alone: equal prompts (but for case and white space) never lie on
-    both sides, whatever their contexts and responses.
+    No context lies on both sides, and no prompt of pairs without one; see `held_out`.
 
     Args:
         sections: the recipe's sources.
         data_root: where relative paths are looked up first.
-        validation_fraction: share of prompts.
+        validation_fraction: share of contexts and prompts.
         seed: decides the split, and the numbers of worked examples.
 
     Raises:
         DataError: a source cannot be read, or gives no pair.
     """
-    train: list[Pair] = []
-    validation: list[Pair] = []
-    counts: dict[str, dict[str, int | Mapping[str, int]]] = {}
+    found: list[tuple[PairSource, list[Pair], Counter[str]]] = []
+    units: list[str] = []
     seen: set[bytes] = set()
     for section in sections:
         source = pair_source(section, data_root=data_root, seed=seed)
         dropped: Counter[str] = Counter()
         pairs = list(_first_ones(read_pairs(source, section, dropped), seen, dropped))
-        held_out = [
-            prompt_in_validation(pair.prompt, fraction=validation_fraction, seed=seed)
-            for pair in pairs
-        ]
-        of_train = [p for p, held in zip(pairs, held_out, strict=True) if not held]
-        train += of_train * section.repeat
-        validation += [p for p, held in zip(pairs, held_out, strict=True) if held]
-        counts[source.name] = {
-            "rows": len(pairs) + sum(dropped.values()),
-            "train": len(of_train),
-            "validation": sum(held_out),
-            "dropped": dict(sorted(dropped.items())),
-        }
+        found.append((section, pairs, dropped))
+        units += units_of([(pair.context, pair.prompt) for pair in pairs])
         if not pairs:
             reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(dropped.items()))
             raise DataError(
                 f"source {source.name!r}: gives no pair ({reasons}). Check prompt_field and "
                 "response_field, or remove the source"
             )
+    return _split(found, iter(held_out(units, fraction=validation_fraction, seed=seed)))
+
+
+def _split(
+    found: Sequence[tuple[PairSource, list[Pair], Counter[str]]], held: Iterator[bool]
+) -> PairSplit:
+    train: list[Pair] = []
+    validation: list[Pair] = []
+    counts: dict[str, dict[str, int | Mapping[str, int]]] = {}
+    for section, pairs, dropped in found:
+        sides: dict[bool, list[Pair]] = {False: [], True: []}
+        for pair in pairs:
+            sides[next(held)].append(pair)
+        train += sides[False] * section.repeat
+        validation += sides[True]
+        counts[section.name] = {
+            "rows": len(pairs) + sum(dropped.values()),
+            "train": len(sides[False]),
+            "validation": len(sides[True]),
+            "dropped": dict(sorted(dropped.items())),
+        }
     return PairSplit(train, validation, counts)
 
 

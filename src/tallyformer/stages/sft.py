@@ -149,9 +149,11 @@ def _batches(
     recipe: Recipe, section: SftSection, tokenizer: Tokenizer, pairs: PairSplit, context: int
 ) -> tuple[list[Conversation], ConversationBatches, ConversationBatches]:
     if not pairs.validation:
+        count = len({pair.id for pair in pairs.train})
         raise DataError(
-            "sft: no pair is held out for validation. Raise sft.validation_fraction, or give "
-            "more pairs"
+            f"sft: all {count} pairs ask the same, so none can be held out for validation. "
+            "Give pairs with other prompts; where the rows have a field that belongs to the "
+            "question, such as Alpaca's input, name it in context_fields"
         )
     train_on = _encoded(tokenizer, pairs.train, context)
     held_out = _at_most(_encoded(tokenizer, pairs.validation, context), section.evaluation_tokens)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import decimal
 import hashlib
-import random
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Literal
@@ -22,6 +21,7 @@ from tallyformer.corpus.worked_examples import (
 )
 from tallyformer.corpus.worked_examples.example import Example, Worked, contains_answer
 from tallyformer.corpus.worked_examples.numbers import Draw
+from tallyformer.keyed_random import RandomStream
 
 Side = Literal["training", "held-out"]
 Kind = Callable[[Draw], Worked]
@@ -62,18 +62,19 @@ def held_out_examples(count: int, seed: int) -> Iterator[Example]:
 
 
 def _examples(count: int, seed: int, side: Side) -> Iterator[Example]:
-    generator = random.Random(f"worked examples, {side}, {seed}")
+    generator = RandomStream("worked examples", side, seed)
     seen: set[str] = set()
     names: list[str] = []
     for _ in range(count):
         if not names:
-            names = generator.sample(sorted(KINDS), len(KINDS))
+            names = sorted(KINDS)
+            generator.shuffle(names)
         example = _new_example(names.pop(), generator, side, seen)
         seen.add(example.prompt)
         yield example
 
 
-def _new_example(name: str, generator: random.Random, side: Side, seen: set[str]) -> Example:
+def _new_example(name: str, generator: RandomStream, side: Side, seen: set[str]) -> Example:
     """An example whose prompt has not been seen, unless there hardly are any left."""
     for _ in range(TRIES_FOR_A_NEW_PROMPT):
         example = _example_on_side(name, generator, side)
@@ -82,14 +83,14 @@ def _new_example(name: str, generator: random.Random, side: Side, seen: set[str]
     return example
 
 
-def _example_on_side(name: str, generator: random.Random, side: Side) -> Example:
+def _example_on_side(name: str, generator: RandomStream, side: Side) -> Example:
     while True:
         draw = Draw(generator)
         # A context of its own: the caller's precision must not change a text.
         with decimal.localcontext(decimal.Context(prec=DIGITS)):
             worked = KINDS[name](draw)
         digest = _digest(name, draw.values)
-        phrasing = generator.randrange(len(worked.prompts))
+        phrasing = generator.below(len(worked.prompts))
         prompt = worked.prompts[phrasing]
         if _side(digest) == side and not contains_answer(prompt, worked.answer):
             return Example(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
+
+from tallyformer.keyed_random import RandomStream
+
+NOTHING = Decimal("1e-40")
+"""Less is what the digits that are kept leave of 0; no result here is as near to a whole cent."""
 
 
 class Draw:
@@ -14,20 +18,20 @@ class Draw:
     whether the problem belongs to training or is held out.
     """
 
-    def __init__(self, generator: random.Random):
+    def __init__(self, generator: RandomStream):
         self._generator = generator
         self.values: dict[str, Decimal | str] = {}
 
     def number(self, name: str, low: str | int, high: str | int, step: str | int = 1) -> Decimal:
         """One of low, low + step, ... up to `high` (included when a step lands on it)."""
         first, last, width = Decimal(low), Decimal(high), Decimal(step)
-        value = first + width * self._generator.randrange(int((last - first) / width) + 1)
+        value = first + width * self._generator.below(int((last - first) / width) + 1)
         self.values[name] = value
         return value
 
     def word(self, name: str, options: Sequence[str]) -> str:
         """One of `options`."""
-        value = options[self._generator.randrange(len(options))]
+        value = options[self._generator.below(len(options))]
         self.values[name] = value
         return value
 
@@ -57,7 +61,8 @@ def equation(expression: str, value: Decimal, *, as_percent: bool = False) -> st
     """`expression = value`, with "(rounded)" where two decimals do not hold the exact value."""
     shown = percent(value) if as_percent else amount(value)
     exact = value * 100 if as_percent else value
-    return f"{expression} = {shown}" + ("" if half_up(exact) == exact else " (rounded)")
+    is_exact = abs(half_up(exact) - exact) < NOTHING
+    return f"{expression} = {shown}" + ("" if is_exact else " (rounded)")
 
 
 def years_text(years: Decimal) -> str:
