@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tallyformer.data.batch import IGNORED, Batch
 from tallyformer.errors import ArtifactError, TrainingError
-from tallyformer.training.chunked_head import chunked_loss
+from tallyformer.training.chunked_head import Head, chunked_loss
 from tallyformer.training.distillation import (
     DistillationLoss,
     DistillationWeights,
@@ -79,7 +79,7 @@ def plain(h, w, teacher, labels, how: DistillationWeights):
 
 def found_by(h, w, targets, labels, how, chunk=None, scale=0.3):
     loss = DistillationLoss(Nobody(), how).over(labels, targets)
-    objective, sums = chunked_loss(h, w, loss, scale=scale, dtype=torch.float32, chunk=chunk)
+    objective, sums = chunked_loss(h, Head(w), loss, scale=scale, dtype=torch.float32, chunk=chunk)
     return sums, torch.autograd.grad(objective, (h, w))
 
 

@@ -11,20 +11,25 @@ from peft import PeftModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tallyformer.config.sft import LoraSection
+from tallyformer.data.batch import Batch
 from tallyformer.errors import ArtifactError, UsageError
 from tallyformer.model.flops import lora_flops_per_token
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.training.inputs import Placement
 from tallyformer.training.lora import add_lora, load_adapter, merge, save_adapter
-from tallyformer.training.losses import head_weight
+from tallyformer.training.losses import NextTokenLoss, output_head
+from tallyformer.training.optimizers import decay_groups
+from tallyformer.training.precision import choose_precision
 
 from .jobs import VOCABULARY, tiny_model
 
+CONTROL = (3, VOCABULARY - 1)
 IDS = torch.randint(VOCABULARY, (3, 12), generator=torch.Generator().manual_seed(0))
 
 
 def disturbed(model, section: LoraSection, factor: float = 0.05) -> PeftModel:
     """An adapter with random weights in everything it trains."""
-    adapted = add_lora(model, section).eval()
+    adapted = add_lora(model, section, CONTROL if section.train_control_tokens else ()).eval()
     torch.manual_seed(0)
     with torch.no_grad():
         for p in adapted.parameters():
@@ -42,6 +47,7 @@ SECTIONS = {
     "recipe": LoraSection(),
     "no head": LoraSection(modules_to_save=()),
     "attention only": LoraSection(r=2, alpha=3, target_modules=("query", "value")),
+    "control tokens": LoraSection(modules_to_save=(), train_control_tokens=True),
 }
 
 
@@ -81,10 +87,50 @@ def test_peft_itself_loads_the_saved_adapter(tmp_path):
 def test_a_tied_head_stays_tied_and_is_trained_with_the_embedding():
     model = tiny_model()
     add_lora(model, LoraSection())
-    assert head_weight(model) is model.get_input_embeddings().weight
-    assert head_weight(model).requires_grad
+    assert output_head(model).weight is model.get_input_embeddings().weight
+    assert output_head(model).weight.requires_grad
     whole = [n for n, p in model.named_parameters() if p.requires_grad and "lora" not in n]
     assert whole == ["model.token_embed.modules_to_save.default.weight"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_only_the_rows_of_control_tokens_change_in_embedding_and_tied_head(tied):
+    model = tiny_model(tie_word_embeddings=tied).eval()
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    before, head_before = embedding.detach().clone(), head.detach().clone()
+    adapted = disturbed(model, SECTIONS["control tokens"])
+    merged = merge(adapted)
+    changed = (merged.get_input_embeddings().weight != before).any(dim=1).nonzero().flatten()
+    assert changed.tolist() == sorted(CONTROL)
+    head_changed = (merged.get_output_embeddings().weight != head_before).any(dim=1)
+    assert head_changed.nonzero().flatten().tolist() == (sorted(CONTROL) if tied else [])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_loss_and_its_gradients_with_control_tokens_are_those_of_the_adapted_model(tied):
+    model = tiny_model(tie_word_embeddings=tied)
+    adapted = disturbed(model, SECTIONS["control tokens"])
+    trained = [p for p in model.parameters() if p.requires_grad]
+    labels = IDS[:, 1:].flatten()
+    expected = torch.nn.functional.cross_entropy(
+        adapted(IDS).logits[:, :-1].flatten(0, 1), labels, reduction="sum"
+    )
+    wanted = torch.autograd.grad(expected, trained)
+    batch = Batch(IDS[:, :-1], IDS[:, 1:].contiguous(), None)
+    inputs = Placement(torch.device("cpu"))(batch)
+    precision = choose_precision("fp32", torch.device("cpu"))
+    found, _ = NextTokenLoss()(model, inputs, 1.0, precision)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for got, want in zip(torch.autograd.grad(found, trained), wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_control_tokens_are_not_decayed():
+    model = tiny_model()
+    disturbed(model, SECTIONS["control tokens"])
+    decayed, plain = decay_groups(model)
+    assert not any("tokens" in name for name in decayed)
+    assert sum("tokens" in name for name in plain) == 1
 
 
 def test_a_head_trained_apart_leaves_the_merged_model_untied(tmp_path):
@@ -99,7 +145,7 @@ def test_a_head_trained_apart_leaves_the_merged_model_untied(tmp_path):
         warnings.simplefilter("ignore")
         adapted = get_peft_model(model, config).eval()
     with torch.no_grad():
-        head_weight(model).add_(0.1 * torch.randn(VOCABULARY, 16))
+        output_head(model).weight.add_(0.1 * torch.randn(VOCABULARY, 16))
     expected = logits(adapted)
     merged = merge(adapted)
     assert merged.config.tie_word_embeddings is False
@@ -156,7 +202,7 @@ def test_flops_agree_with_torchs_own_counter(kind, mlp):
     section, context = SECTIONS[kind], IDS.shape[1]
     model = tiny_model(num_hidden_layers=8, mlp_type=mlp)
     model.set_attn_implementation("eager")
-    add_lora(model, section)
+    add_lora(model, section, CONTROL if section.train_control_tokens else ())
     counter = FlopCounterMode(display=False)
     with counter:
         model(IDS).logits.sum().backward()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tallyformer.data.batch import IGNORED, Batch
-from tallyformer.training.chunked_head import chunk_length, chunked_loss
+from tallyformer.training.chunked_head import Head, chunk_length, chunked_loss
 from tallyformer.training.compiling import compiler_works, wants_compile
 from tallyformer.training.inputs import Placement
 from tallyformer.training.losses import NextTokenLoss
@@ -50,7 +50,7 @@ def test_chunked_loss_and_gradients_equal_torch_on_whole_logits(n, v, chunk, z_l
     expected, ce = plain(h, w, labels, z_loss)
     wanted = torch.autograd.grad(expected * scale, (h, w))
     loss = NextTokenLoss(z_loss).over(labels)
-    found, sums = chunked_loss(h, w, loss, scale=scale, dtype=torch.float32, chunk=chunk)
+    found, sums = chunked_loss(h, Head(w), loss, scale=scale, dtype=torch.float32, chunk=chunk)
     torch.testing.assert_close(sums, torch.stack([expected, ce]), **FLOAT32)
     torch.testing.assert_close(found, expected * scale, **FLOAT32)
     for got, want in zip(torch.autograd.grad(found, (h, w)), wanted, strict=True):
@@ -59,7 +59,7 @@ def test_chunked_loss_and_gradients_equal_torch_on_whole_logits(n, v, chunk, z_l
 
 def test_a_factor_on_the_result_reaches_the_gradients():
     h, w, labels = problem(9, 6, 30, 0)
-    loss, _ = chunked_loss(h, w, NextTokenLoss().over(labels), scale=1.0, dtype=torch.float32)
+    loss, _ = chunked_loss(h, Head(w), NextTokenLoss().over(labels), scale=1.0, dtype=torch.float32)
     (once,) = torch.autograd.grad(loss, h, retain_graph=True)
     (thrice,) = torch.autograd.grad(3 * loss, h)
     torch.testing.assert_close(thrice, 3 * once)
@@ -70,7 +70,7 @@ def test_bf16_gradients_are_those_of_bf16_logits():
     expected, _ = plain(h, w, labels, 1e-4)
     wanted = torch.autograd.grad(expected, (h, w))
     loss = NextTokenLoss(1e-4).over(labels)
-    found, _ = chunked_loss(h, w, loss, scale=1.0, dtype=torch.bfloat16, chunk=20)
+    found, _ = chunked_loss(h, Head(w), loss, scale=1.0, dtype=torch.bfloat16, chunk=20)
     # bf16 keeps 8 bits: 2^-8 of a value, and the logits reach 20.
     assert found.item() == pytest.approx(expected.item(), rel=0.01)
     for got, want in zip(torch.autograd.grad(found, (h, w)), wanted, strict=True):
@@ -80,11 +80,37 @@ def test_bf16_gradients_are_those_of_bf16_logits():
 def test_weights_that_need_no_gradient_get_none():
     h, w, labels = problem(9, 6, 30, 0)
     loss, _ = chunked_loss(
-        h, w.detach(), NextTokenLoss().over(labels), scale=1.0, dtype=torch.float32
+        h, Head(w.detach()), NextTokenLoss().over(labels), scale=1.0, dtype=torch.float32
     )
     (found,) = torch.autograd.grad(loss, h)
     wanted = torch.autograd.grad(plain(h, w, labels, 0.0)[0], h)[0]
     torch.testing.assert_close(found, wanted, **FLOAT32)
+
+
+def test_a_loss_computed_in_blocks_equals_torch_on_whole_logits():
+    h, w, labels = problem(40, 6, 40_000, 0)  # on a CPU the loss sees about 13 rows at a time
+    expected, ce = plain(h, w, labels, 1e-3)
+    wanted = torch.autograd.grad(expected, (h, w))
+    loss = NextTokenLoss(1e-3).over(labels)
+    found, sums = chunked_loss(h, Head(w), loss, scale=1.0, dtype=torch.float32)
+    torch.testing.assert_close(sums, torch.stack([expected, ce]), **FLOAT32)
+    for got, want in zip(torch.autograd.grad(found, (h, w)), wanted, strict=True):
+        torch.testing.assert_close(got, want, **FLOAT32)
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_rows_trained_alone_get_the_gradient_they_have_in_the_whole_matrix(chunk):
+    h, w, labels = problem(30, 6, 50, 3)
+    rows, ids = torch.randn(3, 6, requires_grad=True), [4, 49, 0]
+    whole = w.detach().index_copy(0, torch.tensor(ids), rows)
+    expected, _ = plain(h, whole, labels, 1e-3)
+    wanted = torch.autograd.grad(expected, (h, rows))
+    head = Head(w.detach(), rows, ids)
+    loss = NextTokenLoss(1e-3).over(labels)
+    found, _ = chunked_loss(h, head, loss, scale=1.0, dtype=torch.float32, chunk=chunk)
+    torch.testing.assert_close(found, expected, **FLOAT32)
+    for got, want in zip(torch.autograd.grad(found, (h, rows)), wanted, strict=True):
+        torch.testing.assert_close(got, want, **FLOAT32)
 
 
 @given(
@@ -111,7 +137,9 @@ def test_the_compiled_loss_gives_the_numbers_of_the_eager_one():
         for n in (40, 33, 7):  # chunks of 20, 13 and 7 positions: one compiled version for all
             h, w, labels = problem(n, 8, 77, 4)
             loss = kernel.over(labels)
-            objective, sums = chunked_loss(h, w, loss, scale=0.1, dtype=torch.bfloat16, chunk=20)
+            objective, sums = chunked_loss(
+                h, Head(w), loss, scale=0.1, dtype=torch.bfloat16, chunk=20
+            )
             numbers += [sums, *torch.autograd.grad(objective, (h, w))]
         results.append(numbers)
     for eager, fused in zip(*results, strict=True):

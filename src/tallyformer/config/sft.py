@@ -17,6 +17,18 @@ class LoraSection(Section):
     dropout: float = Field(0.05, ge=0, lt=1)
     target_modules: tuple[str, ...] = ("query", "key", "value", "proj", "fc1", "fc2")
     modules_to_save: tuple[str, ...] = ("lm_head",)
+    train_control_tokens: bool = False
+    """Train the embedding rows of `<|user|>` and `<|assistant|>`, and no other row."""
+
+    @model_validator(mode="after")
+    def _rows_once(self) -> LoraSection:
+        whole = sorted({"lm_head", "token_embed"} & set(self.modules_to_save))
+        if self.train_control_tokens and whole:
+            raise ValueError(
+                f"train_control_tokens trains rows that {whole[0]!r} in modules_to_save trains "
+                "anyway. Remove one of the two"
+            )
+        return self
 
 
 class SftSection(TrainSection):
@@ -24,6 +36,8 @@ class SftSection(TrainSection):
 
     sources: tuple[PairSource, ...] = Field(min_length=1)
     lora: LoraSection = LoraSection()
+    replay: float = Field(0.0, ge=0, lt=1)
+    """Share of the rows that are text of pretraining, so that it is not forgotten."""
     validation_fraction: float = Field(0.1, gt=0, lt=1)
 
     @model_validator(mode="after")

@@ -55,6 +55,8 @@ def check_inputs(recipe: Recipe, folder: RunFolder, stages: Sequence[str]) -> No
 def needs_of(recipe: Recipe, stage: str) -> list[str]:
     """The stages that `stage` reads in this recipe."""
     needs = list(NEEDS[stage])
+    if stage == "sft" and recipe.sft and recipe.sft.replay:
+        needs.append("prepare")
     if stage == "distill" and recipe.teacher and recipe.teacher.model:
         needs.append("teacher")
     if stage in ("sft", "merge", "evaluate", "export") and recipe.distill:

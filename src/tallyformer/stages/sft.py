@@ -9,13 +9,16 @@ from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.config.sft import SftSection
+from tallyformer.data.batch import BatchSource
 from tallyformer.data.conversations import (
     Conversation,
     ConversationBatches,
     encode_pair,
     truncations,
 )
+from tallyformer.data.packed import PackedBatches
 from tallyformer.data.pairs import Pair, PairSplit, split_pairs
+from tallyformer.data.replay import ReplayBatches
 from tallyformer.data.sources import pair_source
 from tallyformer.errors import DataError, UsageError
 from tallyformer.evaluation.responses import spread
@@ -51,7 +54,8 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
 def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
     """What decides the adapter. Reads the sources of pairs to the end."""
     section, base = _section(recipe), base_stage(recipe)
-    inputs = {name: common.fingerprint_of(folder, name) for name in ("tokenizer", base)}
+    read = ["tokenizer", base, *(["prepare"] if section.replay else [])]
+    inputs = {name: common.fingerprint_of(folder, name) for name in read}
     for source in section.sources:
         found = pair_source(source, data_root=recipe.data_root, seed=recipe.seed)
         inputs |= found.fingerprints()
@@ -100,14 +104,18 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
         validation_fraction=section.validation_fraction,
         seed=recipe.seed,
     )
-    conversations, batches, validation = _batches(recipe, section, tokenizer, pairs, context)
+    conversations, learnt, validation = _batches(recipe, section, tokenizer, pairs, context)
+    batches = _with_replay(recipe, section, folder, tokenizer, learnt, conversations, context)
     token_bytes = tokenizer.token_bytes()
     before = evaluate_only(
         model, validation, device=device, section=section, token_bytes=token_bytes
     )
     with preserved_random_states(device):
         seed_everything(recipe.seed)
-        adapted = add_lora(model, section.lora)
+        control = (tokenizer.user_id, tokenizer.assistant_id)
+        adapted = add_lora(
+            model, section.lora, control if section.lora.train_control_tokens else ()
+        )
     result = train(
         TrainingJob(
             name="sft",
@@ -139,7 +147,7 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
         "response_perplexity": result.best.perplexity,
         "trained_parameters": sum(p.numel() for p in trainable(model).values()),
         "pairs": dict(pairs.counts),
-        "row_utilisation": round(batches.utilisation, 4),
+        "row_utilisation": round(learnt.utilisation, 4),
         **truncations(conversations),
     }
     return common.finish(work, metrics, outputs=(ADAPTER,))
@@ -167,6 +175,39 @@ def _batches(
         train_on,
         ConversationBatches(train_on, **shape),
         ConversationBatches(held_out, **shape, shuffle=False),
+    )
+
+
+def _with_replay(
+    recipe: Recipe,
+    section: SftSection,
+    folder: RunFolder,
+    tokenizer: Tokenizer,
+    learnt: ConversationBatches,
+    conversations: list[Conversation],
+    context: int,
+) -> BatchSource:
+    """The conversations, with `section.replay` of the rows taken from the text of pretraining."""
+    if not section.replay:
+        return learnt
+    shards = common.load_shards(folder, tokenizer)
+    return ReplayBatches(
+        ConversationBatches(
+            conversations,
+            context=context,
+            batch_size=1,
+            seed=recipe.seed,
+            pad_id=tokenizer.pad_id,
+        ),
+        PackedBatches(
+            shards.train,
+            context=context,
+            batch_size=1,
+            seed=recipe.seed + 1,
+            weights=recipe.pretrain.weights or shards.weights,
+        ),
+        share=section.replay,
+        batch_size=section.micro_batch,
     )
 
 

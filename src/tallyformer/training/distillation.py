@@ -27,7 +27,7 @@ from tallyformer.training.chunked_head import (
 )
 from tallyformer.training.compiling import compiled_by_rows
 from tallyformer.training.inputs import Inputs
-from tallyformer.training.losses import head_weight, hidden_states
+from tallyformer.training.losses import hidden_states, output_head
 from tallyformer.training.precision import Precision
 
 _TENSORS_OF_LOGITS = 4
@@ -103,14 +103,16 @@ class DistillationLoss:
         """Return `scale` * loss summed, and the sums of (loss, CE, KL)."""
         targets = self.source.targets(inputs, precision, self.weights.temperature)
         h_ND = hidden_states(model, inputs, precision)
-        weight_VD = head_weight(model)
+        head = output_head(model)
         return chunked_loss(
             h_ND,
-            weight_VD,
+            head,
             self.over(inputs.labels, targets),
             scale=scale,
             dtype=precision.dtype,
-            chunk=chunk_length(h_ND.shape[0], _TENSORS_OF_LOGITS * weight_VD.shape[0], h_ND.device),
+            chunk=chunk_length(
+                h_ND.shape[0], _TENSORS_OF_LOGITS * head.weight.shape[0], h_ND.device
+            ),
         )
 
     def over(self, labels_N: torch.Tensor, targets: FullTargets | StoredTargets) -> ChunkLoss:

@@ -27,7 +27,7 @@ HEAD = "lm_head"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def add_lora(model: Any, section: LoraSection) -> PeftModel:
+def add_lora(model: Any, section: LoraSection, control_tokens: Sequence[int] = ()) -> PeftModel:
     """Put trainable adapters into a model, in place; all else is frozen.
 
     Raises:
@@ -43,6 +43,7 @@ def add_lora(model: Any, section: LoraSection) -> PeftModel:
         target_modules=list(section.target_modules),
         modules_to_save=list(section.modules_to_save) or None,
         ensure_weight_tying=keeps_tie,
+        trainable_token_indices={"token_embed": list(control_tokens)} if control_tokens else None,
     )
     with _quiet_peft():
         return get_peft_model(model, config)

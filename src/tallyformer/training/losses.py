@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tallyformer.data.batch import IGNORED
-from tallyformer.training.chunked_head import ChunkLoss, chunked_loss, set_entries
+from tallyformer.training.chunked_head import ChunkLoss, Head, chunked_loss, set_entries
 from tallyformer.training.compiling import compiled_by_rows
 from tallyformer.training.inputs import Inputs
 from tallyformer.training.precision import Precision
@@ -39,10 +39,16 @@ def hidden_states(model: nn.Module, inputs: Inputs, precision: Precision) -> tor
     return h_ND if inputs.rows is None else h_ND[inputs.rows]
 
 
-def head_weight(model: Any) -> torch.Tensor:
-    """The output matrix (V, D) of a causal language model."""
-    weight: torch.Tensor = model.get_output_embeddings().weight
-    return weight
+def output_head(model: Any) -> Head:
+    """The output matrix of a causal language model, and which rows of it are trained alone."""
+    head = model.get_output_embeddings()
+    adapter = getattr(head, "token_adapter", None)
+    if adapter is None:
+        return Head(head.weight)
+    (name,) = head.active_adapters
+    return Head(
+        adapter.base_layer.weight, adapter.trainable_tokens_delta[name], adapter.token_indices[name]
+    )
 
 
 class NextTokenLoss:
@@ -68,7 +74,7 @@ class NextTokenLoss:
         """Return `scale` * (CE + z-loss) summed, and the sums of (CE + z-loss, CE)."""
         h_ND = hidden_states(model, inputs, precision)
         loss = self.over(inputs.labels)
-        return chunked_loss(h_ND, head_weight(model), loss, scale=scale, dtype=precision.dtype)
+        return chunked_loss(h_ND, output_head(model), loss, scale=scale, dtype=precision.dtype)
 
     def over(self, labels_N: torch.Tensor) -> ChunkLoss:
         """The loss of chunks of these labels."""

@@ -24,6 +24,7 @@ def decay_groups(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, n
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             matrix = parameter.ndim >= 2 and id(parameter) not in spared
+            matrix = matrix and "trainable_tokens_delta" not in name
             (decayed if matrix else plain)[name] = parameter
     return decayed, plain
 
