@@ -9,6 +9,17 @@ import torch
 from tallyformer.data.batch import Batch, BatchSource
 
 
+def batches_with_replay(rows: int, share: float, batch_size: int) -> int:
+    """Batches of an epoch.
+
+    Args:
+        rows: of conversations.
+        share: of all rows that are text, below 1.
+        batch_size: B, rows of a batch.
+    """
+    return -(-math.ceil(rows / (1 - share)) // batch_size)
+
+
 class ReplayBatches:
     """Rows of two sources, evenly mixed (a `BatchSource`).
 
@@ -34,8 +45,8 @@ class ReplayBatches:
     @property
     def batches_per_epoch(self) -> int:
         """Batches that hold every conversation once."""
-        rows = math.ceil(self._conversations.batches_per_epoch / (1 - self._share))
-        return -(-rows // self._batch_size)
+        rows = self._conversations.batches_per_epoch
+        return batches_with_replay(rows, self._share, self._batch_size)
 
     @property
     def tokens_per_batch(self) -> int:

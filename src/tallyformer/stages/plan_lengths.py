@@ -11,6 +11,7 @@ from tallyformer.config.training import TrainSection
 from tallyformer.data.conversations import ConversationBatches, encode_pair
 from tallyformer.data.mixture import Epoch
 from tallyformer.data.pairs import split_pairs
+from tallyformer.data.replay import batches_with_replay
 from tallyformer.data.shards import id_type
 from tallyformer.model.flops import count_parameters, flops_per_token, lora_flops_per_token
 from tallyformer.stages.plan_types import PlannedSource, PlannedTraining
@@ -120,13 +121,10 @@ def _sft(recipe: Recipe, tokenizer: Tokenizer) -> PlannedTraining:
         [encode_pair(tokenizer, pair, context) for pair in part]
         for part in (pairs.train, pairs.validation)
     )
-    batches = ConversationBatches(
-        train,
-        context=context,
-        batch_size=section.micro_batch,
-        seed=recipe.seed,
-        pad_id=tokenizer.pad_id,
+    of_conversations = ConversationBatches(
+        train, context=context, batch_size=1, seed=recipe.seed, pad_id=tokenizer.pad_id
     ).batches_per_epoch
+    batches = batches_with_replay(of_conversations, section.replay, section.micro_batch)
     steps = _steps(section, batches)
     rows = _rows(section, steps)
     assert rows is not None
