@@ -169,6 +169,24 @@ def test_a_whole_run_measures_every_model_and_responses_before_and_after(
     assert len(results["facts"]["answers"]) == sum(len(fact.held_out) for fact in facts())
 
 
+def test_every_model_that_began_with_another_has_its_change_with_an_interval(
+    whole: tuple[Recipe, RunFolder],
+) -> None:
+    results = _results(whole[1])
+    texts = {(row["model"], row["domain"]): row for row in results["perplexity"]}
+    for (model, domain), row in texts.items():
+        assert row["passages"] > 1
+        start = {"distill": "pretrain", "merge": "distill"}.get(model)
+        assert ("change" in row) == (start is not None)
+        if start:
+            value = row["loss"] - texts[start, domain]["loss"]
+            assert row["change"]["value"] == pytest.approx(value, abs=1e-9)
+            assert row["change"]["low"] <= value <= row["change"]["high"]
+    before, after = results["responses"]
+    assert before["passages"] == after["passages"] == 4 and "change" not in before
+    assert after["change"]["value"] == pytest.approx(after["loss"] - before["loss"], abs=1e-9)
+
+
 def test_the_report_of_a_whole_run_shows_every_phase_and_the_pairs(
     whole: tuple[Recipe, RunFolder],
 ) -> None:
@@ -247,7 +265,7 @@ def test_response_perplexity_counts_the_response_and_its_end_alone(
         batch_size=2,
         precision=Precision("fp32", torch.device("cpu")),
     )
-    nats, tokens = 0.0, 0
+    expected = []
     for pair in pairs:
         question = tokenizer.encode(f" {pair.question} ")
         answer = [*tokenizer.encode(f" {pair.response}"), tokenizer.eot_id]
@@ -255,9 +273,11 @@ def test_response_perplexity_counts_the_response_and_its_end_alone(
         with torch.no_grad():
             log_p = model(ids).logits[0, :-1].log_softmax(-1)
         of_answer = log_p[-len(answer) :].gather(1, torch.tensor(answer)[:, None])
-        nats, tokens = nats - float(of_answer.sum()), tokens + len(answer)
-    assert found.tokens == tokens
-    assert found.nats == pytest.approx(nats, rel=1e-5)
+        expected.append((len(answer), -float(of_answer.sum())))
+    ours = sorted((loss.tokens, loss.nats) for loss in found)
+    assert [tokens for tokens, _ in ours] == [tokens for tokens, _ in sorted(expected)]
+    for (_, nats), (_, other) in zip(ours, sorted(expected), strict=True):
+        assert nats == pytest.approx(other, rel=1e-5)
 
 
 def test_pairs_are_taken_evenly_from_all() -> None:

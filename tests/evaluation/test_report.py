@@ -5,8 +5,10 @@ from __future__ import annotations
 import html.parser
 import itertools
 import json
+import math
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, UsageError
+from tallyformer.evaluation.comparison import Comparison, control_note
 from tallyformer.evaluation.curves import LONGEST_NAME, MOST_POINTS, shortened, stage_curves
 from tallyformer.evaluation.report import write_report
-from tallyformer.evaluation.results_tables import MOST_GROUPS, facts_tables
+from tallyformer.evaluation.results_tables import MOST_GROUPS, facts_tables, perplexity_tables
 from tallyformer.evaluation.run_card import run_card
 from tallyformer.evaluation.run_data import Curves, RunData
 from tallyformer.evaluation.run_tables import passes_by_source, stages_table
+from tallyformer.evaluation.statistics import ENOUGH
 from tallyformer.evaluation.tables import duration, fixed, signed, signed_and_relative
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -353,18 +357,174 @@ def _finding(run: RunData, name: str) -> str:
     return dict(run_card(run).findings)[name]
 
 
-def test_the_head_says_whether_distillation_helped() -> None:
-    assert _finding(_distilled(), "distillation") == (
-        "helped: perplexity 8.00 before, 6.00 after (−25.0%) on validation text"
+def test_without_a_control_nothing_is_said_of_what_distillation_did() -> None:
+    no_control = (
+        "without a control (the same steps with alpha 0), so longer training alone may explain it"
     )
-    worse = _finding(_distilled(validation_perplexity=10.0), "distillation")
-    assert worse.startswith("did not help: perplexity 8.00 before, 10.00 after (+25.0%)")
+    assert _finding(_distilled(), "distillation") == (
+        f"perplexity 8.00 before, 6.00 after on validation text, {no_control}"
+    )
     kept = _distilled(
         validation_perplexity=8.0, validation_perplexity_after_phases=[9.0, 8.5], best_phase=0
     )
     assert _finding(kept, "distillation") == (
-        "did not help: the student was kept at perplexity 8.00 (after its phases: 9.00, 8.50)"
+        "no phase lowered the perplexity of 8.00 (after its phases: 9.00, 8.50); "
+        "the student was kept"
     )
+
+
+def _run_of(name: str, *, alphas: Sequence[float], student: str = "s") -> RunData:
+    phases = [{"alpha": alpha, "temperature": 2.0 + alpha, "steps": 5} for alpha in alphas]
+    manifest = Manifest(
+        stage="distill",
+        fingerprint="f",
+        config={"distill": {"phases": phases}},
+        seed=0,
+        inputs={"pretrain": student, "prepare": "p", "tokenizer": "t", "teacher": "x"},
+        metrics={"validation_perplexity": 10.0 + sum(alphas)},
+    )
+    return RunData(name, manifests={"distill": manifest})
+
+
+def test_a_control_is_the_same_distillation_of_the_same_student_without_a_teacher() -> None:
+    taught, alone = _run_of("taught", alphas=(0.5, 0.25)), _run_of("alone", alphas=(0, 0))
+    for pair in ([taught, alone], [alone, taught]):
+        note = control_note(pair)
+        assert note.startswith("alone is the control of taught")
+        assert "with the teacher 10.75, without 10.00" in note
+    others = [
+        _run_of("half", alphas=(0.5, 0)),
+        _run_of("shorter", alphas=(0,)),
+        _run_of("another", alphas=(0, 0), student="z"),
+        RunData("empty"),
+    ]
+    for other in others:
+        assert control_note([taught, other]) == ""
+    assert control_note([taught]) == control_note([alone, alone]) == ""
+
+
+def _tuned(passages: int, low: float, high: float) -> RunData:
+    change = {"value": (low + high) / 2, "low": low, "high": high}
+    rows = [
+        {"model": "pretrain", "when": "before sft", "perplexity": 20.0},
+        {
+            "model": "merge",
+            "when": "after sft",
+            "perplexity": 5.0,
+            "passages": passages,
+            "change": change,
+        },
+    ]
+    texts = [{"model": "merge", "domain": "news", "passages": passages, "change": change}]
+    return RunData("run", results={"responses": rows, "perplexity": texts})
+
+
+def test_a_change_is_judged_by_its_interval_and_of_few_answers_nothing_is_said() -> None:
+    start = "perplexity 20.00 before, 5.00 after on "
+    surely = _finding(_tuned(ENOUGH, math.log(0.5), math.log(0.6)), "fine-tuning")
+    assert surely == start + "20 held-out answers (−45.2%, 95% interval −50.0% to −40.0%)"
+    unclear = _finding(_tuned(500, math.log(0.8), math.log(1.25)), "fine-tuning")
+    assert unclear.startswith(start + "500 held-out answers (0.0%, 95% interval −20.0% to +25.0%)")
+    assert unclear.endswith(": no clear change")
+    for few, name in ((3, "3 held-out answers"), (1, "1 held-out answer")):
+        found = _finding(_tuned(few, math.log(0.1), math.log(0.2)), "fine-tuning")
+        assert found == f"{start}{name}: too few to tell"
+
+
+def test_the_head_says_what_fine_tuning_did_to_the_texts() -> None:
+    assert _finding(_tuned(400, math.log(2), math.log(2)), "") == (
+        "change of the texts' perplexity: news +100.0%"
+    )
+    assert _finding(_tuned(5, math.log(2), math.log(2)), "") == (
+        "change of the texts' perplexity: news +100.0% (too few to tell)"
+    )
+
+
+def test_before_evaluation_few_held_out_pairs_are_too_few_as_well() -> None:
+    sft = {
+        "pairs": {"own": {"train": 37, "validation": 3}},
+        "response_perplexity_before": 20.0,
+        "response_perplexity": 5.0,
+    }
+    run = RunData("run", manifests={"sft": _manifest("sft", sft)})
+    assert _finding(run, "fine-tuning").endswith("on 3 held-out answers: too few to tell")
+
+
+def test_few_questions_are_too_few_to_tell_and_little_text_is_a_rough_figure() -> None:
+    metrics = {"total": {"tokens": {"validation": 480}}}
+    run = RunData(
+        "run",
+        manifests={
+            "prepare": _manifest("prepare", metrics),
+            "pretrain": _manifest("pretrain", {"validation_perplexity": 8.0}),
+        },
+        results={"facts": {"answers": [{"right": True}] * 3}},
+    )
+    assert _finding(run, "facts") == "100.0% right, 3 of 3 held-out questions: too few to tell"
+    assert "(only 480 tokens of it, so a rough figure)" in _finding(run, "pretraining")
+
+
+@pytest.mark.parametrize(
+    ("changed", "perplexity", "bits"),
+    [
+        ({}, True, True),
+        ({"vocabulary": "other"}, False, True),
+        ({"seed": 7}, False, False),
+        ({"source": "other"}, False, False),
+    ],
+)
+def test_perplexities_are_compared_in_one_vocabulary_on_one_text_alone(
+    changed: dict[str, Any], perplexity: bool, bits: bool
+) -> None:
+    def run(name: str, vocabulary: str = "v", seed: int = 1, source: str = "s") -> RunData:
+        row = {"model": "pretrain", "domain": "news", "perplexity": 9.0, "bits_per_byte": 1.0}
+        tokenizer = Manifest(
+            stage="tokenizer",
+            fingerprint="f",
+            config={},
+            seed=seed,
+            files={"tokenizer.json": {"sha256": vocabulary}},
+        )
+        prepare = Manifest(
+            stage="prepare",
+            fingerprint="f",
+            config={"sources": [{"name": "news"}], "shard_tokens": seed},
+            seed=seed,
+            inputs={"tokenizer": vocabulary, "news/a.txt": source},
+        )
+        manifests = {"tokenizer": tokenizer, "prepare": prepare}
+        return RunData(name, manifests=manifests, results={"perplexity": [row]})
+
+    runs = [run("a"), run("b", **changed)]
+    tables = {table.caption.split(" of ")[0]: table for table in perplexity_tables(runs)}
+    assert ("difference" in tables["Perplexity"].columns) == perplexity
+    assert ("difference" in tables["Bits per byte"].columns) == bits
+    notes = " ".join(Comparison.of(runs).notes())
+    assert ("vocabularies differ" in notes) == (changed.get("vocabulary") is not None)
+    assert ("validation texts differ" in notes) == (not bits)
+
+
+def test_of_few_questions_asked_of_two_runs_nothing_is_said() -> None:
+    def answers(count: int, right: bool) -> RunData:
+        asked = [{"topic": "t", "question": str(i), "right": right} for i in range(count)]
+        return RunData(str(right), results={"facts": {"model": "merge", "answers": asked}})
+
+    [table] = facts_tables([answers(ENOUGH - 1, False), answers(ENOUGH - 1, True)])
+    assert table.note.endswith("+100.0 to +100.0): too few to tell.")
+    [table] = facts_tables([answers(ENOUGH, False), answers(ENOUGH, True)])
+    assert table.note.endswith("+100.0 to +100.0).")
+    [table] = facts_tables([answers(ENOUGH, True), answers(ENOUGH, True)])
+    assert table.note.endswith("0.0 to +0.0): no clear change.")
+
+
+def test_shares_of_different_questions_have_no_difference() -> None:
+    def answers(first: int) -> RunData:
+        asked = [{"topic": "t", "question": str(first + i), "right": True} for i in range(30)]
+        return RunData(str(first), results={"facts": {"model": "merge", "answers": asked}})
+
+    [same] = facts_tables([answers(0), answers(0)])
+    [other] = facts_tables([answers(0), answers(1)])
+    assert "difference" in same.columns and "difference" not in other.columns
 
 
 def test_phases_are_compared_on_the_same_text_and_the_kept_one_is_named() -> None:
@@ -410,7 +570,7 @@ def test_the_head_says_what_was_trained_on_what_it_reached_and_what_it_cost() ->
         ("pretraining", "perplexity 8.00 on validation text; 1,234,567 parameters"),
         (
             "fine-tuning",
-            "helped: perplexity 20.00 before, 5.00 after (−75.0%) on held-out answers",
+            "perplexity 20.00 before, 5.00 after on held-out answers",
         ),
         # Newcombe 1998, Table I, method 3.
         ("facts", "30.8% right, 81 of 263 held-out questions (95% interval 25.5% to 36.6%)"),

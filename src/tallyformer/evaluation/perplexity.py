@@ -67,7 +67,6 @@ class TextLoss:
         return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
 
 
-@torch.inference_mode()
 def measure_loss(
     model: Any,
     batches: Iterable[Batch],
@@ -85,32 +84,74 @@ def measure_loss(
         precision: number format of the matrix products, and the model's device.
         attend_across_documents: let documents of a row see each other, as in a training that did.
     """
+    return sum(
+        measure_passages(
+            model,
+            batches,
+            token_bytes,
+            precision=precision,
+            attend_across_documents=attend_across_documents,
+        ),
+        TextLoss(),
+    )
+
+
+@torch.inference_mode()
+def measure_passages(
+    model: Any,
+    batches: Iterable[Batch],
+    token_bytes: np.ndarray,
+    *,
+    precision: Precision,
+    attend_across_documents: bool = False,
+) -> list[TextLoss]:
+    """The same of every passage with a label, in order; their sum is `measure_loss`.
+
+    A passage is what a row holds of one document; a whole row with `attend_across_documents`.
+    """
     was_training = model.training
     model.eval()
-    total, measured = TextLoss(), _Measured(model, precision.device)
+    found: list[TextLoss] = []
+    measured = _Measured(model, precision.device)
     for batch in batches:
-        labels = batch.labels[batch.labels != IGNORED].numpy()
-        if labels.size:
-            if attend_across_documents:
-                batch = replace(batch, segments=None)
-            nats = float(_nats(measured, batch, precision))
-            total += TextLoss(nats, int(labels.size), int(token_bytes[labels].sum()))
+        if attend_across_documents:
+            batch = replace(batch, segments=None)
+        if bool((batch.labels != IGNORED).any()):
+            found += _passages(batch, _nats(measured, batch, precision), token_bytes)
     model.train(was_training)
-    return total
+    return found
 
 
-def _nats(measured: _Measured, batch: Batch, precision: Precision) -> torch.Tensor:
-    """Summed cross-entropy in nats, added up in float64."""
-    total = torch.zeros((), dtype=torch.float64, device=precision.device)
+def _passages(batch: Batch, nats_N: np.ndarray, token_bytes: np.ndarray) -> Iterator[TextLoss]:
+    """The batch's losses by its passages."""
+    labels_N = batch.labels.flatten().numpy()
+    rows, context = batch.labels.shape
+    row_N = np.repeat(np.arange(rows), context)
+    segment_N = np.zeros_like(row_N) if batch.segments is None else batch.segments.flatten().numpy()
+    kept = labels_N != IGNORED
+    _, passage_K = np.unique(np.stack([row_N[kept], segment_N[kept]]), axis=1, return_inverse=True)
+    passage_K = passage_K.reshape(-1)
+    columns = nats_N[kept], np.ones(passage_K.size), token_bytes[labels_N[kept]]
+    sums = zip(*(np.bincount(passage_K, column) for column in columns), strict=True)
+    for nats, tokens, size in sums:
+        yield TextLoss(float(nats), int(tokens), int(size))
+
+
+def _nats(measured: _Measured, batch: Batch, precision: Precision) -> np.ndarray:
+    """Cross-entropy (N,) of all positions in one line, in nats as float64; 0 without a label."""
+    found: list[torch.Tensor] = []
     for part in measured.parts(batch):
         labels_N = part.labels.flatten().to(precision.device)
         with precision.autocast():
             for begin, logits_NV in measured.logits(part):
                 labels = labels_N[begin : begin + len(logits_NV)]
-                total += functional.cross_entropy(
-                    logits_NV.float(), labels, ignore_index=IGNORED, reduction="sum"
-                ).double()
-    return total
+                found.append(
+                    functional.cross_entropy(
+                        logits_NV.float(), labels, ignore_index=IGNORED, reduction="none"
+                    ).double()
+                )
+    nats: np.ndarray = torch.cat(found).cpu().numpy()
+    return nats
 
 
 class _Measured:

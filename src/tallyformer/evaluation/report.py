@@ -12,6 +12,7 @@ import jinja2
 from tallyformer.artifacts.atomic import atomic_file
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.errors import UsageError
+from tallyformer.evaluation.comparison import Comparison, control_note
 from tallyformer.evaluation.curves import StageCurves, stage_curves
 from tallyformer.evaluation.results_tables import (
     arithmetic_tables,
@@ -121,8 +122,15 @@ def render(runs: Sequence[RunData]) -> str:
     return environment.get_template(TEMPLATE).render(
         title=" and ".join(run.name for run in runs),
         cards=[run_card(run) for run in runs],
+        notes=_comparison(runs),
         sections=_parts(runs),
     )
+
+
+def _comparison(runs: Sequence[RunData]) -> list[str]:
+    """What has to be known to read two runs side by side."""
+    found = [*Comparison.of(runs).notes(), control_note(runs)]
+    return [note for note in found if note]
 
 
 def _parts(runs: Sequence[RunData]) -> list[Part]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from tallyformer.data.conversations import ConversationBatches, encode_pair
 from tallyformer.data.pairs import Pair
-from tallyformer.evaluation.perplexity import TextLoss, measure_loss
+from tallyformer.evaluation.perplexity import TextLoss, measure_passages
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.precision import Precision
 
@@ -22,7 +22,7 @@ def measure_responses(
     context: int,
     batch_size: int,
     precision: Precision,
-) -> TextLoss:
+) -> list[TextLoss]:
     """Cross-entropy of each pair's response and its end-of-text, given the question.
 
     Pairs are packed into rows, where they do not see each other; the mask is the one that
@@ -35,6 +35,9 @@ def measure_responses(
         context: the most ids of a row; longer pairs are shortened as in fine-tuning.
         batch_size: rows computed at once.
         precision: number format of the matrix products.
+
+    Returns:
+        One loss a response, in an order that depends on the pairs alone.
     """
     batches = ConversationBatches(
         [encode_pair(tokenizer, pair, context) for pair in pairs],
@@ -45,7 +48,7 @@ def measure_responses(
         shuffle=False,
     )
     every = (batches.batch(index) for index in range(batches.batches_per_epoch))
-    return measure_loss(model, every, tokenizer.token_bytes(), precision=precision)
+    return measure_passages(model, every, tokenizer.token_bytes(), precision=precision)
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:

@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from tallyformer.evaluation.comparison import Comparison
 from tallyformer.evaluation.run_data import RunData
-from tallyformer.evaluation.statistics import Proportion, bootstrap_difference, shares_by_group
+from tallyformer.evaluation.statistics import (
+    ENOUGH,
+    Proportion,
+    bootstrap_difference,
+    shares_by_group,
+)
 from tallyformer.evaluation.tables import (
     Measure,
     Table,
@@ -20,20 +26,30 @@ from tallyformer.evaluation.tables import (
     signed,
     signed_and_relative,
 )
-
-_LOSS_MEASURES = (
-    Measure("perplexity", fixed(2), signed_and_relative(2)),
-    Measure("bits per byte", fixed(4), signed(4)),
-    Measure("tokens", fixed(0)),
+from tallyformer.evaluation.verdicts import (
+    NO_CLEAR,
+    TOO_FEW,
+    change_of,
+    interval,
+    judged,
+    percent,
+    verdict,
 )
-_LOSS_KEYS = ("perplexity", "bits_per_byte", "tokens")
+
+_PERPLEXITY = Measure("perplexity", fixed(2), signed_and_relative(2))
+_BITS = Measure("bits per byte", fixed(4), signed(4))
+_STAGES = {"merge": "fine-tuning", "distill": "distillation"}
 _MODELS = {"distill": "distill (after its teacher)", "merge": "merge (after fine-tuning)"}
 MOST_GROUPS = 12
 """Groups of questions that a table shows at once; more are folded away."""
 
 
 def perplexity_tables(runs: Sequence[RunData]) -> list[Table]:
-    """Perplexity and bits per byte of every model, a column each domain's validation text."""
+    """Perplexity and bits per byte of every model, a column each domain's validation text.
+
+    Last, what distillation and fine-tuning changed of them.
+    """
+    common = Comparison.of(runs)
     found = [_by_key(run, "perplexity", ("domain", "model")) for run in runs]
     domains = _union(key[0] for rows in found for key in rows)
     models = _union(key[1] for rows in found for key in rows)
@@ -42,8 +58,13 @@ def perplexity_tables(runs: Sequence[RunData]) -> list[Table]:
         how += " Fine-tuning teaches answers, not texts, so it may raise these figures."
     tables = []
     for caption, key, measure, note in (
-        ("Perplexity", "perplexity", _LOSS_MEASURES[0], f"{how}{_measured_on(found, domains)}"),
-        ("Bits per byte", "bits_per_byte", _LOSS_MEASURES[1], ""),
+        (
+            "Perplexity",
+            "perplexity",
+            _perplexity(common, common.texts),
+            f"{how}{_measured_on(found, domains)}",
+        ),
+        ("Bits per byte", "bits_per_byte", _bits(common.texts), ""),
     ):
         builder = TableBuilder(
             f"{caption} of validation text, by domain",
@@ -55,7 +76,47 @@ def perplexity_tables(runs: Sequence[RunData]) -> list[Table]:
             values = [[rows.get((d, model), {}).get(key) for rows in found] for d in domains]
             builder.add(_MODELS.get(model, model), values)
         tables.append(builder.table(note))
+    tables.append(_changes_table(runs, found))
     return [table for table in tables if table]
+
+
+def _perplexity(common: Comparison, same_data: bool) -> Measure:
+    """Perplexities are compared on the same data in the same vocabulary alone."""
+    comparable = common.vocabulary and same_data
+    return _PERPLEXITY if comparable else replace(_PERPLEXITY, compare=None)
+
+
+def _bits(same_data: bool) -> Measure:
+    return _BITS if same_data else replace(_BITS, compare=None)
+
+
+_CHANGE_MEASURES = (
+    Measure("change", lambda row: percent(row["change"]["value"])),
+    Measure("95% interval", lambda row: interval(change_of(row))),
+    Measure("passages", lambda row: f"{row['passages']:,}"),
+    Measure("verdict", verdict),
+)
+
+
+def _changes_table(
+    runs: Sequence[RunData], found: Sequence[Mapping[tuple[str, str], Mapping[str, Any]]]
+) -> Table | None:
+    """By how much each stage changed the perplexity of the model that it began with."""
+    builder = TableBuilder(
+        "Change of the perplexity by distillation and fine-tuning",
+        "stage and domain",
+        [run.name for run in runs],
+        _CHANGE_MEASURES,
+    )
+    for domain, model in _union(key for rows in found for key in rows):
+        rows = [of_run.get((domain, model), {}) for of_run in found]
+        changed = [row if row.get("change") else None for row in rows]
+        if any(changed):
+            builder.add(f"{_STAGES.get(model, model)}: {domain}", [changed] * len(_CHANGE_MEASURES))
+    return builder.table(
+        "From the model that the stage began with. The interval is a bootstrap over passages (what "
+        f"a sequence holds of one document); fewer than {ENOUGH} are too few to tell."
+    )
 
 
 def _measured_on(found: Sequence[Mapping[Any, Mapping[str, Any]]], domains: Sequence[str]) -> str:
@@ -71,17 +132,38 @@ def _measured_on(found: Sequence[Mapping[Any, Mapping[str, Any]]], domains: Sequ
 
 def response_table(runs: Sequence[RunData]) -> Table | None:
     """Perplexity of held-out responses, before and after fine-tuning."""
+    common = Comparison.of(runs)
     found = [_by_key(run, "responses", ("when", "model")) for run in runs]
     builder = TableBuilder(
         "Perplexity of held-out responses, before and after fine-tuning",
         "model",
         [run.name for run in runs],
-        _LOSS_MEASURES,
+        (
+            _perplexity(common, common.pairs),
+            _bits(common.pairs),
+            Measure("responses", fixed(0)),
+            Measure("tokens", fixed(0)),
+        ),
     )
+    keys = ("perplexity", "bits_per_byte", "passages", "tokens")
     for key in _union(key for rows in found for key in rows):
         rows = [of_run.get(key, {}) for of_run in found]
-        builder.add(f"{key[0]} ({key[1]})", [[row.get(k) for row in rows] for k in _LOSS_KEYS])
-    return builder.table("Only the response and its end of text are counted, not the question.")
+        builder.add(f"{key[0]} ({key[1]})", [[row.get(k) for row in rows] for k in keys])
+    judgements = [
+        _judgement(run, of_run, len(runs)) for run, of_run in zip(runs, found, strict=True)
+    ]
+    return builder.table(
+        "Only the response and its end of text are counted, not the question." + "".join(judgements)
+    )
+
+
+def _judgement(run: RunData, rows: Mapping[tuple[str, str], Mapping[str, Any]], runs: int) -> str:
+    """How sure the change by fine-tuning is."""
+    row = next((row for (when, _), row in rows.items() if when == "after sft"), {})
+    if "passages" not in row:
+        return ""
+    of = "" if runs == 1 else f" of {run.name}"
+    return f" Change{of}{judged(row, 'responses')}."
 
 
 def facts_tables(runs: Sequence[RunData]) -> list[Table]:
@@ -112,9 +194,10 @@ def _accuracy_tables(
     """All questions and their groups, in a table of its own if they are many."""
     answers = [run.results.get(section, {}).get("answers", []) for run in runs]
     names = [run.name for run in runs]
+    same = len({frozenset(a["question"] for a in of_run) for of_run in answers}) == 1
     measures = (
         Measure("right", lambda p: f"{p.right} of {p.asked}"),
-        Measure("share", lambda p: share_text(p.share), _share_difference),
+        Measure("share", lambda p: share_text(p.share), _share_difference if same else None),
         Measure("95% interval", lambda p: interval_text(p.interval)),
     )
     totals = [shares_by_group((total, a["right"]) for a in of_run) for of_run in answers]
@@ -142,9 +225,11 @@ def _paired_note(answers: Sequence[Sequence[Mapping[str, Any]]]) -> str:
         return ""
     found = bootstrap_difference(both, [0.0], generator=np.random.default_rng(0))
     low, high = (f"{100 * value:+.1f}" for value in (found.low, found.high))
+    sign = found.sign(len(both))
+    judgement = {None: f": {TOO_FEW}", 0: f": {NO_CLEAR}"}.get(sign, "")
     return (
         f" On the {len(both)} questions asked of both, the second run's share differs by "
-        f"{100 * found.value:+.1f} points (95% bootstrap interval {low} to {high})."
+        f"{100 * found.value:+.1f} points (95% bootstrap interval {low} to {high}){judgement}."
     ).replace("-", "−")
 
 

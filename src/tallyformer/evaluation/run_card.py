@@ -8,17 +8,26 @@ from typing import Any
 
 from tallyformer.artifacts.stages import TRAINING_STAGES
 from tallyformer.evaluation.run_data import RunData
-from tallyformer.evaluation.statistics import Proportion
+from tallyformer.evaluation.statistics import ENOUGH, Proportion
 from tallyformer.evaluation.tables import (
     duration,
     fixed,
     interval_text,
     share_text,
-    signed_percent,
+)
+from tallyformer.evaluation.verdicts import (
+    NO_CONTROL,
+    TOO_FEW,
+    change_of,
+    judged,
+    percent,
+    verdict,
 )
 
 MOST_SOURCES = 4
 """Sources that a line names; the smaller ones are counted."""
+LITTLE_TEXT = 2000
+"""Tokens of validation text below which its perplexity is called a rough figure."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ def run_card(run: RunData) -> Card:
         ("teacher", _reached(run, "teacher")),
         ("distillation", _distillation(run)),
         ("fine-tuning", _fine_tuning(run)),
+        ("", _texts_after_tuning(run)),
         ("facts", _accuracy(run, "facts")),
         ("arithmetic", _accuracy(run, "arithmetic")),
         ("cost", _cost(run)),
@@ -86,37 +96,65 @@ def _reached(run: RunData, stage: str) -> str:
         return ""
     size = metrics.get("parameters")
     of = f"; {size:,} parameters" if size else ""
-    return f"perplexity {fixed(2)(perplexity)} on validation text{of}"
+    return f"perplexity {fixed(2)(perplexity)} on validation text{_if_little(run)}{of}"
+
+
+def _if_little(run: RunData) -> str:
+    """A warning where the validation text is too short for its perplexity to mean much."""
+    total: Mapping[str, Any] = run.metrics("prepare").get("total", {})
+    tokens = total.get("tokens", {}).get("validation")
+    if tokens is None or tokens >= LITTLE_TEXT:
+        return ""
+    return f" (only {tokens:,} tokens of it, so a rough figure)"
 
 
 def _distillation(run: RunData) -> str:
     metrics = run.metrics("distill")
-    before = metrics.get("validation_perplexity_before")
-    if before is not None and metrics.get("best_phase") == 0:
+    before, after = (
+        metrics.get("validation_perplexity_before"),
+        metrics.get("validation_perplexity"),
+    )
+    if before is None or after is None:
+        return ""
+    if metrics.get("best_phase") == 0:
         phases = ", ".join(map(fixed(2), metrics.get("validation_perplexity_after_phases", ())))
-        after = f" (after its phases: {phases})" if phases else ""
-        return f"did not help: the student was kept at perplexity {fixed(2)(before)}{after}"
-    return _change(before, metrics.get("validation_perplexity"), "validation text")
+        found = f" (after its phases: {phases})" if phases else ""
+        return f"no phase lowered the perplexity of {fixed(2)(before)}{found}; the student was kept"
+    return f"{_before_and_after(before, after)} on validation text, {NO_CONTROL}"
 
 
 def _fine_tuning(run: RunData) -> str:
-    found = {row["when"]: row.get("perplexity") for row in run.results.get("responses", ())}
+    found = {row["when"]: row for row in run.results.get("responses", ())}
     metrics = run.metrics("sft")
-    return _change(
-        found.get("before sft", metrics.get("response_perplexity_before")),
-        found.get("after sft", metrics.get("response_perplexity")),
-        "held-out answers",
+    row = found.get("after sft", {"passages": _held_out(metrics)})
+    before = found.get("before sft", {}).get(
+        "perplexity", metrics.get("response_perplexity_before")
     )
-
-
-def _change(before: float | None, after: float | None, of: str) -> str:
+    after = row.get("perplexity", metrics.get("response_perplexity"))
     if not (before and after):
         return ""
-    verdict = "helped" if after < before else "did not help"
-    return (
-        f"{verdict}: perplexity {fixed(2)(before)} before, {fixed(2)(after)} after "
-        f"({signed_percent(before, after)}) on {of}"
-    )
+    return _before_and_after(before, after) + judged(row, "held-out answers")
+
+
+def _held_out(metrics: Mapping[str, Any]) -> int | None:
+    pairs: Mapping[str, Any] = metrics.get("pairs", {})
+    counts = [of_source.get("validation") for of_source in pairs.values()]
+    return sum(counts) if counts and None not in counts else None
+
+
+def _texts_after_tuning(run: RunData) -> str:
+    """What fine-tuning did to the texts that pretraining taught."""
+    parts = [
+        f"{row['domain']} {percent(change.value)}"
+        + ("" if verdict(row) in ("lower", "higher") else f" ({verdict(row)})")
+        for row in run.results.get("perplexity", ())
+        if row["model"] == "merge" and (change := change_of(row))
+    ]
+    return f"change of the texts' perplexity: {', '.join(parts)}" if parts else ""
+
+
+def _before_and_after(before: float, after: float) -> str:
+    return f"perplexity {fixed(2)(before)} before, {fixed(2)(after)} after"
 
 
 def _accuracy(run: RunData, section: str) -> str:
@@ -124,9 +162,10 @@ def _accuracy(run: RunData, section: str) -> str:
     if not answers:
         return ""
     found = Proportion(sum(bool(a["right"]) for a in answers), len(answers))
+    sure = f" (95% interval {interval_text(found.interval)})"
     return (
-        f"{share_text(found.share)} right, {found.right} of {found.asked} held-out questions "
-        f"(95% interval {interval_text(found.interval)})"
+        f"{share_text(found.share)} right, {found.right} of {found.asked} held-out questions"
+        f"{f': {TOO_FEW}' if found.asked < ENOUGH else sure}"
     )
 
 

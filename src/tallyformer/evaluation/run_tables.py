@@ -7,6 +7,7 @@ from typing import Any
 
 from tallyformer.artifacts.stages import TRAINING_STAGES
 from tallyformer.data.mixture import Epoch
+from tallyformer.evaluation.comparison import Comparison
 from tallyformer.evaluation.run_data import RunData
 from tallyformer.evaluation.tables import (
     Measure,
@@ -20,13 +21,16 @@ from tallyformer.evaluation.tables import (
 
 def stages_table(runs: Sequence[RunData]) -> Table | None:
     """What each training stage reached and took."""
+    common, compare = Comparison.of(runs), signed_and_relative(2)
+    tuned = any(run.metrics("sft") for run in runs)
+    comparable = common.vocabulary and common.texts and (common.pairs or not tuned)
     builder = TableBuilder(
         "Training stages",
         "stage",
         [run.name for run in runs],
         (
             Measure("perplexity before", fixed(2)),
-            Measure("best perplexity", fixed(2), signed_and_relative(2)),
+            Measure("best perplexity", fixed(2), compare if comparable else None),
             Measure("time", duration),
             Measure("peak memory", fixed(0, " MB")),
             Measure("steps", fixed(0)),

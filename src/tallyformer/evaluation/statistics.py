@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ENOUGH = 20
+"""Observations from which on a verdict is drawn; of fewer, an interval itself is uncertain."""
 Z_95 = 1.959963984540054
 """The 97.5th percentile of the standard normal distribution."""
 
@@ -75,6 +77,12 @@ class Difference:
     low: float
     high: float
 
+    def sign(self, observations: int) -> int | None:
+        """-1 or 1 if the interval lies on one side of 0, else 0; None if they are too few."""
+        if observations < ENOUGH:
+            return None
+        return (self.low > 0) - (self.high < 0)
+
 
 def bootstrap_difference(
     first: Sequence[float] | np.ndarray,
@@ -99,6 +107,33 @@ def bootstrap_difference(
     ]
     low, high = np.quantile(means, [0.025, 0.975])
     return Difference(float(a.mean() - b.mean()), float(low), float(high))
+
+
+def bootstrap_mean_change(
+    sums: Sequence[float] | np.ndarray,
+    counts: Sequence[int] | np.ndarray,
+    *,
+    generator: np.random.Generator,
+    resamples: int = 2000,
+) -> Difference:
+    """sum(sums) / sum(counts) with a percentile interval (Efron 1979), resampling both together.
+
+    Args:
+        sums: (N,) by passage: how much more one model needs for it than another, in nats.
+        counts: (N,) its tokens.
+
+    Raises:
+        ValueError: there is no passage.
+    """
+    a, n = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    if not a.size:
+        raise ValueError("a mean needs at least one value")
+    ratios = []
+    for _ in range(resamples):
+        drawn = generator.integers(0, a.size, a.size)
+        ratios.append(a[drawn].sum() / n[drawn].sum())
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return Difference(float(a.sum() / n.sum()), float(low), float(high))
 
 
 def _resampled_mean(sample: np.ndarray, generator: np.random.Generator) -> float:

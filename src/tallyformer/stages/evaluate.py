@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tallyformer.artifacts.atomic import write_json
@@ -26,11 +28,12 @@ from tallyformer.evaluation.answers import greedy_answers
 from tallyformer.evaluation.arithmetic import ask_arithmetic
 from tallyformer.evaluation.facts import ask_facts
 from tallyformer.evaluation.machine import describe_machine
-from tallyformer.evaluation.perplexity import TextLoss, measure_loss
+from tallyformer.evaluation.perplexity import TextLoss, measure_passages
 from tallyformer.evaluation.report import write_report
 from tallyformer.evaluation.responses import measure_responses, spread
 from tallyformer.evaluation.run_data import RESULTS
 from tallyformer.evaluation.samples import default_questions, take_samples
+from tallyformer.evaluation.statistics import Difference, bootstrap_mean_change
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.loading import load_model
 from tallyformer.model.pretrained import quiet_library
@@ -114,28 +117,46 @@ class _Evaluation:
 
     def results(self) -> dict[str, Any]:
         """All of results.json but the time it took."""
-        perplexity: list[dict[str, Any]] = []
-        responses: list[dict[str, Any]] = []
+        texts: dict[tuple[str, str], list[TextLoss]] = {}
+        answers: dict[str, list[TextLoss]] = {}
         described: dict[str, dict[str, Any]] = {}
         pairs = self._pairs()
         for measured in self.models:
             model = self._load(measured)
             described[measured.stage] = _described(measured, model)
-            perplexity += self._perplexity(measured, model)
-            when = self._when(measured)
-            if pairs and when:
-                loss = self._response_loss(model, pairs)
-                responses.append({"model": measured.stage, "when": when, **loss_values(loss)})
+            for domain, passages in self._texts(measured, model):
+                texts[domain, measured.stage] = passages
+            if pairs and self._when(measured.stage):
+                answers[measured.stage] = self._answers(model, pairs)
             del model
         return {
             "format": FORMAT,
             "machine": describe_machine(self.device),
             "precision": self.precision.name,
             "models": described,
-            "perplexity": perplexity,
-            "responses": responses,
+            "perplexity": [
+                {
+                    "model": model,
+                    "domain": domain,
+                    **loss_values(passages, texts.get((domain, self._start_of(model)))),
+                }
+                for (domain, model), passages in texts.items()
+            ],
+            "responses": [
+                {
+                    "model": model,
+                    "when": self._when(model),
+                    **loss_values(passages, answers.get(self._start_of(model))),
+                }
+                for model, passages in answers.items()
+            ],
             **self._chat(),
         }
+
+    def _start_of(self, stage: str) -> str:
+        """The stage whose model another one began with; "" for one that began anew."""
+        before = "distill" if self.recipe.distill else "pretrain"
+        return {"distill": "pretrain", "merge": before}.get(stage, "")
 
     def _load(self, measured: RunModel) -> Any:
         if measured.stage == "teacher":
@@ -145,32 +166,32 @@ class _Evaluation:
         with quiet_library():
             return load_model(measured.source, dtype="float32", device=self.device)
 
-    def _perplexity(self, measured: RunModel, model: Any) -> list[dict[str, Any]]:
+    def _texts(self, measured: RunModel, model: Any) -> Iterator[tuple[str, list[TextLoss]]]:
+        """The losses of each domain's passages."""
         limit = self.recipe.evaluate.tokens_per_domain
-        rows = []
         for domain, batches in _domains(self.shards, _context(self.recipe), limit, self._across):
             total = batches.batches_per_epoch * batches.tokens_per_batch
             with progress_bar(f"{measured.stage} {domain}", total, "tok") as bar:
-                loss = measure_loss(
-                    model,
-                    _every(batches, bar),
-                    self.tokenizer.token_bytes(),
-                    precision=self.precision,
-                    attend_across_documents=self._across,
+                yield (
+                    domain,
+                    measure_passages(
+                        model,
+                        _every(batches, bar),
+                        self.tokenizer.token_bytes(),
+                        precision=self.precision,
+                        attend_across_documents=self._across,
+                    ),
                 )
-            rows.append({"model": measured.stage, "domain": domain, **loss_values(loss)})
-        return rows
 
     @property
     def _across(self) -> bool:
         return self.recipe.pretrain.attend_across_documents
 
-    def _when(self, measured: RunModel) -> str:
+    def _when(self, stage: str) -> str:
         """Whether a model is the one before or after fine-tuning, or neither."""
-        if measured.stage == "merge":
+        if stage == "merge":
             return "after sft"
-        before = "distill" if self.recipe.distill else "pretrain"
-        return "before sft" if measured.stage == before else ""
+        return "before sft" if stage == self._start_of("merge") else ""
 
     def _pairs(self) -> list[Pair]:
         """Pairs that fine-tuning held out."""
@@ -185,7 +206,7 @@ class _Evaluation:
         )
         return spread(split.validation, self.recipe.evaluate.pairs)
 
-    def _response_loss(self, model: Any, pairs: Sequence[Pair]) -> TextLoss:
+    def _answers(self, model: Any, pairs: Sequence[Pair]) -> list[TextLoss]:
         return measure_responses(
             model,
             pairs,
@@ -218,8 +239,16 @@ class _Evaluation:
         }
 
 
-def loss_values(loss: TextLoss) -> dict[str, Any]:
-    """A loss for results.json; what is not finite is null, which JSON can hold."""
+def loss_values(
+    passages: Sequence[TextLoss], before: Sequence[TextLoss] | None = None
+) -> dict[str, Any]:
+    """A loss for results.json; what is not finite is null, which JSON can hold.
+
+    Args:
+        passages: their losses.
+        before: the same passages' with the model that this one began with.
+    """
+    loss = sum(passages, TextLoss())
     values = {
         "loss": loss.mean,
         "perplexity": loss.perplexity,
@@ -227,7 +256,20 @@ def loss_values(loss: TextLoss) -> dict[str, Any]:
         "tokens": loss.tokens,
         "bytes": loss.bytes,
     }
-    return {name: value if value - value == 0 else None for name, value in values.items()}
+    found: dict[str, Any] = {
+        n: value if value - value == 0 else None for n, value in values.items()
+    }
+    found["passages"] = len(passages)
+    if before and math.isfinite(loss.nats - sum(before, TextLoss()).nats):
+        found["change"] = asdict(_change(before, passages))
+    return found
+
+
+def _change(before: Sequence[TextLoss], after: Sequence[TextLoss]) -> Difference:
+    """By how many nats a token the loss has changed, with the interval over the passages."""
+    differences = [new.nats - old.nats for old, new in zip(before, after, strict=True)]
+    counts = [new.tokens for new in after]
+    return bootstrap_mean_change(differences, counts, generator=np.random.default_rng(0))
 
 
 def _domains(
