@@ -28,7 +28,7 @@ prepare:
   validation_fraction: 0.2
   sources: [{{name: texts, paths: ["texts/*.txt"]}}]
 pretrain: {{epochs: 0.5, micro_batch: 4, gradient_accumulation: 2, evaluations: 1}}
-evaluate: {{tokens_per_domain: 300, pairs: 4, prompts: ["Profit?"], max_tokens: 8}}
+evaluate: {{tokens_per_domain: 300, prompts: ["Profit?"], max_tokens: 8}}
 """
 MORE_STAGES = """
 teacher:

@@ -92,7 +92,7 @@ def test_an_unknown_key_inside_a_list_finds_its_neighbour() -> None:
         ({"model": {"hidden_size": 24, "num_attention_heads": 8}}, "even"),
         ({"model": {"preset": "tally-1b"}}, "tally-51m-llama"),
         ({"prepare": {"sources": []}}, "at least 1 item"),
-        ({"prepare": {"sources": [{"name": "a"}]}}, "exactly one of paths, dataset, corpus"),
+        ({"prepare": {"sources": [{"name": "a"}]}}, "exactly one of paths, dataset and corpus"),
         ({"pretrain": {"steps": 1, "weights": {"primr": 1}}}, "there are: primer"),
         ({"pretrain": {"steps": 1, "weights": {"primer": -1}}}, "0 or more"),
         ({"distill": {"phases": [{"steps": 1}]}}, "distill needs a teacher section"),
@@ -152,7 +152,8 @@ def test_set_changes_values_in_sections_and_lists(tmp_path: Path) -> None:
         "prepare.sources.².name=x",
         "name.first=x",
         "seed=[1",
-        "seed=2024-99-99",
+        "a..b=1",
+        f"prepare.sources.{'9' * 5000}.name=x",
         "pretrain={steps: 1, steps: 2}",
     ],
 )

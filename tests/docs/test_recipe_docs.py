@@ -28,6 +28,8 @@ def _sections() -> dict[str, type[Section]]:
         names = vars(importlib.import_module(f"tallyformer.config.{module.name}"))
         for value in names.values():
             if isinstance(value, type) and issubclass(value, Section) and value is not Section:
+                if value.__name__.startswith("_"):
+                    continue
                 found[value.__name__] = value
     return found
 

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from tallyformer.config.base import Section
+from tallyformer.config.base import Section, Use, where, with_one_of
 
-_ONLY_FOR = {
-    "dataset_config": ("dataset",),
-    "dataset_split": ("dataset",),
-    "data_files": ("dataset",),
-    "revision": ("dataset",),
-    "examples": ("corpus: worked-examples",),
-    "text_field": ("paths", "dataset"),
-    "prompt_field": ("paths", "dataset"),
-    "response_field": ("paths", "dataset"),
-    "context_fields": ("paths", "dataset"),
-}
-"""Keys that mean something for some origins of rows alone."""
+_WITHOUT_FIELDS = (".txt", ".md")
+"""Kinds of files that are one text each and have no fields."""
 
 
-class _Origin(BaseModel):
+def _has_fields(source: Any) -> bool:
+    return bool(source.dataset) or any(not path.endswith(_WITHOUT_FIELDS) for path in source.paths)
+
+
+_OF_DATASET = with_one_of("dataset")
+_OF_ROWS = with_one_of("paths", "dataset")
+
+
+class _Origin(Section):
     """Where the rows of a source come from: exactly one of `paths`, `dataset`, `corpus`."""
 
+    uses: ClassVar[Mapping[str, Use]] = {
+        "dataset_config": _OF_DATASET,
+        "dataset_split": _OF_DATASET,
+        "data_files": _OF_DATASET,
+        "revision": _OF_DATASET,
+        "examples": where("corpus", "worked-examples"),
+    }
+    one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("paths", "dataset", "corpus"),)
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     paths: tuple[str, ...] = ()
     """Files or glob patterns: .txt .md .jsonl .jsonl.gz .jsonl.xz .jsonl.zst .parquet .csv."""
@@ -42,27 +49,7 @@ class _Origin(BaseModel):
     """How many worked examples to make; used by `corpus: worked-examples` alone."""
 
     @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        given = [n for n in ("paths", "dataset", "corpus") if getattr(self, n)]
-        if len(given) != 1:
-            raise ValueError(
-                f"source {self.name!r} needs exactly one of paths, dataset, corpus; "
-                f"it has {', '.join(given) or 'none'}"
-            )
-        origins = {*given, f"corpus: {self.corpus}"}
-        ignored = [
-            f"{name} is for {' or '.join(_ONLY_FOR[name])}"
-            for name, field in type(self).model_fields.items()
-            if name in _ONLY_FOR
-            and not origins & set(_ONLY_FOR[name])
-            # The full recipe of a run names every key, also those that have their default.
-            and getattr(self, name) != field.default
-        ]
-        if ignored:
-            raise ValueError(
-                f"source {self.name!r} has {given[0]}, and {', '.join(ignored)}. Remove what "
-                "does not apply"
-            )
+    def _files_or_config(self) -> Self:
         if self.data_files and self.dataset_config:
             raise ValueError(
                 f"source {self.name!r} has data_files, which take the place of dataset_config. "
@@ -71,9 +58,13 @@ class _Origin(BaseModel):
         return self
 
 
-class TextSource(_Origin, Section):
+class TextSource(_Origin):
     """One named source of documents."""
 
+    uses: ClassVar[Mapping[str, Use]] = {
+        **_Origin.uses,
+        "text_field": Use("a dataset, or paths to files that have fields", _has_fields),
+    }
     text_field: str = "text"
     max_documents: int | None = Field(None, ge=1)
     max_bytes: int | None = Field(None, ge=1)
@@ -87,6 +78,12 @@ class TextSource(_Origin, Section):
 class PrepareSection(Section):
     """Cleaning, exact deduplication, split by document hash, and tokenised shards."""
 
+    uses: ClassVar[Mapping[str, Use]] = {
+        "on_invalid_utf8": Use(
+            "sources with paths or dataset",
+            lambda prepare: any(s.paths or s.dataset for s in prepare.sources),
+        )
+    }
     sources: tuple[TextSource, ...] = Field(min_length=1)
     normalization: Literal["NFC", "NFKC", "none"] = "NFC"
     min_chars: int = Field(64, ge=1)
@@ -113,13 +110,19 @@ class PrepareSection(Section):
         return self
 
 
-class PairSource(_Origin, Section):
+class PairSource(_Origin):
     """One named source of prompt and response pairs.
 
     Where `context_fields` are given and present in a row, their text (or table, a list of rows)
     stands before the prompt.
     """
 
+    uses: ClassVar[Mapping[str, Use]] = {
+        **_Origin.uses,
+        "prompt_field": _OF_ROWS,
+        "response_field": _OF_ROWS,
+        "context_fields": _OF_ROWS,
+    }
     corpus: Literal["questions", "worked-examples"] | None = None
     prompt_field: str = "prompt"
     response_field: str = "response"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from tallyformer.config.base import Section
+from tallyformer.config.base import Section, Use, where, with_one_of
 from tallyformer.config.model import ModelSection
 from tallyformer.config.training import PretrainSection, TrainSection
 
@@ -14,6 +15,11 @@ from tallyformer.config.training import PretrainSection, TrainSection
 class TeacherSection(Section):
     """The frozen teacher: any causal language model (`source`), or one trained here (`model`)."""
 
+    uses: ClassVar[Mapping[str, Use]] = {
+        "revision": with_one_of("source"),
+        "train": with_one_of("model"),
+    }
+    one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("source", "model"),)
     source: str | None = None
     """A local folder or a hub name, for example gpt2-medium."""
     revision: str | None = None
@@ -22,13 +28,9 @@ class TeacherSection(Section):
     train: PretrainSection | None = None
 
     @model_validator(mode="after")
-    def _one_origin(self) -> TeacherSection:
-        if (self.source is None) == (self.model is None):
-            raise ValueError("teacher needs either source, or model and train")
-        if (self.model is None) != (self.train is None):
-            raise ValueError("teacher.model and teacher.train come together")
-        if self.revision is not None and self.source is None:
-            raise ValueError("teacher.revision is for teacher.source. Remove it")
+    def _model_is_trained(self) -> TeacherSection:
+        if self.model and not self.train:
+            raise ValueError("model is trained here, so it needs train")
         return self
 
 
@@ -45,6 +47,10 @@ class DistillPhase(TrainSection):
 class DistillSection(Section):
     """Knowledge distillation in any number of phases, each starting from the last one's best."""
 
+    uses: ClassVar[Mapping[str, Use]] = {
+        "cache_top_k": where("cache", "top-k"),
+        "cache_folder": where("cache", "top-k"),
+    }
     phases: tuple[DistillPhase, ...] = Field(min_length=1)
     weights: dict[str, float] | None = None
     cache: Literal["off", "top-k"] = "off"
@@ -52,9 +58,3 @@ class DistillSection(Section):
     cache_top_k: int = Field(64, ge=1, le=65535)
     cache_folder: str | None = None
     """Where the pass is stored, to be shared between runs; by default in the stage's folder."""
-
-    @field_validator("cache", mode="before")
-    @classmethod
-    def _off(cls, value: object) -> object:
-        """YAML 1.1 reads the word off as a truth value."""
-        return "off" if value is False else value

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tallyformer.config.base import Section
+from tallyformer.config.base import Section, Use, where
 from tallyformer.config.presets import PRESETS
 
 
 class ModelSection(Section):
     """Sizes and kinds of one decoder. The defaults are `tally-51m`.
 
-    `preset` fills every field that the recipe does not set itself. The vocabulary size is
-    missing on purpose: it is the tokenizer's.
+    The vocabulary size is missing on purpose: it is the tokenizer's.
     """
 
     preset: str | None = None
+    """Fills every field that the recipe does not set itself, and is None from then on."""
     hidden_size: int = Field(512, ge=2)
     num_hidden_layers: int = Field(8, ge=1)
     num_attention_heads: int = Field(8, ge=1)
@@ -45,7 +46,13 @@ class ModelSection(Section):
         preset = values["preset"]
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r} is unknown; there are: {', '.join(PRESETS)}")
-        return {**PRESETS[preset], **values}
+        given = {name: value for name, value in values.items() if name != "preset"}
+        if set(cls.model_fields) <= {"preset", *given}:
+            raise ValueError(
+                f"preset {preset!r} fills the keys that are not given, and all are given. Remove "
+                "preset, or the keys that it shall fill"
+            )
+        return {**PRESETS[preset], **given}
 
     @model_validator(mode="after")
     def _heads_fit(self) -> ModelSection:
@@ -69,6 +76,12 @@ class TokenizerSection(Section):
     `train`: a byte-level BPE of `vocab_size` ids learnt from the prepared sources.
     """
 
+    uses: ClassVar[Mapping[str, Use]] = {
+        "source": where("kind", "pretrained"),
+        "revision": where("kind", "pretrained"),
+        "vocab_size": where("kind", "train"),
+        "train_bytes": where("kind", "train"),
+    }
     kind: Literal["pretrained", "train"] = "pretrained"
     source: str = "gpt2"
     revision: str | None = None
@@ -76,9 +89,3 @@ class TokenizerSection(Section):
     vocab_size: int = Field(8192, ge=260, le=2**31 - 1)
     train_bytes: int = Field(50_000_000, ge=1)
     """Bytes of training text read to learn the merges, spread evenly over the sources."""
-
-    @model_validator(mode="after")
-    def _revision_fits(self) -> TokenizerSection:
-        if self.revision is not None and self.kind != "pretrained":
-            raise ValueError("revision is for kind: pretrained. Remove it")
-        return self

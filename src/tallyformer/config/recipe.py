@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from tallyformer.config.base import Section
+from tallyformer.config.base import Section, Use
 from tallyformer.config.data import PrepareSection
 from tallyformer.config.distill import DistillSection, TeacherSection
 from tallyformer.config.evaluation import EvaluateSection, ExportSection
@@ -19,6 +21,9 @@ from tallyformer.errors import ConfigError
 class Recipe(Section):
     """Everything a run needs. A stage without a section is not part of the run."""
 
+    uses: ClassVar[Mapping[str, Use]] = {
+        "evaluate.pairs": Use("a recipe with an sft section", lambda recipe: bool(recipe.sft))
+    }
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     description: str = ""
     seed: int = Field(1337, ge=0, lt=2**63)

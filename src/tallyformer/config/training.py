@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
-from tallyformer.config.base import Section
+from tallyformer.config.base import Section, Use, where
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 """How much of a running mean stays in each step."""
@@ -33,6 +34,12 @@ class ScheduleSection(Section):
     constant  warm-up, then flat
     """
 
+    uses: ClassVar[Mapping[str, Use]] = {
+        "final_fraction": where("name", "cosine", "linear", "wsd"),
+        "decay_fraction": where("name", "wsd"),
+        "div": where("name", "onecycle"),
+        "final_div": where("name", "onecycle"),
+    }
     name: Literal["cosine", "linear", "wsd", "onecycle", "constant"] = "cosine"
     warmup_fraction: float = Field(0.02, ge=0, lt=1)
     final_fraction: float = Field(0.0, ge=0, le=1)
@@ -48,6 +55,7 @@ class TrainSection(Section):
     An epoch is one pass over the training data, counted in sequences.
     """
 
+    one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("epochs", "steps"),)
     epochs: float | None = Field(None, gt=0)
     steps: int | None = Field(None, ge=1)
     micro_batch: int = Field(32, ge=1)
@@ -71,18 +79,6 @@ class TrainSection(Section):
     """A resumable checkpoint is written at least so often, and at every evaluation."""
     log_every: int = Field(10, ge=1)
     """Steps between two lines of metrics."""
-
-    @field_validator("compile", mode="before")
-    @classmethod
-    def _on_and_off(cls, value: object) -> object:
-        """YAML 1.1 reads the words on and off as truth values."""
-        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-
-    @model_validator(mode="after")
-    def _one_length(self) -> TrainSection:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give exactly one of epochs and steps")
-        return self
 
 
 class PretrainSection(TrainSection):
