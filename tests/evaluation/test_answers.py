@@ -8,10 +8,20 @@ from pathlib import Path
 import pytest
 
 from tallyformer.corpus.worked_examples import held_out_examples
+from tallyformer.data.pairs import Pair
 from tallyformer.evaluation.answers import greedy_answers
 from tallyformer.evaluation.arithmetic import ask_arithmetic
 from tallyformer.evaluation.facts import ask_facts, contains_key_fact, normalise
-from tallyformer.evaluation.samples import default_questions, take_samples
+from tallyformer.evaluation.samples import (
+    BEGINNING_WORDS,
+    CONTINUATION_WORDS,
+    COUNT,
+    Question,
+    beginnings_of_texts,
+    questions_of_facts,
+    questions_of_pairs,
+    take_samples,
+)
 from tallyformer.evaluation.statistics import shares_by_group
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
@@ -116,10 +126,30 @@ def test_a_model_that_repeats_the_question_computes_nothing() -> None:
     assert not any(a.right for a in ask_arithmetic(examples, list))
 
 
-def test_default_samples_are_held_out_questions_of_different_facts() -> None:
-    questions = default_questions(FACTS)  # type: ignore[arg-type]
-    assert len(questions) == 5 and len(set(questions)) == 5
-    held_out = {question for fact in FACTS for question in fact.held_out}
-    assert set(questions) <= held_out
+def test_samples_of_the_shipped_questions_are_held_out_ones_of_different_facts() -> None:
+    questions = questions_of_facts(FACTS)  # type: ignore[arg-type]
+    assert len({question.text for question in questions}) == COUNT
+    answers = {question: fact.answer for fact in FACTS for question in fact.held_out}
+    assert all(answers[question.text] == question.expected for question in questions)
     samples = take_samples(questions, lambda qs: [q.upper() for q in qs])
-    assert [(s.question, s.answer) for s in samples] == [(q, q.upper()) for q in questions]
+    expected = [(q.text, q.text.upper(), q.expected) for q in questions]
+    assert [(s.question, s.answer, s.expected) for s in samples] == expected
+
+
+def test_samples_of_own_pairs_are_spread_over_them_with_their_contexts() -> None:
+    pairs = [Pair(f"own/{i}", f"Why {i}?", f"So {i}.", context="Text.") for i in range(50)]
+    questions = questions_of_pairs(pairs)
+    assert [q.text for q in questions] == [f"Text.\n\nWhy {i}?" for i in (0, 10, 20, 30, 40)]
+    assert [q.expected for q in questions] == [f"So {i}." for i in (0, 10, 20, 30, 40)]
+    both = [Question(pair.question, pair.response) for pair in pairs[:2]]
+    assert questions_of_pairs(pairs[:2]) == both
+
+
+def test_samples_of_texts_are_their_first_words_and_how_they_go_on() -> None:
+    words = [str(i) for i in range(100)]
+    texts = ["too short a text", *[" ".join(words[i:]) for i in range(9)]]
+    found = beginnings_of_texts(texts)
+    assert [q.text.split()[0] for q in found] == ["0", "1", "2", "3", "4"]
+    for number, question in enumerate(found):
+        whole = words[number : number + BEGINNING_WORDS + CONTINUATION_WORDS]
+        assert f"{question.text} {question.expected}".split() == whole

@@ -17,7 +17,7 @@ import torch
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe, check_recipe
 from tallyformer.corpus.questions import facts
-from tallyformer.data.pairs import Pair
+from tallyformer.data.pairs import Pair, split_pairs
 from tallyformer.errors import ArtifactError
 from tallyformer.evaluation.responses import measure_responses, spread
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
@@ -185,6 +185,40 @@ def test_every_model_that_began_with_another_has_its_change_with_an_interval(
     before, after = results["responses"]
     assert before["passages"] == after["passages"] == 4 and "change" not in before
     assert after["change"]["value"] == pytest.approx(after["loss"] - before["loss"], abs=1e-9)
+
+
+def test_the_samples_are_the_users_own_held_out_prompts(whole: tuple[Recipe, RunFolder]) -> None:
+    recipe, run = whole
+    assert recipe.sft is not None
+    split = split_pairs(
+        recipe.sft.sources,
+        data_root=recipe.data_root,
+        validation_fraction=recipe.sft.validation_fraction,
+        seed=recipe.seed,
+    )
+    held_out = {pair.question: pair.response for pair in split.validation}
+    samples = _results(run)["samples"]["answers"]
+    assert len(samples) == min(5, len(held_out)) > 0
+    for sample in samples:
+        assert held_out[sample["question"]] == sample["expected"]
+    page = (run.stage("evaluate") / "report.html").read_text(encoding="utf-8")
+    assert f"In the data: {samples[0]['expected']}" in page
+
+
+def test_without_fine_tuning_the_samples_continue_held_out_texts(
+    tiny: tuple[Recipe, RunFolder],
+) -> None:
+    _, run = tiny
+    tokenizer = Tokenizer.from_pretrained(run.stage("tokenizer"))
+    texts = {
+        " ".join(tokenizer.decode(ids[:-1]).split())
+        for domain in ("bonds", "shares")
+        for ids in _validation_ids(run, domain)
+    }
+    samples = _results(run)["samples"]["answers"]
+    assert len(samples) == 5
+    for sample in samples:
+        assert any(sample["question"] in text and sample["expected"] in text for text in texts)
 
 
 def test_the_report_of_a_whole_run_shows_every_phase_and_the_pairs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from tallyformer.stages.run import PlannedStage
 
 _WIDTH = 72
+_SHOWN_CHARACTERS = 4 * _WIDTH
+"""Of a question or an answer; the report has all of it."""
 
 
 class StageAnnouncer:
@@ -68,14 +71,27 @@ def print_dry_run(stages: Sequence[PlannedStage]) -> None:
     click.echo("The recipe and its inputs are in order. Nothing was written.")
 
 
-def print_samples(evaluate: Path) -> None:
+def print_samples(evaluate: Path, heading: str) -> None:
     """The questions and answers among the results of the stage `evaluate`."""
     results = json.loads((evaluate / "results.json").read_text(encoding="utf-8"))
-    for sample in results.get("samples", {}).get("answers", ()):
+    samples = results.get("samples", {}).get("answers", ())
+    if samples:
+        click.secho(f"\n{heading}", bold=True)
+    for sample in samples:
         click.echo()
-        click.secho(f"Q: {sample['question']}", bold=True)
-        click.echo(f"A: {sample['answer'].strip()}")
+        _print_part("Q", sample["question"])
+        _print_part("A", sample["answer"] or "(no text)", bold=True)
+        if sample.get("expected"):
+            _print_part("in the data", sample["expected"], dim=True)
     click.echo()
+
+
+def _print_part(label: str, text: str, *, bold: bool = False, dim: bool = False) -> None:
+    """A text of a few lines at most, indented behind its label."""
+    short = textwrap.shorten(text, _SHOWN_CHARACTERS, placeholder=" ...")
+    prefix = f"  {label}: "
+    lines = textwrap.wrap(short, _WIDTH, initial_indent=prefix, subsequent_indent=" " * 5)
+    click.secho("\n".join(lines), bold=bold, dim=dim)
 
 
 def shown(path: Path) -> Path:

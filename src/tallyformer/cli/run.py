@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tallyformer.cli.options import dry_run_option, load, out_option, recipe_options
 from tallyformer.cli.output import StageAnnouncer, print_dry_run, print_samples, shown
 from tallyformer.cli.quiet import quieten_libraries
+
+if TYPE_CHECKING:
+    from tallyformer.config import Recipe
 
 
 @click.command()
@@ -34,6 +38,14 @@ def run(
         return
     quieten_libraries()
     run_stages(checked, folder, stages, resume=True, announcer=StageAnnouncer())
-    print_samples(folder.stage("evaluate"))
+    print_samples(folder.stage("evaluate"), _heading(checked))
     click.echo(f"report: {shown(folder.stage('evaluate') / 'report.html')}")
     click.echo(f"model:  {shown(folder.stage('export'))}")
+
+
+def _heading(recipe: Recipe) -> str:
+    if recipe.evaluate.prompts:
+        return "The recipe's prompts, answered by the final model:"
+    if recipe.sft is None:
+        return "Beginnings of held-out texts, continued by the final model:"
+    return "Held-out questions, answered by the final model:"

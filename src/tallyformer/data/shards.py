@@ -16,7 +16,7 @@ N sequences asked for, L ids of each.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,13 @@ class TokenStream:
                 names += [self._name(*row) for row in shard.origins[first:last].tolist()]
             begin = end
         return names
+
+    def first_ids(self, most: int) -> Iterator[np.ndarray]:
+        """The first ids of each document, at most so many, without its end-of-text."""
+        for shard in self.shards:
+            ends = [*shard.starts.tolist()[1:], len(shard.tokens)]
+            for start, end in zip(shard.starts.tolist(), ends, strict=True):
+                yield np.asarray(shard.tokens[start : min(start + most, end - 1)])
 
     def _across(self, out: np.ndarray, filled: int, number: int) -> None:
         while filled < len(out):

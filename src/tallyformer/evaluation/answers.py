@@ -31,6 +31,16 @@ def greedy_answers(llm: LLM, *, max_tokens: int, label: str) -> Ask:
     return ask
 
 
+def greedy_continuations(llm: LLM, *, max_tokens: int) -> Ask:
+    """A function that continues each text greedily; for models that know no conversations."""
+    params = SamplingParams(max_tokens=max_tokens, temperature=0.0)
+
+    def ask(texts: Sequence[str]) -> list[str]:
+        return [output.text.strip() for output in llm.generate(list(texts), params)]
+
+    return ask
+
+
 def user_says(text: str) -> dict[str, str]:
     """A user's chat message."""
     return {"role": "user", "content": text}

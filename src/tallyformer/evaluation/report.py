@@ -193,12 +193,13 @@ def _there(*tables: Table | None) -> list[Table]:
 
 
 def _samples(runs: Sequence[RunData]) -> list[Asked]:
-    asked: dict[str, list[Reply]] = {}
+    asked: dict[str, Asked] = {}
     for run in runs:
         for sample in run.results.get("samples", {}).get("answers", []):
-            reply = Reply(run.name, sample["answer"])
-            asked.setdefault(sample["question"], []).append(reply)
-    return [Asked(question, replies) for question, replies in asked.items()]
+            question = sample["question"]
+            into = asked.setdefault(question, Asked(question, [], sample.get("expected", "")))
+            into.replies.append(Reply(run.name, sample["answer"]))
+    return list(asked.values())
 
 
 def _answer_groups(runs: Sequence[RunData], section: str, key: str) -> list[AnswerGroup]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from tallyformer.data.packed import ValidationBatches
 from tallyformer.data.pairs import Pair, split_pairs
 from tallyformer.data.shards import Shards
 from tallyformer.data.sources import pair_source
-from tallyformer.evaluation.answers import greedy_answers
+from tallyformer.evaluation.answers import greedy_answers, greedy_continuations
 from tallyformer.evaluation.arithmetic import ask_arithmetic
 from tallyformer.evaluation.facts import ask_facts
 from tallyformer.evaluation.machine import describe_machine
@@ -32,7 +34,14 @@ from tallyformer.evaluation.perplexity import TextLoss, measure_passages
 from tallyformer.evaluation.report import write_report
 from tallyformer.evaluation.responses import measure_responses, spread
 from tallyformer.evaluation.run_data import RESULTS
-from tallyformer.evaluation.samples import default_questions, take_samples
+from tallyformer.evaluation.samples import (
+    Question,
+    Sample,
+    beginnings_of_texts,
+    questions_of_facts,
+    questions_of_pairs,
+    take_samples,
+)
 from tallyformer.evaluation.statistics import Difference, bootstrap_mean_change
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.loading import load_model
@@ -47,6 +56,8 @@ from tallyformer.training.precision import choose_precision
 REPORT = "report.html"
 FORMAT = 1
 ROWS_AT_ONCE = 16
+_BEGINNING_IDS = 128
+"""Ids of a document that are read for its beginning."""
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
@@ -91,8 +102,9 @@ def _work(recipe: Recipe, folder: RunFolder, models: Sequence[RunModel], resume:
 
 
 def _pair_sources(recipe: Recipe) -> Sequence[PairSource]:
-    """The sources whose held-out pairs are measured."""
-    return recipe.sft.sources if recipe.sft and recipe.evaluate.pairs else ()
+    """The sources whose held-out pairs are measured or shown."""
+    wanted = recipe.evaluate.pairs or (_own_sources(recipe) and not recipe.evaluate.prompts)
+    return recipe.sft.sources if recipe.sft and wanted else ()
 
 
 def _pair_fingerprints(recipe: Recipe) -> dict[str, str]:
@@ -193,18 +205,46 @@ class _Evaluation:
             return "after sft"
         return "before sft" if stage == self._start_of("merge") else ""
 
-    def _pairs(self) -> list[Pair]:
-        """Pairs that fine-tuning held out."""
+    def _pairs(self) -> Sequence[Pair]:
+        """The held-out pairs that are measured."""
+        return spread(self._held_out, self.recipe.evaluate.pairs)
+
+    @cached_property
+    def _held_out(self) -> Sequence[Pair]:
+        """Pairs that fine-tuning held out, as far as any are wanted."""
         sft, sources = self.recipe.sft, _pair_sources(self.recipe)
         if not (sft and sources):
             return []
-        split = split_pairs(
+        return split_pairs(
             sources,
             data_root=self.recipe.data_root,
             validation_fraction=sft.validation_fraction,
             seed=self.recipe.seed,
-        )
-        return spread(split.validation, self.recipe.evaluate.pairs)
+        ).validation
+
+    def _samples(self, llm: LLM) -> list[Sample]:
+        """Answers to the recipe's prompts, else to held-out ones of the user's own pairs, else to
+        the primer's; of a model without fine-tuning, continuations of validation texts."""
+        most = self.recipe.evaluate.max_tokens
+        if prompts := self.recipe.evaluate.prompts:
+            questions = [Question(prompt) for prompt in prompts]
+        elif self.recipe.sft is None:
+            return take_samples(
+                beginnings_of_texts(self._validation_texts()),
+                greedy_continuations(llm, max_tokens=most),
+            )
+        else:
+            own = _own_sources(self.recipe)
+            pairs = [pair for pair in self._held_out if pair.id.split("/")[0] in own]
+            questions = questions_of_pairs(pairs) or questions_of_facts(facts())
+        return take_samples(questions, greedy_answers(llm, max_tokens=most, label="samples"))
+
+    def _validation_texts(self) -> Iterator[str]:
+        """Beginnings of validation documents, from all sources in turn."""
+        streams = [s.first_ids(_BEGINNING_IDS) for s in self.shards.validation.values() if s.tokens]
+        for ids in itertools.chain.from_iterable(itertools.zip_longest(*streams)):
+            if ids is not None:
+                yield self.tokenizer.decode(ids.tolist())
 
     def _answers(self, model: Any, pairs: Sequence[Pair]) -> list[TextLoss]:
         return measure_responses(
@@ -221,22 +261,24 @@ class _Evaluation:
         section, final = self.recipe.evaluate, final_model(self.recipe, self.folder)
         with quiet_library():
             llm = LLM.from_pretrained(final.source, dtype="float32", device=self.device)
-        known = facts()
         asked: dict[str, Sequence[Any]] = {}
         if section.facts:
             ask = greedy_answers(llm, max_tokens=section.max_tokens, label="facts")
-            asked["facts"] = ask_facts(known, ask)
+            asked["facts"] = ask_facts(facts(), ask)
         if section.arithmetic:
             examples = held_out_examples(section.arithmetic, self.recipe.seed)
             ask = greedy_answers(llm, max_tokens=section.max_tokens, label="arithmetic")
             asked["arithmetic"] = ask_arithmetic(examples, ask)
-        questions = section.prompts or default_questions(known)
-        ask = greedy_answers(llm, max_tokens=section.max_tokens, label="samples")
-        asked["samples"] = take_samples(questions, ask)
+        asked["samples"] = self._samples(llm)
         return {
             name: {"model": final.stage, "answers": [asdict(answer) for answer in answers]}
             for name, answers in asked.items()
         }
+
+
+def _own_sources(recipe: Recipe) -> set[str]:
+    """Names of the sources of pairs that do not ship with the package."""
+    return {s.name for s in recipe.sft.sources if not s.corpus} if recipe.sft else set()
 
 
 def loss_values(
