@@ -85,3 +85,18 @@ def test_a_stage_that_the_recipe_lacks_is_a_usage_error(
     done = tallyformer(stage, "--recipe", recipe)
     assert done.returncode == 2
     assert f"nothing for `{stage}` to do" in done.stderr
+
+
+def test_a_dry_run_names_what_the_hub_does_not_deliver(tallyformer: Any, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    flagship = Path(__file__).parents[2] / "recipes" / "tally-51m.yaml"
+    # Nobody listens on port 9, and the cache is empty.
+    env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = tallyformer("run", "--recipe", flagship, "--dry-run", cwd=tmp_path, env=env)
+    assert done.returncode == 3
+    assert "6 inputs cannot be used" in done.stderr
+    names = ["tokenizer.source: gpt2", "teacher.source: gpt2-medium"]
+    names += ["tiiuae/falcon-refinedweb", "allenai/peS2o", "SlimPajama", "gbharti/finance-alpaca"]
+    assert all(name in done.stderr for name in names)
+    assert done.stderr.count("the hub does not answer") == 6
+    assert not (tmp_path / "runs").exists()

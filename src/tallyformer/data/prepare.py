@@ -278,13 +278,24 @@ def _members(unit: Unit, first: np.ndarray) -> dict[str, np.ndarray]:
 
 def _check_not_empty(name: str, count: SourceCounts) -> None:
     if not sum(count.documents.values()):
-        reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(count.dropped.items()))
-        fixes = [fix for reason, fix in _FIXES.items() if count.dropped[reason]]
-        advice = ", or ".join([*fixes, "remove the source"])
-        raise DataError(
-            f"source {name!r}: none of its {count.documents_in} documents is kept ({reasons}). "
-            f"{advice[0].upper()}{advice[1:]}"
-        )
+        raise nothing_kept(name, count.documents_in, count.dropped)
+
+
+def nothing_kept(name: str, documents: int, dropped: Counter[str]) -> DataError:
+    """The error for a source of which no document is left.
+
+    Args:
+        name: the source's.
+        documents: how many it has.
+        dropped: how many of them by reason.
+    """
+    reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(dropped.items()))
+    fixes = [fix for reason, fix in _FIXES.items() if dropped[reason]]
+    advice = ", or ".join([*fixes, "remove the source"])
+    return DataError(
+        f"source {name!r}: none of its {documents} documents is kept ({reasons}). "
+        f"{advice[0].upper()}{advice[1:]}"
+    )
 
 
 def _with_sum(counts: Counter[str]) -> dict[str, int]:

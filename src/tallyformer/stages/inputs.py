@@ -15,6 +15,9 @@ from tallyformer.config.model import TokenizerSection
 from tallyformer.data.files import find_files, kind_of
 from tallyformer.data.sources import dataset_files
 from tallyformer.errors import ArtifactError, DataError
+from tallyformer.stages.first_rows import problems_of_first_rows
+from tallyformer.stages.hub_reach import Hub
+from tallyformer.tokenizer.loading import FILES
 
 NEEDS = {
     "tokenizer": (),
@@ -31,25 +34,27 @@ NEEDS = {
 
 
 def check_inputs(recipe: Recipe, folder: RunFolder, stages: Sequence[str]) -> None:
-    """Check the files, folders and earlier stages that `stages` read.
+    """Check the files, folders, hub names and earlier stages that `stages` read.
 
-    A stage that is finished needs nothing; one that `stages` makes itself need not be there.
+    Of each source the first rows are read. A stage that is finished needs nothing; one that
+    `stages` makes itself need not be there.
 
     Raises:
         ArtifactError: an earlier stage is not finished.
-        DataError: a source is missing or empty; every such source is named.
+        DataError: a source is missing, empty or not as the recipe says; all such are named.
     """
     problems: list[str] = []
+    hub = Hub()
     for place, stage in enumerate(stages):
         if folder.is_finished(stage):
             continue
         _check_earlier_stages(recipe, folder, stage, stages[:place])
-        problems += [found for found in _missing(recipe, stage) if found not in problems]
+        problems += [found for found in _missing(recipe, stage, hub) if found not in problems]
     if len(problems) == 1:
         raise DataError(problems[0])
     if problems:
         listed = "".join(f"\n  - {problem}" for problem in problems)
-        raise DataError(f"{recipe.name}: {len(problems)} inputs are missing:{listed}")
+        raise DataError(f"{recipe.name}: {len(problems)} inputs cannot be used:{listed}")
 
 
 def needs_of(recipe: Recipe, stage: str) -> list[str]:
@@ -77,30 +82,45 @@ def _check_earlier_stages(
                 raise ArtifactError(f"{stage} needs {needed}: {error}") from None
 
 
-def _missing(recipe: Recipe, stage: str) -> Iterator[str]:
+def _missing(recipe: Recipe, stage: str, hub: Hub) -> Iterator[str]:
     if stage == "tokenizer" and recipe.tokenizer.kind == "pretrained":
-        yield from _missing_folder(recipe, "tokenizer", recipe.tokenizer)
+        yield from _missing_folder(recipe, "tokenizer", recipe.tokenizer, hub, FILES[:2])
     reads_texts = stage == "tokenizer" and recipe.tokenizer.kind == "train"
     if stage == "prepare" or reads_texts:
         for source in recipe.prepare.sources:
-            yield from _missing_source(recipe, "prepare", source)
+            yield from _problems_of_source(recipe, "prepare", source, hub)
     if stage == "distill" and recipe.teacher and recipe.teacher.source:
-        yield from _missing_folder(recipe, "teacher", recipe.teacher)
+        yield from _missing_folder(recipe, "teacher", recipe.teacher, hub, ("config.json",))
     if stage == "sft" and recipe.sft:
         for pairs in recipe.sft.sources:
-            yield from _missing_source(recipe, "sft", pairs)
+            yield from _problems_of_source(recipe, "sft", pairs, hub)
 
 
 def _missing_folder(
-    recipe: Recipe, name: str, section: TokenizerSection | TeacherSection
+    recipe: Recipe,
+    name: str,
+    section: TokenizerSection | TeacherSection,
+    hub: Hub,
+    files: tuple[str, ...],
 ) -> Iterator[str]:
-    """A section's source that is not there, unless its name could be one of the hub."""
+    """A section's source that is neither here nor on the hub."""
     key, source = f"{name}.source", str(section.source)
     place = Path(recipe.locate(source, section.revision))
     if place.is_file():
         yield f"{key}: {place} is a file. Give the folder that holds it"
     elif not place.is_dir() and not could_be_hub_name(source):
         yield f"{key}: {source}: no such folder. Correct the path, or set data_root"
+    elif not place.is_dir():
+        reason = hub.problem(source, section.revision, kind="model", cached=files)
+        if reason:
+            yield f"{key}: {source}: no such folder, and on the hub: {reason}. Give a local folder"
+
+
+def _problems_of_source(
+    recipe: Recipe, section: str, source: TextSource | PairSource, hub: Hub
+) -> Iterator[str]:
+    missing = list(_missing_source(recipe, section, source))
+    yield from missing or problems_of_first_rows(recipe, source, hub)
 
 
 def _missing_source(recipe: Recipe, section: str, source: TextSource | PairSource) -> Iterator[str]:

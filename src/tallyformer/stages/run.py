@@ -16,7 +16,9 @@ from tallyformer.artifacts.run_folder import CLAIM, RunFolder, StageWork
 from tallyformer.artifacts.stages import STAGES
 from tallyformer.config import Recipe, recipe_as_yaml
 from tallyformer.errors import ArtifactError, Interrupted, UsageError
+from tallyformer.stages.foreseen import finished_inputs, foresee
 from tallyformer.stages.inputs import check_inputs, needs_of
+from tallyformer.stages.readiness import AFTER_PREPARE, check_readiness
 
 RECIPE = "recipe.yaml"
 LOCK = ".lock"
@@ -89,15 +91,22 @@ def run_stages(
     is replaced once a stage has worked by a changed recipe, to its end or until it was stopped, so
     that a refused recipe leaves no trace and the command to go on finds its own.
 
+    What can be known beforehand is checked beforehand: of the inputs before any work, of the rest
+    before the first training, when vocabulary and shards are there.
+
     Raises:
         ArtifactError: another process works in the folder, or a stage's folder holds other work.
         TallyFormerError: what a stage raises.
     """
     _check_is_no_stage(folder.path)
+    check_inputs(recipe, folder, stages)
     with _alone_in(folder.path):
         if not (folder.path / RECIPE).exists():
             write_recipe(recipe, folder.path / RECIPE)
+        first_after = next((s for s in stages if s in AFTER_PREPARE), None)
         for number, stage in enumerate(stages, start=1):
+            if stage == first_after:
+                _check_rest(recipe, folder, stages)
             finished = folder.is_finished(stage)
             announcer.begins(stage, number, len(stages), finished=finished)
             try:
@@ -115,6 +124,8 @@ def dry_run_stages(
 ) -> list[PlannedStage]:
     """Check all inputs of some stages and say what each would do, writing nothing.
 
+    Vocabulary and shards that are not there are made in memory where the texts are small.
+
     What `run_stages` would refuse is refused here in the same words. A folder whose work depends
     on a stage that has yet to run is not compared.
 
@@ -131,7 +142,17 @@ def dry_run_stages(
         reads = needs_of(recipe, stage)
         known = all(states.get(name, "finished") == "finished" for name in reads)
         states[stage] = _state(recipe, folder, stage, inputs_are_known=known, resume=resume)
+    _check_rest(recipe, folder, stages)
     return [PlannedStage(stage, folder.stage(stage), states[stage]) for stage in stages]
+
+
+def _check_rest(recipe: Recipe, folder: RunFolder, stages: Sequence[str]) -> None:
+    """Check what can be known before training, unless all work is done."""
+    todo = [stage for stage in stages if not folder.is_finished(stage)]
+    if not todo:
+        return
+    made = all(folder.is_finished(stage) for stage in ("tokenizer", "prepare"))
+    check_readiness(recipe, folder, todo, finished_inputs(folder) if made else foresee(recipe))
 
 
 def _state(

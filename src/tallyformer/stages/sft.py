@@ -156,13 +156,7 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
 def _batches(
     recipe: Recipe, section: SftSection, tokenizer: Tokenizer, pairs: PairSplit, context: int
 ) -> tuple[list[Conversation], ConversationBatches, ConversationBatches]:
-    if not pairs.validation:
-        count = len({pair.id for pair in pairs.train})
-        raise DataError(
-            f"sft: all {count} pairs ask the same, so none can be held out for validation. "
-            "Give pairs with other prompts; where the rows have a field that belongs to the "
-            "question, such as Alpaca's input, name it in context_fields"
-        )
+    check_held_out(pairs)
     train_on = _encoded(tokenizer, pairs.train, context)
     held_out = _at_most(_encoded(tokenizer, pairs.validation, context), section.evaluation_tokens)
     shape: dict[str, Any] = {
@@ -209,6 +203,21 @@ def _with_replay(
         share=section.replay,
         batch_size=section.micro_batch,
     )
+
+
+def check_held_out(pairs: PairSplit) -> None:
+    """Check that there are pairs to validate on.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not pairs.validation:
+        count = len({pair.id for pair in pairs.train})
+        raise DataError(
+            f"sft: all {count} pairs ask the same, so none can be held out for validation. "
+            "Give pairs with other prompts; where the rows have a field that belongs to the "
+            "question, such as Alpaca's input, name it in context_fields"
+        )
 
 
 def _encoded(tokenizer: Tokenizer, pairs: Sequence[Pair], context: int) -> list[Conversation]:

@@ -8,7 +8,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+)
 
 from tallyformer.artifacts.manifest import sha256
 from tallyformer.artifacts.run_folder import BEST, RunFolder
@@ -89,13 +94,60 @@ def load_teacher_model(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(f"teacher {source}: cannot be loaded ({reason}). {_FIX}") from None
-    most = getattr(model.config, "max_position_embeddings", None)
-    if not ours and most is not None and most < context:
+    if not ours:
+        _check_positions(source, model.config, context)
+    return model
+
+
+def check_teacher(
+    source: str, context: int, tokenizer: Tokenizer | None, revision: str = "main"
+) -> None:
+    """Check what can be known of a teacher without loading its weights.
+
+    Args:
+        source: folder or hub name.
+        context: positions it must be able to read.
+        tokenizer: the student's; None if it is not known yet.
+        revision: of a hub name.
+
+    Raises:
+        ArtifactError: it is no causal language model, has no weights, or reads fewer positions.
+        TokenizerError: as `shared_ids`.
+    """
+    try:
+        with quiet_library():
+            described, _ = TallyFormerConfig.get_config_dict(source, revision=revision)
+            ours = described.get("model_type") == TallyFormerConfig.model_type
+            config = (
+                TallyFormerConfig.from_dict(described)
+                if ours
+                else AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+            )
+        if not ours and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ValueError(f"{type(config).__name__} is of no causal language model")
+        if Path(source).is_dir() and not _has_weights(Path(source)):
+            raise ValueError("it holds no weights")
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ArtifactError(f"teacher {source}: cannot be loaded ({reason}). {_FIX}") from None
+    if not ours:
+        _check_positions(source, config, context)
+    if tokenizer is not None:
+        theirs = _spellings(source, config, revision)
+        _shared(source, theirs, tokenizer.spellings(), config.vocab_size, tokenizer)
+
+
+def _check_positions(source: str, config: Any, context: int) -> None:
+    most = getattr(config, "max_position_embeddings", None)
+    if most is not None and most < context:
         raise ArtifactError(
             f"teacher {source}: reads {most} positions, the model {context}. Lower "
             "model.max_position_embeddings, or use another teacher"
         )
-    return model
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(f.suffix in (".safetensors", ".bin") for f in folder.iterdir())
 
 
 def shared_ids(
@@ -112,6 +164,16 @@ def shared_ids(
     theirs = _spellings(source, model.config, revision)
     ours = _spellings(str(tokenizer_folder))
     head_rows = model.get_output_embeddings().weight.shape[0]
+    return _shared(source, theirs, ours, head_rows, tokenizer)
+
+
+def _shared(
+    source: str,
+    theirs: list[str | None],
+    ours: list[str | None],
+    head_rows: int,
+    tokenizer: Tokenizer,
+) -> int:
     most = min(len(theirs), len(ours), head_rows)
     first = next((i for i in range(most) if theirs[i] != ours[i]), most)
     ordinary = [i for i in range(first, most) if i not in tokenizer.control_ids]

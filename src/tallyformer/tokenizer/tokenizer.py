@@ -131,6 +131,10 @@ class Tokenizer:
         token_id: int | None = self._backend.token_to_id(token)
         return token_id
 
+    def spellings(self) -> list[str | None]:
+        """How the vocabulary writes each id; None for an id that is not used."""
+        return [self._backend.id_to_token(number) for number in range(self.vocab_size)]
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text, never a control id.
 

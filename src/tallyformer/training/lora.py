@@ -33,7 +33,7 @@ def add_lora(model: Any, section: LoraSection, control_tokens: Sequence[int] = (
     Raises:
         UsageError: a named module does not exist, or the head is to get low-rank factors.
     """
-    _check_names(model, section)
+    check_lora(model, section)
     keeps_tie = HEAD in section.modules_to_save and model.config.tie_word_embeddings
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -101,7 +101,12 @@ def merge(adapted: PeftModel) -> Any:
     return model
 
 
-def _check_names(model: Any, section: LoraSection) -> None:
+def check_lora(model: Any, section: LoraSection) -> None:
+    """Check that a model has the modules that a section names; it may have no weights.
+
+    Raises:
+        UsageError: a named module does not exist, or the head is to get low-rank factors.
+    """
     names = {name.rpartition(".")[2] for name, _ in model.named_modules() if name}
     for field in ("target_modules", "modules_to_save"):
         for wanted in getattr(section, field):
