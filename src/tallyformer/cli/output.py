@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from tallyformer.artifacts.manifest import Manifest
+    from tallyformer.stages.advice import Advice
     from tallyformer.stages.run import PlannedStage
 
 _WIDTH = 72
@@ -69,6 +70,12 @@ def print_dry_run(stages: Sequence[PlannedStage]) -> None:
     for planned in stages:
         click.echo(f"{planned.stage:<{wide}}  {say[planned.state]}: {shown(planned.folder)}")
     click.echo("The recipe and its inputs are in order. Nothing was written.")
+
+
+def print_advice(advice: Sequence[Advice]) -> None:
+    """Warnings on standard error, before a run begins."""
+    for one in advice:
+        click.secho(f"warning: {one.stage}: {one.text}", err=True, fg="yellow")
 
 
 def print_samples(evaluate: Path, heading: str) -> None:

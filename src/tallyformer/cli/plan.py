@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tallyformer.cli.options import load, out_option, recipe_options
+from tallyformer.cli.output import print_advice
 from tallyformer.cli.quiet import quieten_libraries
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ def plan(
     checked, folder = load(recipe, overrides, out)
     quieten_libraries()
     from tallyformer.stages.plan import make_plan
+    from tallyformer.stages.run import stages_of
+    from tallyformer.stages.run_size import advice_before
 
+    print_advice(advice_before(checked, folder, stages_of(checked)))
     made = make_plan(checked, folder, probe=not no_probe, say=_say)
     if as_json:
         click.echo(json.dumps(_as_json(made), indent=2))

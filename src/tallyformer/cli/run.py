@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tallyformer.cli.options import dry_run_option, load, out_option, recipe_options
-from tallyformer.cli.output import StageAnnouncer, print_dry_run, print_samples, shown
+from tallyformer.cli.output import StageAnnouncer, print_advice, print_dry_run, print_samples, shown
 from tallyformer.cli.quiet import quieten_libraries
 
 if TYPE_CHECKING:
@@ -30,13 +30,16 @@ def run(
     never seen), and the paths of the report and of the model.
     """
     from tallyformer.stages.run import dry_run_stages, run_stages, stages_of
+    from tallyformer.stages.run_size import advice_before
 
     checked, folder = load(recipe, overrides, out)
     stages = stages_of(checked)
     if dry_run:
         print_dry_run(dry_run_stages(checked, folder, stages, resume=True))
+        print_advice(advice_before(checked, folder, stages))
         return
     quieten_libraries()
+    print_advice(advice_before(checked, folder, stages))
     run_stages(checked, folder, stages, resume=True, announcer=StageAnnouncer())
     print_samples(folder.stage("evaluate"), _heading(checked))
     click.echo(f"report: {shown(folder.stage('evaluate') / 'report.html')}")

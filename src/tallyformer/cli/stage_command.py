@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tallyformer.cli.options import load
-from tallyformer.cli.output import StageAnnouncer, print_dry_run
+from tallyformer.cli.output import StageAnnouncer, print_advice, print_dry_run
 from tallyformer.cli.quiet import quieten_libraries
 
 if TYPE_CHECKING:
@@ -28,14 +28,17 @@ def run_one_stage(
         UsageError: the recipe has no such stage.
     """
     from tallyformer.stages.run import dry_run_stages, require_stage, run_stages
+    from tallyformer.stages.run_size import advice_before
 
     checked, folder = load(recipe, overrides, out)
     require_stage(checked, stage, str(recipe))
     stages = _with_tokenizer(stage, folder)
     if dry_run:
         print_dry_run(dry_run_stages(checked, folder, stages, resume=resume))
+        print_advice(advice_before(checked, folder, stages))
         return
     quieten_libraries()
+    print_advice(advice_before(checked, folder, stages))
     run_stages(checked, folder, stages, resume=resume, announcer=StageAnnouncer())
 
 
