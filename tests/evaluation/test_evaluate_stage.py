@@ -85,7 +85,7 @@ def test_every_number_names_a_model_and_every_model_its_folder_and_fingerprint(
         assert results[section]["model"] in results["models"]
     for stage, model in results["models"].items():
         assert (run.path / model["folder"] / "config.json").is_file()
-        assert model["fingerprint"] == run.manifest(stage).fingerprint
+        assert model["fingerprint"] == run.manifest(stage).result
     assert {row["domain"] for row in results["perplexity"]} == {"bonds", "shares"}
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.json_files import write_checked_json
+from tallyformer.artifacts.manifest import Manifest, resign
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, UsageError
@@ -85,7 +86,16 @@ def _change(run: RunFolder, change: Any) -> None:
     path = run.stage("evaluate") / "results.json"
     results = json.loads(path.read_text(encoding="utf-8"))
     change(results)
-    path.write_text(json.dumps(results), encoding="utf-8")
+    _put_results(run, results)
+
+
+def _put_results(run: RunFolder, results: dict[str, Any]) -> None:
+    """Results with the checksums of a stage that measured them."""
+    results.pop("check", None)
+    folder = run.stage("evaluate")
+    write_checked_json(folder / "results.json", results)
+    manifest = run.manifest("evaluate")
+    resign(folder, manifest, [Path(name) for name in manifest.files])
 
 
 def test_the_report_shows_what_the_run_measured(page: str, tiny: tuple[Recipe, RunFolder]) -> None:
@@ -222,6 +232,7 @@ def test_a_torn_last_line_of_metrics_is_left_out(
     tiny: tuple[Recipe, RunFolder], tmp_path: Path
 ) -> None:
     run = _copy(tiny[1], tmp_path / "torn")
+    (run.stage("pretrain") / "manifest.json").unlink()
     with (run.stage("pretrain") / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"kind": "train", "st')
     assert "Learning rate" in _Page(_report(tmp_path, run)).text
@@ -241,20 +252,17 @@ def test_bad_requests_are_refused_with_a_reason(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"{", "Expecting property name"),
-        (b"[]", "the file holds no names and values"),
-        (b"\xff\xfe", "Expecting value"),
-        (b'{"perplexity": 3}', "perplexity is no list of rows"),
-        (b'{"perplexity": [{"model": "pretrain"}]}', "a row of perplexity has no 'domain'"),
-        (b'{"facts": {"answers": [7]}}', "a row of facts holds no names and values"),
-        (b'{"models": {"pretrain": "x"}}', "models holds no names and values"),
+        ({"perplexity": 3}, "perplexity is no list of rows"),
+        ({"perplexity": [{"model": "pretrain"}]}, "a row of perplexity has no 'domain'"),
+        ({"facts": {"answers": [7]}}, "a row of facts holds no names and values"),
+        ({"models": {"pretrain": "x"}}, "models holds no names and values"),
     ],
 )
-def test_damaged_results_are_an_error_with_the_fix(
-    tiny: tuple[Recipe, RunFolder], tmp_path: Path, content: bytes, reason: str
+def test_results_in_another_form_are_an_error_with_the_fix(
+    tiny: tuple[Recipe, RunFolder], tmp_path: Path, content: dict[str, Any], reason: str
 ) -> None:
     run = _copy(tiny[1], tmp_path / "damaged")
-    (run.stage("evaluate") / "results.json").write_bytes(content)
+    _put_results(run, content)
     with pytest.raises(ArtifactError, match=rf"results\.json: damaged \({reason}.*make it again"):
         write_report([run], tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()

@@ -205,7 +205,7 @@ def test_the_stage_leaves_a_signed_folder_that_answers(finished: tuple[Recipe, R
     assert set(manifest.files) == {f.name for f in folder.iterdir() if f.name != "manifest.json"}
     assert manifest.metrics["class"] == "TallyFormerForCausalLM"
     assert manifest.metrics["source"] == "pretrain/best"
-    assert manifest.inputs["pretrain"] == run.manifest("pretrain").fingerprint
+    assert manifest.inputs["pretrain"] == run.manifest("pretrain").result
     assert not list(run.path.glob("*.partial"))
     assert LLM.from_pretrained(folder).chat([{"role": "user", "content": "Why?"}]).token_ids
 
@@ -228,11 +228,10 @@ def test_a_kill_before_the_manifest_leaves_work_that_is_gone_on_with(
         copy.stage(stage).symlink_to(run.stage(stage))
     work_began = copy.path / "model"
     work_began.mkdir()
-    claim = run.manifest("export").fingerprint
-    (work_began / "work.txt").write_text(claim + "\n", encoding="utf-8")
+    export.work_of(recipe, copy).claim()
     (work_began / "config.json").write_text("{}", encoding="utf-8")
     (copy.path / "model.partial").mkdir()
-    assert export.run(recipe, copy).fingerprint == claim
+    assert export.run(recipe, copy).result == run.manifest("export").result
     assert not (work_began / "work.txt").exists()
     assert not (copy.path / "model.partial").exists()
     copy.manifest("export", check=True)

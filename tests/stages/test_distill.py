@@ -99,11 +99,11 @@ def test_a_stored_teacher_pass_is_reused_and_bound_to_its_run(pretrained, make_r
 
 def test_a_killed_phase_goes_on_and_finished_phases_are_kept(pretrained, make_recipe):
     recipe = make_recipe()
-    whole = distill.run(recipe, pretrained)
+    distill.run(recipe, pretrained)
     best = pretrained.stage("distill") / "best" / "model.safetensors"
     expected = best.read_bytes()
     (pretrained.stage("distill") / "manifest.json").unlink()
-    (pretrained.stage("distill") / "work.txt").write_text(whole.fingerprint, encoding="utf-8")
+    distill.work_of(recipe, pretrained).claim()
     kept = pretrained.stage("distill") / "phase-1" / "result.json"
     stamp = kept.stat().st_mtime_ns
     shutil.rmtree(pretrained.stage("distill") / "phase-2")

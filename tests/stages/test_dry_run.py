@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tallyformer.artifacts.run_folder import CLAIM, RunFolder
+from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, TallyFormerError
 from tallyformer.stages.run import dry_run_stages, run_stages, stages_of
@@ -79,9 +79,9 @@ def test_finished_work_of_another_recipe_is_refused_as_the_run_refuses_it(
 def test_unfinished_work_of_another_recipe_is_refused(
     prepared: RunFolder, make_recipe: Any
 ) -> None:
-    claim = prepared.stage("pretrain") / CLAIM
-    claim.parent.mkdir()
-    claim.write_text("0" * 64)
+    from tallyformer.stages import pretrain
+
+    pretrain.work_of(make_recipe(seed=5), prepared).claim()
     assert_same(refusals(make_recipe(), prepared), "pretrain: belongs to another run")
 
 
@@ -103,9 +103,7 @@ def test_unfinished_work_asks_a_single_stage_for_resume(
     from tallyformer.stages import pretrain
 
     recipe = make_recipe()
-    claim = prepared.stage("pretrain") / CLAIM
-    claim.parent.mkdir()
-    claim.write_text(pretrain.work_of(recipe, prepared).fingerprint)
+    pretrain.work_of(recipe, prepared).claim()
     assert states(recipe, prepared)["pretrain"] == "unfinished"
     found = refusals(recipe, prepared, stages=["pretrain"], resume=False)
     assert_same(found, "Add --resume")

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tallyformer.artifacts.manifest import sha256
+from tallyformer.artifacts.manifest import resign
 from tallyformer.errors import ArtifactError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.stages import merge, pretrain, sft
@@ -79,11 +79,8 @@ def test_an_adapter_with_other_shapes_is_refused(tuned, make_recipe):
     file = tuned.stage("sft") / "adapter" / "adapter_model.safetensors"
     wide = {n: t.repeat(2, 2) if t.ndim == 2 else t for n, t in load_file(file).items()}
     save_file(wide, file, metadata={"format": "pt"})
-    path = tuned.stage("sft") / "manifest.json"
-    values = json.loads(path.read_text())
-    entry = {"bytes": file.stat().st_size, "sha256": sha256(file)}
-    values["files"]["adapter/adapter_model.safetensors"] = entry
-    path.write_text(json.dumps(values), encoding="utf-8")
+    manifest = tuned.manifest("sft")
+    resign(tuned.stage("sft"), manifest, [Path(name) for name in manifest.files])
     with pytest.raises(ArtifactError, match="made for another model"):
         merge.run(make_recipe(), tuned)
 

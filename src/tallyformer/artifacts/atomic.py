@@ -83,10 +83,14 @@ def recover_replaced(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    with atomic_file(path, "w") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    """Write `value` as indented JSON, atomically.
+
+    A file name that is not UTF-8 holds lone surrogates in Python, which are written as JSON's
+    escapes and come back as they were.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    with atomic_file(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def cannot_write(path: Path, error: OSError) -> ArtifactError:

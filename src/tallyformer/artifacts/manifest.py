@@ -1,24 +1,29 @@
 """The manifest: the last file a stage writes, and what makes its folder an artifact.
 
-It records what went in (fingerprints), what was asked (the configuration), what came out (files
-with size and SHA-256) and what was measured, so every number can be traced to its inputs.
+It records what went in (results of earlier stages), what was asked (the configuration), what came
+out (files with size and SHA-256) and what was measured, so every number can be traced to its
+inputs. It carries its own checksum, and its `result` binds what it lists; a later stage records the
+results it read, so one chain of checksums leads from the last folder to the inputs.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tallyformer.artifacts.atomic import write_json
+from tallyformer.artifacts.json_files import CHECK, digest, read_json, write_checked_json
 from tallyformer.errors import ArtifactError
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+UNCHECKED_FORMAT = 1
+"""Of an earlier version, without checksum and result. Its model folders load, its runs do not go
+on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +32,13 @@ class Manifest:
 
     Attributes:
         stage: the stage's name.
-        fingerprint: SHA-256 over stage, configuration, seed and input fingerprints. Equal
-            fingerprints mean that the work need not be done again.
-        inputs: name -> fingerprint of every artifact or file read.
+        fingerprint: SHA-256 over stage, configuration, seed and inputs. Equal fingerprints mean
+            that the work need not be done again.
+        inputs: name -> `result` of every stage and checksum of every file that was read.
         files: path relative to the folder -> {"bytes": int, "sha256": str}.
+        records: those of `files` that tell how the work went and that no later stage reads; they
+            hold times, so they differ when the same work is done again.
+        result: SHA-256 over the fingerprint and the other files' checksums.
         metrics: what the stage measured.
     """
 
@@ -40,6 +48,8 @@ class Manifest:
     seed: int
     inputs: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    records: Sequence[str] = ()
+    result: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
@@ -48,8 +58,12 @@ class Manifest:
 
 def fingerprint(stage: str, config: Mapping[str, Any], seed: int, inputs: Mapping[str, str]) -> str:
     """SHA-256 in hex of everything that decides a stage's result."""
-    text = json.dumps([FORMAT, stage, config, seed, inputs], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest([FORMAT, stage, config, seed, inputs])
+
+
+def file_entry(file: Path) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
 def write_manifest(
@@ -61,55 +75,78 @@ def write_manifest(
     inputs: Mapping[str, str],
     metrics: Mapping[str, Any],
     files: Iterable[Path],
+    records: Iterable[Path] = (),
     versions: Mapping[str, str],
     now: datetime.datetime,
 ) -> Manifest:
-    """Hash `files` (below `folder`, or relative to it) and write the manifest, last of all."""
-    entries = {}
-    for file in sorted(f if f.is_relative_to(folder) else folder / f for f in files):
-        entries[file.relative_to(folder).as_posix()] = {
-            "bytes": file.stat().st_size,
-            "sha256": sha256(file),
-        }
+    """Hash `files` and `records` (below `folder`, or relative to it) and write the manifest."""
+    named = {name: file_entry(folder / name) for name in _names(folder, files)}
+    recorded = {name: file_entry(folder / name) for name in _names(folder, records)}
+    work = fingerprint(stage, config, seed, inputs)
     manifest = Manifest(
         stage=stage,
-        fingerprint=fingerprint(stage, config, seed, inputs),
+        fingerprint=work,
         config=config,
         seed=seed,
         inputs=inputs,
-        files=entries,
+        files={**named, **recorded},
+        records=list(recorded),
+        result=_result(work, named),
         metrics=metrics,
         versions=versions,
         created=now.isoformat(timespec="seconds"),
     )
-    write_json(folder / MANIFEST, asdict(manifest))
+    write_checked_json(folder / MANIFEST, asdict(manifest))
     return manifest
 
 
+def resign(folder: Path, manifest: Manifest, files: Iterable[Path]) -> Manifest:
+    """Write the manifest of a folder whose files were changed on purpose.
+
+    Args:
+        folder: which.
+        manifest: what stays as it is: stage, inputs, metrics.
+        files: all that the folder consists of now, below it or relative to it.
+    """
+    entries = {name: file_entry(folder / name) for name in _names(folder, files)}
+    outputs = {name: entry for name, entry in entries.items() if name not in manifest.records}
+    changed = replace(
+        manifest, files=entries, result=_result(manifest.fingerprint, outputs), format=FORMAT
+    )
+    write_checked_json(folder / MANIFEST, asdict(changed))
+    return changed
+
+
 def read_manifest(folder: Path, *, made_by: str) -> Manifest:
-    """Read a folder's manifest.
+    """Read a folder's manifest and compare it with its own checksum.
 
     Args:
         folder: the artifact.
         made_by: the command that makes it, named in errors.
 
     Raises:
-        ArtifactError: there is none, or it cannot be understood.
+        ArtifactError: there is none, it is damaged, or another version wrote it in a form that
+            this one does not know.
     """
     path = folder / MANIFEST
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values.get("format") != FORMAT:
-            raise ValueError(f"format {values.get('format')!r}, expected {FORMAT}")
-        return Manifest(**values)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         raise ArtifactError(
             f"{folder}: not there or not finished (no {MANIFEST}). Make it first: {made_by}"
-        ) from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        )
+    fix = f"Delete {folder} and make it again: {made_by}"
+    values = read_json(path, fix=fix)
+    if values.get("format") not in (FORMAT, UNCHECKED_FORMAT):
         raise ArtifactError(
-            f"{path}: damaged ({error}). Delete {folder} and make it again: {made_by}"
-        ) from None
+            f"{path}: damaged, or of another version (format {_shown(values.get('format'))}, "
+            f"expected {FORMAT}). {fix}"
+        )
+    check = values.pop(CHECK, None)
+    if values["format"] == FORMAT and check != digest(values):
+        raise ArtifactError(f"{path}: damaged (its values do not match its checksum). {fix}")
+    try:
+        return _checked(values)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{path}: damaged ({error}). {fix}") from None
 
 
 def check_files(folder: Path, manifest: Manifest, *, made_by: str, contents: bool = True) -> None:
@@ -118,16 +155,71 @@ def check_files(folder: Path, manifest: Manifest, *, made_by: str, contents: boo
     Raises:
         ArtifactError: a file is missing, truncated or altered; it is named.
     """
+    fix = f"Delete {folder} and make it again: {made_by}"
     for name, entry in manifest.files.items():
-        file = folder / name
-        fix = f"Delete {folder} and make it again: {made_by}"
-        if not file.is_file():
-            raise ArtifactError(f"{file}: missing, though the manifest lists it. {fix}")
+        check_file(folder / name, entry, fix=fix, contents=contents)
+
+
+def check_file(file: Path, entry: Mapping[str, Any], *, fix: str, contents: bool = True) -> None:
+    """Compare one file with what was recorded of it.
+
+    Raises:
+        ArtifactError: it is missing, truncated, altered or cannot be read.
+    """
+    if not file.is_file():
+        raise ArtifactError(f"{file}: missing, though the manifest lists it. {fix}")
+    try:
         size = file.stat().st_size
         if size != entry["bytes"]:
             raise ArtifactError(f"{file}: {size} bytes, the manifest says {entry['bytes']}. {fix}")
         if contents and sha256(file) != entry["sha256"]:
             raise ArtifactError(f"{file}: checksum differs from the manifest. {fix}")
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read ({error.strerror}). {fix}") from None
+
+
+def _result(work: str, outputs: Mapping[str, Mapping[str, Any]]) -> str:
+    return digest([work, {name: entry["sha256"] for name, entry in outputs.items()}])
+
+
+def _names(folder: Path, files: Iterable[Path]) -> list[str]:
+    below = [f.relative_to(folder) if f.is_relative_to(folder) else f for f in files]
+    return sorted(f.as_posix() for f in below)
+
+
+_TYPES = {
+    "stage": str,
+    "fingerprint": str,
+    "config": dict,
+    "seed": int,
+    "inputs": dict,
+    "files": dict,
+    "metrics": dict,
+    "versions": dict,
+    "created": str,
+    "records": list,
+    "result": str,
+}
+
+
+def _checked(values: dict[str, Any]) -> Manifest:
+    """The manifest, if every value has its type; one without a checksum can hold anything."""
+    manifest = Manifest(**values)
+    for name, kind in _TYPES.items():
+        if name in values and not isinstance(values[name], kind):
+            raise ValueError(f"{name} has the type {type(values[name]).__name__}")
+    for name, entry in manifest.files.items():
+        if not (
+            isinstance(entry, dict)
+            and isinstance(entry.get("bytes"), int)
+            and isinstance(entry.get("sha256"), str)
+        ):
+            raise ValueError(f"files has no size and checksum of {name!r}")
+    return manifest
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:40]
 
 
 def sha256(file: Path) -> str:

@@ -12,14 +12,18 @@ runs/quickstart/
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tallyformer.artifacts.atomic import PARTIAL, atomic_file
+from tallyformer.artifacts.atomic import PARTIAL
+from tallyformer.artifacts.differences import differences
+from tallyformer.artifacts.json_files import read_checked_json, write_checked_json
 from tallyformer.artifacts.manifest import (
+    FORMAT,
     MANIFEST,
     Manifest,
     check_files,
@@ -55,16 +59,19 @@ class RunFolder:
         """Manifest of a finished stage; with `check`, its files are hashed and compared.
 
         Raises:
-            ArtifactError: the stage is not finished, or (with `check`) a file differs.
+            ArtifactError: the stage is not finished, an earlier version of this package finished
+                it, or (with `check`) a file differs.
         """
         folder = self.stage(stage)
         manifest = read_manifest(folder, made_by=self.command(stage))
+        if manifest.format != FORMAT:
+            raise of_earlier_version(folder)
         check_files(folder, manifest, made_by=self.command(stage), contents=check)
         return manifest
 
     def is_finished(self, stage: str) -> bool:
-        """True if the stage's manifest is there."""
-        return (self.stage(stage) / MANIFEST).is_file()
+        """True if the stage's manifest is there, in whatever state."""
+        return os.path.lexists(self.stage(stage) / MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ class StageWork:
     inputs: Mapping[str, str]
     resume: bool = True
     """Whether a started folder may be gone on with; otherwise it is an error."""
+    sections: Mapping[str, str] = field(default_factory=dict)
+    """What parts of `config` are called in a recipe, for errors; others follow the stage's name."""
 
     @property
     def folder(self) -> Path:
@@ -104,9 +113,16 @@ class StageWork:
         done = self.check()
         if done is None and not self._claim_file.is_file():
             self._unsigned.unlink(missing_ok=True)
-            with atomic_file(self._claim_file, "w") as file:
-                file.write(self.fingerprint + "\n")
+            self.claim()
         return done
+
+    def claim(self) -> None:
+        """Sign the folder as this work, not yet finished.
+
+        Raises:
+            ArtifactError: it cannot be written.
+        """
+        write_checked_json(self._claim_file, self._described)
 
     def check(self) -> Manifest | None:
         """The manifest if this very work is finished and its files are intact, else None.
@@ -120,11 +136,20 @@ class StageWork:
             return None
         manifest = self.run.manifest(self.stage, check=True)
         if manifest.fingerprint != self.fingerprint:
-            raise self._other_work()
+            there = {"config": manifest.config, "seed": manifest.seed, "inputs": manifest.inputs}
+            raise self._other_work(there)
         return manifest
 
-    def finish(self, *, metrics: Mapping[str, Any], files: Iterable[Path]) -> Manifest:
-        """Write the manifest; the folder is an artifact from now on."""
+    def finish(
+        self, *, metrics: Mapping[str, Any], files: Iterable[Path], records: Iterable[Path] = ()
+    ) -> Manifest:
+        """Write the manifest; the folder is an artifact from now on.
+
+        Args:
+            metrics: what was measured.
+            files: what later stages may read.
+            records: files that tell how the work went; see `Manifest`.
+        """
         manifest = write_manifest(
             self.folder,
             stage=self.stage,
@@ -133,6 +158,7 @@ class StageWork:
             inputs=self.inputs,
             metrics=metrics,
             files=files,
+            records=records,
             versions=installed_versions(),
             now=utc_now(),
         )
@@ -148,10 +174,22 @@ class StageWork:
         """A signature that a kill cut off."""
         return self._claim_file.with_name(CLAIM + PARTIAL)
 
+    @property
+    def _described(self) -> dict[str, Any]:
+        """What the folder says of the work while it is unfinished."""
+        return {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "config": self.config,
+            "seed": self.seed,
+            "inputs": self.inputs,
+        }
+
     def _check_unfinished(self) -> None:
-        if self._claim_file.is_file():
-            if self._claim_file.read_text(encoding="utf-8").strip() != self.fingerprint:
-                raise self._other_work()
+        if os.path.lexists(self._claim_file):
+            claim = self._read_claim()
+            if claim.get("fingerprint") != self.fingerprint:
+                raise self._other_work(claim)
             if not self.resume:
                 raise ArtifactError(
                     f"{self.folder}: holds unfinished work of this recipe. Add --resume to go "
@@ -163,11 +201,38 @@ class StageWork:
                 "Choose another --out, or move them away"
             )
 
-    def _other_work(self) -> ArtifactError:
+    def _read_claim(self) -> dict[str, Any]:
+        if _is_unchecked_claim(self._claim_file):
+            raise of_earlier_version(self.folder)
+        return read_checked_json(
+            self._claim_file,
+            fix=f"Delete {self.folder} to start this stage anew: {self.run.command(self.stage)}",
+        )
+
+    def _other_work(self, there: Mapping[str, Any]) -> ArtifactError:
+        found = differences(there, self._described, stage=self.stage, sections=self.sections)
         return ArtifactError(
-            f"{self.folder}: belongs to another run (its recipe, seed or inputs differ). "
+            f"{self.folder}: belongs to another run ({found}). "
             f"Choose another --out, or delete {self.folder} to make it anew"
         )
+
+
+def of_earlier_version(folder: Path) -> ArtifactError:
+    """The error for a stage's folder that another format of manifest describes."""
+    return ArtifactError(
+        f"{folder}: was made by an earlier version of TallyFormer, whose checksums bind less. Its "
+        "models load, but no stage goes on from it: choose another --out, or delete it to make it "
+        "anew"
+    )
+
+
+def _is_unchecked_claim(file: Path) -> bool:
+    """An earlier version wrote the fingerprint alone."""
+    try:
+        text = file.read_bytes().strip()
+    except OSError:
+        return False
+    return len(text) == 64 and text.isalnum()
 
 
 def clear(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +79,11 @@ def print_advice(advice: Sequence[Advice]) -> None:
 
 def print_samples(evaluate: Path, heading: str) -> None:
     """The questions and answers among the results of the stage `evaluate`."""
-    results = json.loads((evaluate / "results.json").read_text(encoding="utf-8"))
+    from tallyformer.artifacts.json_files import read_checked_json
+
+    results = read_checked_json(
+        evaluate / "results.json", fix=f"Delete {evaluate} and run the same command again"
+    )
     samples = results.get("samples", {}).get("answers", ())
     if samples:
         click.secho(f"\n{heading}", bold=True)

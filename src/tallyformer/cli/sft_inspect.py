@@ -57,6 +57,7 @@ def _tokenizer(recipe: Recipe, folder: RunFolder) -> Tokenizer:
     from tallyformer.tokenizer import Tokenizer
 
     if folder.is_finished("tokenizer"):
+        folder.manifest("tokenizer", check=True)
         return Tokenizer.from_pretrained(folder.stage("tokenizer"))
     section = recipe.tokenizer
     if section.kind == "pretrained":

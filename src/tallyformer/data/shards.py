@@ -15,7 +15,6 @@ N sequences asked for, L ids of each.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tallyformer.artifacts.json_files import read_json
 from tallyformer.artifacts.manifest import Manifest, check_files, read_manifest
 from tallyformer.data.documents import document_id
 from tallyformer.errors import ArtifactError
@@ -157,7 +157,7 @@ def read_shards(
             f"Delete {folder} and make it again: {made_by}"
         )
     sources = manifest.config["sources"]
-    names = json.loads((folder / FILES).read_text(encoding="utf-8"))
+    names = read_json(folder / FILES, fix=f"Delete {folder} and make it again: {made_by}")
     train, validation = (
         {s["name"]: _open_stream(folder, split, s["name"], manifest, names) for s in sources}
         for split in SPLITS

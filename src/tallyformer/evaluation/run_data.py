@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,14 @@ from typing import Any
 
 import yaml
 
-from tallyformer.artifacts.manifest import Manifest, read_manifest
+from tallyformer.artifacts.json_files import read_checked_json, read_json
+from tallyformer.artifacts.manifest import (
+    FORMAT,
+    UNCHECKED_FORMAT,
+    Manifest,
+    check_file,
+    read_manifest,
+)
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.artifacts.stages import STAGES, TRAINING_STAGES
 from tallyformer.errors import ArtifactError
@@ -59,18 +66,26 @@ def read_run(run: RunFolder, name: str) -> RunData:
     if not run.path.is_dir():
         raise ArtifactError(f"{run.path}: no such run. Make it: {_run_command(run)}")
     text = _text(run.path / RECIPE)
+    manifests = {stage: _manifest(run, stage) for stage in STAGES if run.is_finished(stage)}
+    evaluated = manifests.get("evaluate")
     return RunData(
         name=name,
         recipe=_recipe(run, text),
         recipe_text=text,
-        manifests={
-            stage: read_manifest(run.stage(stage), made_by=run.command(stage))
-            for stage in STAGES
-            if run.is_finished(stage)
-        },
+        manifests=manifests,
         curves=tuple(c for stage in TRAINING_STAGES for c in _curves(run.stage(stage), stage)),
-        results=_results(run),
+        results=_results(run, evaluated.format if evaluated else FORMAT),
     )
+
+
+def _manifest(run: RunFolder, stage: str) -> Manifest:
+    """A stage's manifest; the records that a report shows are compared with it."""
+    folder, made_by = run.stage(stage), run.command(stage)
+    manifest = read_manifest(folder, made_by=made_by)
+    for name, entry in manifest.files.items():
+        if name in (RESULTS, *manifest.records):
+            check_file(folder / name, entry, fix=f"Delete {folder} and make it again: {made_by}")
+    return manifest
 
 
 def _curves(folder: Path, stage: str) -> list[Curves]:
@@ -106,16 +121,17 @@ def _recipe(run: RunFolder, text: str) -> dict[str, Any]:
         ) from None
 
 
-def _results(run: RunFolder) -> dict[str, Any]:
+def _results(run: RunFolder, format: int) -> dict[str, Any]:
     path = run.stage("evaluate") / RESULTS
-    text = _text(path)
+    if not os.path.lexists(path):
+        return {}
+    fix = f"Delete {path.parent} and make it again: {run.command('evaluate')}"
+    # An earlier version wrote results without their checksum.
+    read = read_json if format == UNCHECKED_FORMAT else read_checked_json
     try:
-        return _checked_results(json.loads(text)) if text else {}
-    except (json.JSONDecodeError, _MalformedError) as error:
-        raise ArtifactError(
-            f"{path}: damaged ({error}). Delete {path.parent} and make it again: "
-            f"{run.command('evaluate')}"
-        ) from None
+        return _checked_results(read(path, fix=fix))
+    except _MalformedError as error:
+        raise ArtifactError(f"{path}: damaged ({error}). {fix}") from None
 
 
 _ROWS = {"perplexity": {"model", "domain"}, "responses": {"model", "when"}}

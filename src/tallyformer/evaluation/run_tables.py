@@ -117,7 +117,7 @@ def models_table(runs: Sequence[RunData]) -> Table | None:
         of_runs = [models.get(name, {}) for models in found]
         keys = ("folder", "parameters", "fingerprint")
         builder.add(name, [[model.get(key) for model in of_runs] for key in keys])
-    return builder.table("The fingerprint is that of the stage's manifest, shortened.")
+    return builder.table("The fingerprint is that of the stage's result, shortened.")
 
 
 def versions_table(runs: Sequence[RunData]) -> Table | None:

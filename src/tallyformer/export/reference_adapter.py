@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tallyformer.artifacts.atomic import atomic_folder, write_json
+from tallyformer.artifacts.json_files import read_json
 from tallyformer.errors import CheckpointError
 from tallyformer.export.reference_checks import compare, refuse_existing
 from tallyformer.export.reference_names import PREFIX, our_module
 from tallyformer.export.reference_pickles import read_pickle
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 
+_FIX = "Give the folder that PEFT's save_pretrained wrote"
 _ADAPTER_NAME = re.compile(r"^base_model\.model\.(.+?)(\.lora_[AB])?(?:\.default)?\.weight$")
 _TARGETS = {
     "query": ("query",),
@@ -78,14 +79,9 @@ def import_reference_adapter(folder: Path, model: TallyFormerForCausalLM, out: P
 
 def _adapter_config(file: Path) -> dict[str, Any]:
     """Return PEFT's configuration with our module names."""
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        peft_type, targets = config["peft_type"], config["target_modules"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{file}: missing or damaged ({type(error).__name__}: {error}). "
-            "Give the folder that PEFT's save_pretrained wrote."
-        ) from error
+    config = read_json(file, fix=_FIX, error=CheckpointError)
+    _check_types(config, file)
+    peft_type, targets = config.get("peft_type"), config["target_modules"]
     used = [name for name in _UNSUPPORTED if config.get(name)]
     if peft_type != "LORA" or used or config.get("bias", "none") != "none":
         raise CheckpointError(
@@ -110,6 +106,24 @@ def _adapter_config(file: Path) -> dict[str, Any]:
         "auto_mapping": None,  # it names the reference's own class
         "base_model_name_or_path": None,
     }
+
+
+def _check_types(config: Mapping[str, Any], file: Path) -> None:
+    """Refuse a file whose values are not of the types that PEFT writes."""
+    targets, saved, rank = (config.get(n) for n in ("target_modules", "modules_to_save", "r"))
+    wrong = {
+        "target_modules": not (isinstance(targets, str) or _is_names(targets)),
+        "modules_to_save": not (saved is None or _is_names(saved)),
+        "r": not isinstance(rank, int) or rank < 1,
+    }
+    for name in (name for name, is_wrong in wrong.items() if is_wrong):
+        raise CheckpointError(
+            f"{file}: damaged, or not PEFT's ({name} is missing or wrong). {_FIX}"
+        )
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _read_adapter(folder: Path) -> tuple[Path, Mapping[str, torch.Tensor]]:

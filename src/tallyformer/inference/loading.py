@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tallyformer.artifacts.hub_names import could_be_hub_name
+from tallyformer.artifacts.json_files import read_json
 from tallyformer.errors import ArtifactError, CheckpointError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.model.pretrained import check_complete, quiet_library
@@ -91,17 +92,11 @@ def _is_ours(folder: str | Path) -> bool:
         if path.exists() or not could_be_hub_name(str(folder)):
             raise ArtifactError(f"{folder}: no such model folder. Give a Hugging Face folder")
         return False
-    try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-        return bool(values.get("model_type") == "tallyformer")
-    except FileNotFoundError:
+    if not os.path.lexists(config):
         inner = path / "model"
         there = inner if (inner / config.name).is_file() else "a Hugging Face folder"
-        raise ArtifactError(
-            f"{folder}: holds no config.json, so it is no model. Give {there}"
-        ) from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{config}: damaged ({_one_line(error)}). Export it again") from None
+        raise ArtifactError(f"{folder}: holds no config.json, so it is no model. Give {there}")
+    return bool(read_json(config, fix="Export it again").get("model_type") == "tallyformer")
 
 
 def _one_line(error: Exception) -> str:

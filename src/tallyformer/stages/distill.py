@@ -9,7 +9,6 @@ as it was: `best_phase` is 0 then.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Any
 
 import torch
 
-from tallyformer.artifacts.atomic import atomic_folder, write_json
+from tallyformer.artifacts.atomic import atomic_folder
+from tallyformer.artifacts.json_files import read_checked_json, write_checked_json
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
 from tallyformer.config import Recipe
@@ -66,7 +66,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
 
 def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
     """What decides the distilled weights."""
-    inputs = {n: common.fingerprint_of(folder, n) for n in ("tokenizer", "prepare", "pretrain")}
+    inputs = {n: common.result_of(folder, n) for n in ("tokenizer", "prepare", "pretrain")}
     return StageWork(
         run=folder,
         stage="distill",
@@ -77,6 +77,7 @@ def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageW
         seed=recipe.seed,
         inputs={**inputs, "teacher": teacher_fingerprint(recipe, folder)},
         resume=resume,
+        sections={"distill": "distill", "dropout": "model.dropout"},
     )
 
 
@@ -113,8 +114,8 @@ class _Distillation:
             if not (place / RESULT).is_file():
                 source = source or self._targets()
                 start = candidates[-1]
-                write_json(place / RESULT, self._phase(number, phase, start, place, source))
-            results.append(json.loads((place / RESULT).read_text(encoding="utf-8")))
+                write_checked_json(place / RESULT, self._phase(number, phase, start, place, source))
+            results.append(read_checked_json(place / RESULT, fix=self._anew(place)))
             candidates.append(place / BEST)
         # Phases may validate on different amounts of text, so all are measured on the same.
         measured = [self._measure(folder) for folder in candidates]
@@ -122,6 +123,9 @@ class _Distillation:
         with atomic_folder(self.work.folder / BEST) as out:
             shutil.copytree(candidates[best], out, dirs_exist_ok=True)
         return common.finish(self.work, self._metrics(measured, best, results))
+
+    def _anew(self, phase: Path) -> str:
+        return f"Delete {phase}, then: {common.resume_command(self.folder, 'distill')}"
 
     def _measure(self, model_folder: Path) -> Validation:
         """Validation of weights as they lie on the disk."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tallyformer.artifacts.atomic import write_json
+from tallyformer.artifacts.json_files import write_checked_json
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.config import Recipe
@@ -74,7 +74,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     started = time.monotonic()
     results = _Evaluation(recipe, folder, models).results()
     results["seconds"] = round(time.monotonic() - started, 1)
-    write_json(work.folder / RESULTS, results)
+    write_checked_json(work.folder / RESULTS, results)
     write_report([folder], work.folder / REPORT)
     return work.finish(metrics=_headline(results), files=[Path(RESULTS), Path(REPORT)])
 
@@ -92,9 +92,9 @@ def _work(recipe: Recipe, folder: RunFolder, models: Sequence[RunModel], resume:
         seed=recipe.seed,
         inputs={
             # The shards' checksums are compared when they are loaded.
-            "tokenizer": folder.manifest("tokenizer", check=True).fingerprint,
-            "prepare": folder.manifest("prepare").fingerprint,
-            **{model.stage: model.fingerprint for model in models},
+            "tokenizer": folder.manifest("tokenizer", check=True).result,
+            "prepare": folder.manifest("prepare").result,
+            **{model.stage: model.result for model in models},
             **_pair_fingerprints(recipe),
         },
         resume=resume,
@@ -342,7 +342,7 @@ def _every(batches: ValidationBatches, bar: Any) -> Iterator[Batch]:
 def _described(measured: RunModel, model: torch.nn.Module) -> dict[str, Any]:
     return {
         "folder": measured.shown,
-        "fingerprint": measured.fingerprint,
+        "fingerprint": measured.result,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 

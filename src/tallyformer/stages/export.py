@@ -75,10 +75,11 @@ def _work(recipe: Recipe, folder: RunFolder, source: RunModel, resume: bool) -> 
         config={**recipe.export.model_dump(mode="json"), "name": recipe.name},
         seed=recipe.seed,
         inputs={
-            "tokenizer": common.fingerprint_of(folder, "tokenizer"),
-            source.stage: source.fingerprint,
+            "tokenizer": common.result_of(folder, "tokenizer"),
+            source.stage: source.result,
         },
         resume=resume,
+        sections={"name": "name"},
     )
 
 

@@ -44,7 +44,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
 def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
     """What decides the merged weights."""
     names = ("tokenizer", base_stage(recipe), "sft")
-    inputs = {name: common.fingerprint_of(folder, name) for name in names}
+    inputs = {name: common.result_of(folder, name) for name in names}
     return StageWork(
         run=folder, stage="merge", config={}, seed=recipe.seed, inputs=inputs, resume=resume
     )
@@ -53,7 +53,7 @@ def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageW
 def _check_base(folder: RunFolder, base: str) -> None:
     """The adapter must have been trained on the very weights it is merged into."""
     trained_on = folder.manifest("sft", check=True).inputs.get(base)
-    if trained_on != folder.manifest(base, check=True).fingerprint:
+    if trained_on != folder.manifest(base, check=True).result:
         raise ArtifactError(
             f"{folder.stage('sft') / ADAPTER}: the adapter was made for another model than "
             f"{folder.stage(base)}. Delete {folder.stage('sft')} and make it again: "

@@ -18,13 +18,13 @@ class RunModel:
         stage: the stage that made it, or "teacher" for a ready teacher.
         source: its Hugging Face folder, or a ready teacher's hub name.
         shown: the same as a reader of the run knows it: relative to the run.
-        fingerprint: of the stage's manifest, or of a ready teacher.
+        result: of the stage's manifest, or the fingerprint of a ready teacher.
     """
 
     stage: str
     source: str
     shown: str
-    fingerprint: str
+    result: str
 
 
 def models_of(recipe: Recipe, folder: RunFolder) -> list[RunModel]:
@@ -60,4 +60,4 @@ def _model(folder: RunFolder, stage: str) -> RunModel:
     manifest = folder.manifest(stage, check=True)
     place = folder.stage(stage) / (MERGED if stage == "merge" else BEST)
     shown = place.relative_to(folder.path).as_posix()
-    return RunModel(stage, str(place), shown, manifest.fingerprint)
+    return RunModel(stage, str(place), shown, manifest.result)

@@ -13,6 +13,12 @@ from tallyformer.training.hardware import pick_device
 from tallyformer.training.loop import TrainingJob, train
 from tallyformer.training.losses import NextTokenLoss
 
+_SECTIONS = {
+    "pretrain": {"model": "model", "train": "pretrain"},
+    "teacher": {"model": "teacher.model", "train": "teacher.train"},
+}
+"""What the parts of a stage's configuration are called in a recipe."""
+
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     """Train the recipe's model, or return at once if that has been done.
@@ -51,8 +57,9 @@ def work_from_scratch(
             "train": section.model_dump(mode="json"),
         },
         seed=recipe.seed,
-        inputs={name: common.fingerprint_of(folder, name) for name in ("tokenizer", "prepare")},
+        inputs={name: common.result_of(folder, name) for name in ("tokenizer", "prepare")},
         resume=resume,
+        sections=_SECTIONS[stage],
     )
 
 

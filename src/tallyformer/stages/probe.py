@@ -7,7 +7,6 @@ needs is what the run will need, and the speed of its last steps is the run's sp
 from __future__ import annotations
 
 import importlib
-import json
 import signal
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tallyformer.artifacts.atomic import write_json
+from tallyformer.artifacts.json_files import read_json
 from tallyformer.artifacts.run_folder import RunFolder, clear
 from tallyformer.config import Recipe, load_recipe
 from tallyformer.config.training import TrainSection
@@ -82,7 +82,7 @@ def rehearse(recipe: Path, folder: Path, stages: Sequence[str]) -> dict[str, dic
             f"plan: the rehearsal of {', '.join(stages)} died ({lines[-1][:300]}). If memory ran "
             "out, lower micro_batch; `--no-probe` plans without a rehearsal"
         )
-    found: dict[str, dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, Any]] = read_json(result, fix="Plan again")
     return found
 
 

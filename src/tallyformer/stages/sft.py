@@ -55,7 +55,7 @@ def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageW
     """What decides the adapter. Reads the sources of pairs to the end."""
     section, base = _section(recipe), base_stage(recipe)
     read = ["tokenizer", base, *(["prepare"] if section.replay else [])]
-    inputs = {name: common.fingerprint_of(folder, name) for name in read}
+    inputs = {name: common.result_of(folder, name) for name in read}
     for source in section.sources:
         found = pair_source(source, data_root=recipe.data_root, seed=recipe.seed)
         inputs |= found.fingerprints()

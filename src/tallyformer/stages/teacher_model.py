@@ -22,9 +22,7 @@ from tallyformer.errors import ArtifactError, TokenizerError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.model.pretrained import check_complete, quiet_library
-from tallyformer.stages.training_stage import (
-    fingerprint_of,
-)
+from tallyformer.stages.training_stage import result_of
 from tallyformer.tokenizer import Tokenizer
 
 _FIX = "Give teacher.source a folder or hub name of a causal language model"
@@ -48,7 +46,7 @@ def teacher_fingerprint(recipe: Recipe, folder: RunFolder) -> str:
     """Changes when the teacher does; of a hub name, the name and the revision."""
     assert recipe.teacher is not None
     if recipe.teacher.source is None:
-        return fingerprint_of(folder, "teacher")
+        return result_of(folder, "teacher")
     source = Path(teacher_source(recipe, folder))
     if not source.is_dir():
         return f"hub:{recipe.teacher.source}@{teacher_revision(recipe)}"

@@ -108,7 +108,8 @@ def _work(
     resume: bool,
 ) -> StageWork:
     config = {**config, "model_max_length": recipe.model.max_position_embeddings}
-    return StageWork(folder, "tokenizer", config, recipe.seed, inputs, resume)
+    sections = {"prepare": "prepare", "model_max_length": "model.max_position_embeddings"}
+    return StageWork(folder, "tokenizer", config, recipe.seed, inputs, resume, sections)
 
 
 def _save(

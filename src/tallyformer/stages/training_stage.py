@@ -153,13 +153,13 @@ def resume_command(folder: RunFolder, stage: str) -> str:
     return f"{folder.command(stage)} --resume"
 
 
-def fingerprint_of(folder: RunFolder, stage: str) -> str:
-    """Fingerprint of a finished stage whose files are as it left them.
+def result_of(folder: RunFolder, stage: str) -> str:
+    """The `result` of a finished stage whose files are as it left them.
 
     Raises:
         ArtifactError: it is not finished, or a file has been altered.
     """
-    return folder.manifest(stage, check=True).fingerprint
+    return folder.manifest(stage, check=True).result
 
 
 def finish(
@@ -169,4 +169,4 @@ def finish(
     for previous in work.folder.glob(f"**/{CHECKPOINTS}/previous"):
         clear(previous)
     files = [f for name in outputs for f in (work.folder / name).rglob("*") if f.is_file()]
-    return work.finish(metrics=metrics, files=[*files, *work.folder.glob(f"**/{METRICS}")])
+    return work.finish(metrics=metrics, files=files, records=work.folder.glob(f"**/{METRICS}"))

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -29,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tallyformer.artifacts.atomic import atomic_folder
+from tallyformer.artifacts.json_files import read_checked_json, write_checked_json
 from tallyformer.artifacts.manifest import sha256
 from tallyformer.errors import CheckpointError
 
@@ -73,8 +72,7 @@ class Checkpoints:
                     save_file(snapshot.tensors[name], folder / f"{name}.safetensors")
             sums = {name: sha256(folder / f"{name}.safetensors") for name in _TENSOR_FILES}
             body = {"state": snapshot.state, "sha256": sums}
-            text = json.dumps(body | {"check": _digest(body)}, indent=1)
-            (folder / STATE).write_text(text, encoding="utf-8")
+            write_checked_json(folder / STATE, body)
         if self.last.exists():
             if self.previous.exists():
                 shutil.rmtree(self.previous)
@@ -84,7 +82,7 @@ class Checkpoints:
     def newest(self) -> Path | None:
         """Folder of the newest checkpoint, or None."""
         for folder in (self.last, self.last.with_name("next"), self.previous):
-            if folder.is_dir():
+            if folder.exists():
                 return folder
         return None
 
@@ -98,12 +96,7 @@ class Checkpoints:
         return None if folder is None else self._read(folder)
 
     def _read(self, folder: Path) -> Snapshot:
-        try:
-            body = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            if body.pop("check") != _digest(body):
-                raise self._damaged(folder / STATE, "its checksum differs")
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise self._damaged(folder / STATE, str(error)) from None
+        body = read_checked_json(folder / STATE, fix=self._fix(folder), error=CheckpointError)
         tensors = {}
         for name in _TENSOR_FILES:
             file = folder / f"{name}.safetensors"
@@ -117,13 +110,16 @@ class Checkpoints:
 
     def _damaged(self, file: Path, reason: str) -> CheckpointError:
         reason = " ".join(reason.split())
-        if file.parent == self.last and self.previous.is_dir():
-            fix = f"Delete {file.parent} to go on from {self.previous}"
-        else:
-            fix = f"Delete {file.parent} to start this stage anew"
         return CheckpointError(
-            f"{file}: the checkpoint is damaged ({reason}). {fix}, then: {self._resume_command}"
+            f"{file}: the checkpoint is damaged ({reason}). {self._fix(file.parent)}"
         )
+
+    def _fix(self, folder: Path) -> str:
+        if folder == self.last and self.previous.is_dir():
+            fix = f"Delete {folder} to go on from {self.previous}"
+        else:
+            fix = f"Delete {folder} to start this stage anew"
+        return f"{fix}, then: {self._resume_command}"
 
 
 @contextlib.contextmanager
@@ -192,7 +188,3 @@ def restore(
                 key: value.to(parameter.device, copy=True)
                 for key, value in state.items()
             }
-
-
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

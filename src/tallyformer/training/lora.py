@@ -20,6 +20,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 
 from tallyformer.artifacts.atomic import write_json
+from tallyformer.artifacts.json_files import read_json
 from tallyformer.config.sft import LoraSection
 from tallyformer.errors import ArtifactError, UsageError
 
@@ -58,7 +59,7 @@ def save_adapter(adapted: PeftModel, folder: Path, modules_to_save: Sequence[str
     """
     adapted.save_pretrained(str(folder))
     path = folder / ADAPTER_CONFIG
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path, fix="Run `tallyformer sft` again")
     values["modules_to_save"] = list(modules_to_save) or None
     write_json(path, values)
 

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tallyformer.artifacts.atomic import atomic_file, cannot_write
+from tallyformer.artifacts.json_files import parse_json
+from tallyformer.errors import ArtifactError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+_LARGEST = 1e300
 
 
 class MetricsLog:
@@ -64,16 +67,43 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a last line that a kill has torn is left out."""
-    if not path.is_file():
+    """All whole lines; a last line that a kill has torn is left out.
+
+    Raises:
+        ArtifactError: the file cannot be read, or a line is not what `MetricsLog` writes.
+    """
+    try:
+        *whole, _ = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines
+    except OSError as error:
+        raise _damaged(path, error.strerror) from None
+    return [_line(text, path, number) for number, text in enumerate(whole, start=1)]
+
+
+def _line(text: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        line = parse_json(text)
+    except ValueError as reason:
+        raise _damaged(path, f"line {number}: {reason}") from None
+    if not (
+        isinstance(line, dict)
+        and isinstance(line.get("kind"), str)
+        and isinstance(line.get("step"), int)
+        and all(_is_number(value) for name, value in line.items() if name != "kind")
+    ):
+        raise _damaged(path, f"line {number} is no line of metrics")
+    return line
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and abs(value) < _LARGEST)
+
+
+def _damaged(path: Path, reason: str | None) -> ArtifactError:
+    return ArtifactError(
+        f"{path}: damaged ({reason}). Delete {path.parent} and run the stage again"
+    )
 
 
 def _finite(line: dict[str, Any]) -> dict[str, Any]:
