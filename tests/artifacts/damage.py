@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,17 +50,12 @@ def damages() -> Iterator[tuple[str, Callable[[Path], None]]]:
     yield "dangling-link", put_dangling_link
 
 
-def flipped_bits(file: Path) -> Iterator[int]:
-    """Flip one bit after the other in a file; each is restored before the next."""
+def flipped_bits(file: Path, every: int = 7) -> Iterator[int]:
+    """Flip one bit after the other in a file, every so many; each is restored before the next."""
     whole = file.read_bytes()
-    for place in range(8 * len(whole)):
+    for place in range(0, 8 * len(whole), every):
         data = bytearray(whole)
         data[place // 8] ^= 1 << place % 8
         file.write_bytes(data)
         yield place
     file.write_bytes(whole)
-
-
-def copy_of(folder: Path, to: Path) -> Path:
-    shutil.copytree(folder, to)
-    return to

@@ -58,7 +58,7 @@ def test_a_flipped_bit_is_refused_or_changes_no_value(tmp_path: Path) -> None:
             assert read_checked_json(file, fix="") == VALUES
         except ArtifactError:
             refused += 1
-    assert refused > 1000
+    assert refused > 50
 
 
 def test_values_that_are_taken_out_or_put_in_are_refused(tmp_path: Path) -> None:

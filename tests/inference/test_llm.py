@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BloomConfig, BloomForCausalLM
 
+from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.errors import (
     ArtifactError,
     CheckpointError,
@@ -376,3 +377,20 @@ def test_folders_that_cannot_be_used_are_named(tally_folder: Path, tmp_path: Pat
     (other / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     with pytest.raises(CheckpointError, match=r"10 tensors are missing"):
         LLM.from_pretrained(other)
+
+
+def test_one_flipped_bit_in_a_signed_folder_is_refused(tally_folder: Path, tmp_path: Path) -> None:
+    """An exponent's bit: the weights still load, and every answer would be garbage."""
+    work = StageWork(RunFolder(tmp_path), "export", {}, 1, {})
+    work.already_done()
+    shutil.copytree(tally_folder, work.folder, dirs_exist_ok=True)
+    work.finish(metrics={}, files=[work.folder / file.name for file in tally_folder.iterdir()])
+    assert LLM.from_pretrained(work.folder).generate(["A bond"], GREEDY)[0].token_ids
+    file = work.folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 64
+    file.write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors: checksum differs.*fetch"):
+        LLM.from_pretrained(work.folder)
+    (work.folder / "manifest.json").unlink()
+    assert LLM.from_pretrained(work.folder)

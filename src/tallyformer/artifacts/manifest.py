@@ -117,12 +117,13 @@ def resign(folder: Path, manifest: Manifest, files: Iterable[Path]) -> Manifest:
     return changed
 
 
-def read_manifest(folder: Path, *, made_by: str) -> Manifest:
+def read_manifest(folder: Path, *, made_by: str, fix: str | None = None) -> Manifest:
     """Read a folder's manifest and compare it with its own checksum.
 
     Args:
         folder: the artifact.
         made_by: the command that makes it, named in errors.
+        fix: what helps against damage, if it is not to make the folder anew.
 
     Raises:
         ArtifactError: there is none, it is damaged, or another version wrote it in a form that
@@ -133,7 +134,7 @@ def read_manifest(folder: Path, *, made_by: str) -> Manifest:
         raise ArtifactError(
             f"{folder}: not there or not finished (no {MANIFEST}). Make it first: {made_by}"
         )
-    fix = f"Delete {folder} and make it again: {made_by}"
+    fix = fix or f"Delete {folder} and make it again: {made_by}"
     values = read_json(path, fix=fix)
     if values.get("format") not in (FORMAT, UNCHECKED_FORMAT):
         raise ArtifactError(

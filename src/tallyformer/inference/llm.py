@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.errors import ArtifactError, TokenizerError
 from tallyformer.inference.batch import Batch
 from tallyformer.inference.errors import InvalidRequestError, shown
@@ -70,9 +71,11 @@ class LLM:
             device: None takes the GPU if there is one.
 
         Raises:
-            ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged.
+            ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged, or
+                differs from the manifest that vouches for it.
             UsageError: dtype or device is unknown or not there.
         """
+        check_model_folder(Path(folder))
         model = load_model(folder, dtype=dtype, device=choose_device(device))
         return cls(model, Tokenizer.from_pretrained(folder))
 
