@@ -247,7 +247,7 @@ def _tallyformer(options: argparse.Namespace) -> Callable[[], None]:
     from tallyformer.training.compiling import compile_blocks
     from tallyformer.training.inputs import Placement
     from tallyformer.training.losses import NextTokenLoss
-    from tallyformer.training.optimizers import build_adamw
+    from tallyformer.training.optimizers import build_optimizer
     from tallyformer.training.precision import choose_precision
     from tallyformer.training.run_state import RunState
     from tallyformer.training.step import Step
@@ -263,7 +263,7 @@ def _tallyformer(options: argparse.Namespace) -> Callable[[], None]:
         model=model,
         loss=NextTokenLoss(section.z_loss, compiled=compiled),
         source=_RandomBatches(options.batch, options.context),
-        optimizer=build_adamw(model, section.optimizer),
+        optimizer=build_optimizer(model, section.optimizer),
         section=section,
         precision=choose_precision("bf16", device),
         placement=Placement(device, attend_across_documents=options.no_mask),

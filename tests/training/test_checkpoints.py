@@ -20,7 +20,7 @@ from tallyformer.training.checkpoints import (
     optimizer_tensors,
     restore,
 )
-from tallyformer.training.optimizers import build_adamw
+from tallyformer.training.optimizers import build_optimizer
 from tallyformer.training.random_state import (
     preserved_random_states,
     random_states,
@@ -150,21 +150,24 @@ def test_a_damaged_only_checkpoint_says_to_start_anew(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     small, large = tiny_model(), tiny_model(hidden_size=24)
-    optimizer = build_adamw(small, OptimizerSection())
+    optimizer = build_optimizer(small, OptimizerSection())
     found = Snapshot({"model": model_tensors(small), "optimizer": {}, "random": {}}, {})
     with pytest.raises(CheckpointError, match="another model"):
-        restore(large, build_adamw(large, OptimizerSection()), found, tmp_path)
+        restore(large, build_optimizer(large, OptimizerSection()), found, tmp_path)
     restore(small, optimizer, found, tmp_path)
 
 
-def test_an_optimizer_goes_on_as_if_it_had_never_stopped():
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_restored_optimizer_continues_as_if_it_had_never_stopped(name):
+    section = OptimizerSection(name=name)
+
     def gradients(model, seed):
         torch.manual_seed(seed)
         for p in model.parameters():
             p.grad = torch.randn_like(p)
 
     one = tiny_model()
-    first = build_adamw(one, OptimizerSection())
+    first = build_optimizer(one, section)
     gradients(one, 0)
     first.step()
     saved = {
@@ -172,7 +175,7 @@ def test_an_optimizer_goes_on_as_if_it_had_never_stopped():
         "optimizer": {n: t.clone() for n, t in optimizer_tensors(one, first).items()},
     }
     two = tiny_model()
-    second = build_adamw(two, OptimizerSection())
+    second = build_optimizer(two, section)
     restore(two, second, Snapshot({**saved, "random": {}}, {}), Path("x"))
     for model, optimizer in ((one, first), (two, second)):
         gradients(model, 1)

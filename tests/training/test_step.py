@@ -18,7 +18,7 @@ from tallyformer.errors import TrainingError
 from tallyformer.training.checkpoints import Checkpoints
 from tallyformer.training.inputs import Placement, document_mask, document_positions
 from tallyformer.training.losses import NextTokenLoss
-from tallyformer.training.optimizers import build_adamw, decay_groups
+from tallyformer.training.optimizers import build_optimizer, decay_groups
 from tallyformer.training.precision import Precision
 from tallyformer.training.run_state import RunState
 from tallyformer.training.step import MOST_SKIPPED_STEPS, Step
@@ -36,7 +36,7 @@ def make_step(model: Any, source: Any, precision: str = "fp32", **overrides: Any
         model=model,
         loss=NextTokenLoss(how.z_loss),
         source=source,
-        optimizer=build_adamw(model, how.optimizer),
+        optimizer=build_optimizer(model, how.optimizer),
         section=how,
         precision=Precision(precision, CPU),
         placement=Placement(CPU),

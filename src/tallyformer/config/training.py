@@ -14,9 +14,22 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSection(Section):
-    """AdamW (Loshchilov & Hutter 2019). Norm scales, biases and embeddings are not decayed."""
+    """How weights follow gradients. Norm scales, biases and embeddings are not decayed.
 
+    adamw     Loshchilov & Hutter 2019
+    muon      Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for all else
+    """
+
+    uses: ClassVar[Mapping[str, Use]] = {
+        "momentum": where("name", "muon"),
+        "orthogonal_steps": where("name", "muon"),
+    }
+    name: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(8e-4, gt=0)
+    momentum: float = Field(0.95, ge=0, lt=1)
+    """Muon's: how much of the running mean of gradients stays in each step."""
+    orthogonal_steps: int = Field(5, ge=1, le=10)
+    """Muon's Newton-Schulz iterations; each costs a step as much as `hidden_size` more tokens."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.1, ge=0)

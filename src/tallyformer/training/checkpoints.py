@@ -2,7 +2,7 @@
 
     checkpoints/last/
       model.safetensors      trainable parameters by name
-      optimizer.safetensors  exp_avg, exp_avg_sq and step of each parameter
+      optimizer.safetensors  AdamW's exp_avg, exp_avg_sq and step, or Muon's momentum, by parameter
       random.safetensors     every generator's state
       state.json             counters, scaler, best loss; checksums of the files above
 
@@ -30,10 +30,11 @@ from tallyformer.artifacts.atomic import atomic_folder
 from tallyformer.artifacts.json_files import read_checked_json, write_checked_json
 from tallyformer.artifacts.manifest import sha256
 from tallyformer.errors import CheckpointError
+from tallyformer.training.optimizers import Optimizer
 
 STATE = "state.json"
 _TENSOR_FILES = ("model", "optimizer", "random")
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,7 @@ def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.detach().contiguous() for name, p in trainable(model).items()}
 
 
-def optimizer_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
+def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
     """The optimizer's state by parameter name; empty before its first step."""
     tensors = {}
     for name, parameter in trainable(model).items():
@@ -158,7 +157,7 @@ def optimizer_tensors(
 
 def restore(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     snapshot: Snapshot,
     where: Path,
 ) -> None:

@@ -48,7 +48,7 @@ from tallyformer.training.inputs import Placement
 from tallyformer.training.interrupt import Interruption, watch_signals
 from tallyformer.training.losses import Loss
 from tallyformer.training.metrics import MetricsLog
-from tallyformer.training.optimizers import build_adamw
+from tallyformer.training.optimizers import build_optimizer
 from tallyformer.training.precision import choose_precision
 from tallyformer.training.random_state import (
     preserved_random_states,
@@ -196,7 +196,7 @@ class _Run:
         start_gpu_peak(job.device)
         self.started = self.saved_at = job.clock()
         self.checkpoints = Checkpoints(job.folder / CHECKPOINTS, job.resume_command)
-        self.optimizer = build_adamw(job.model, job.section.optimizer)
+        self.optimizer = build_optimizer(job.model, job.section.optimizer)
         recover_replaced(job.best)
         self.state = self._start_or_resume()
         self.precision = choose_precision(self.state.precision, job.device)

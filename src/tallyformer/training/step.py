@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from tallyformer.training.checkpoints import Checkpoints, trainable
 from tallyformer.training.failures import not_finite
 from tallyformer.training.inputs import Placement, count_labels
 from tallyformer.training.losses import Loss
+from tallyformer.training.optimizers import Optimizer
 from tallyformer.training.precision import Precision
 from tallyformer.training.run_state import RunState
 
@@ -41,7 +42,7 @@ class Step:
     model: nn.Module
     loss: Loss
     source: BatchSource
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     section: TrainSection
     precision: Precision
     placement: Placement
@@ -104,7 +105,8 @@ class Step:
         return StepResult(sums, labels, norm)
 
     def _gradient_norm(self) -> float:
-        self.scaler.unscale_(self.optimizer)
+        # It reads the parameter groups alone, which a `Combined` has too.
+        self.scaler.unscale_(cast(torch.optim.Optimizer, self.optimizer))
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(gradients))
 
