@@ -468,7 +468,10 @@ def test_few_questions_are_too_few_to_tell_and_little_text_is_a_rough_figure() -
         },
         results={"facts": {"answers": [{"right": True}] * 3}},
     )
-    assert _finding(run, "facts") == "100.0% right, 3 of 3 held-out questions: too few to tell"
+    assert (
+        _finding(run, "facts")
+        == "100.0% right, 3 of 3 new wordings of trained questions: too few to tell"
+    )
     assert "(only 480 tokens of it, so a rough figure)" in _finding(run, "pretraining")
 
 
@@ -581,7 +584,11 @@ def test_the_head_says_what_was_trained_on_what_it_reached_and_what_it_cost() ->
             "perplexity 20.00 before, 5.00 after on held-out answers",
         ),
         # Newcombe 1998, Table I, method 3.
-        ("facts", "30.8% right, 81 of 263 held-out questions (95% interval 25.5% to 36.6%)"),
+        (
+            "facts",
+            "30.8% right, 81 of 263 new wordings of trained questions "
+            "(95% interval 25.5% to 36.6%)",
+        ),
         (
             "cost",
             "2 min 0 s of training on 1,000 tokens, at most 1,200 MB of memory (in sft)",

@@ -137,6 +137,7 @@ def _parts(runs: Sequence[RunData]) -> list[Part]:
     not_evaluated = "Not measured yet. It comes with the command: tallyformer evaluate."
     by_domain = perplexity_tables(runs)
     return [
+        Part("samples", "Samples", samples=_samples(runs), absent=not_evaluated),
         Part(
             "stages",
             "Training",
@@ -158,7 +159,6 @@ def _parts(runs: Sequence[RunData]) -> list[Part]:
         ),
         _judged_part(runs, "facts", "Facts", "topic", facts_tables(runs)),
         _judged_part(runs, "arithmetic", "Arithmetic", "kind", arithmetic_tables(runs)),
-        Part("samples", "Samples", samples=_samples(runs), absent=not_evaluated),
         Part(
             "curves",
             "Learning curves",

@@ -172,7 +172,7 @@ def facts_tables(runs: Sequence[RunData]) -> list[Table]:
         runs,
         "facts",
         "topic",
-        "Held-out questions about the primer whose answer contains the key fact",
+        "New wordings of trained questions on the primer whose answer contains the key fact",
         "all topics",
     )
 

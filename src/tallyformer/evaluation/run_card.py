@@ -49,8 +49,8 @@ def run_card(run: RunData) -> Card:
         ("distillation", _distillation(run)),
         ("fine-tuning", _fine_tuning(run)),
         ("", _texts_after_tuning(run)),
-        ("facts", _accuracy(run, "facts")),
-        ("arithmetic", _accuracy(run, "arithmetic")),
+        ("facts", _accuracy(run, "facts", "new wordings of trained questions")),
+        ("arithmetic", _accuracy(run, "arithmetic", "worked examples with new numbers")),
         ("cost", _cost(run)),
     ]
     facts = [
@@ -157,14 +157,14 @@ def _before_and_after(before: float, after: float) -> str:
     return f"perplexity {fixed(2)(before)} before, {fixed(2)(after)} after"
 
 
-def _accuracy(run: RunData, section: str) -> str:
+def _accuracy(run: RunData, section: str, asked: str) -> str:
     answers = run.results.get(section, {}).get("answers", [])
     if not answers:
         return ""
     found = Proportion(sum(bool(a["right"]) for a in answers), len(answers))
     sure = f" (95% interval {interval_text(found.interval)})"
     return (
-        f"{share_text(found.share)} right, {found.right} of {found.asked} held-out questions"
+        f"{share_text(found.share)} right, {found.right} of {found.asked} {asked}"
         f"{f': {TOO_FEW}' if found.asked < ENOUGH else sure}"
     )
 
