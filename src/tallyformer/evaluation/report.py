@@ -101,11 +101,13 @@ def write_report(runs: list[RunFolder], out: Path) -> None:
         out: the HTML file; replaced if it is there.
 
     Raises:
-        UsageError: not one or two runs.
+        UsageError: not one or two different runs.
         ArtifactError: a run's folder does not exist or holds a damaged file.
     """
     if len(runs) not in (1, 2):
         raise UsageError(f"a report shows one run or two side by side; {len(runs)} were given")
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise UsageError(f"{runs[0].path}: is given twice. Name another run to compare it with")
     page = render([read_run(run, name) for run, name in zip(runs, _names(runs), strict=True)])
     with atomic_file(out, "w") as file:
         file.write(page)
