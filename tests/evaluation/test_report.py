@@ -29,6 +29,7 @@ from tallyformer.evaluation.run_tables import passes_by_source, stages_table
 from tallyformer.evaluation.statistics import ENOUGH
 from tallyformer.evaluation.tables import duration, fixed, signed, signed_and_relative
 
+_ROW = {"model": "pretrain", "domain": "bonds"}
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
@@ -92,9 +93,8 @@ def _change(run: RunFolder, change: Any) -> None:
 def _put_results(run: RunFolder, results: dict[str, Any]) -> None:
     """Results with the checksums of a stage that measured them."""
     results.pop("check", None)
-    folder = run.stage("evaluate")
+    folder, manifest = run.stage("evaluate"), run.manifest("evaluate")
     write_checked_json(folder / "results.json", results)
-    manifest = run.manifest("evaluate")
     resign(folder, manifest, [Path(name) for name in manifest.files])
 
 
@@ -252,10 +252,17 @@ def test_bad_requests_are_refused_with_a_reason(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"perplexity": 3}, "perplexity is no list of rows"),
-        ({"perplexity": [{"model": "pretrain"}]}, "a row of perplexity has no 'domain'"),
-        ({"facts": {"answers": [7]}}, "a row of facts holds no names and values"),
-        ({"models": {"pretrain": "x"}}, "models holds no names and values"),
+        ({"perplexity": 3}, "perplexity: Input should be a valid list"),
+        ({"perplexity": [{"model": "pretrain"}]}, r"perplexity\.0\.domain: Field required"),
+        ({"perplexity": [_ROW | {"perplexity": "x"}]}, r"perplexity\.0\.perplexity: "),
+        ({"perplexity": [_ROW | {"passages": 1.5}]}, r"perplexity\.0\.passages: "),
+        ({"perplexity": [_ROW | {"change": 3}]}, r"perplexity\.0\.change: "),
+        ({"responses": [{"model": "m", "when": ["after sft"]}]}, r"responses\.0\.when: "),
+        ({"facts": {"answers": [7]}}, r"facts\.answers\.0: "),
+        ({"samples": {"answers": [{"question": 1, "answer": "a"}]}}, r"samples\.answers\.0\.q"),
+        ({"models": {"pretrain": "x"}}, r"models\.pretrain: "),
+        ({"models": {"pretrain": {"parameters": "many"}}}, r"models\.pretrain\.parameters: "),
+        ({"machine": {"cores": []}}, r"machine\.cores: "),
     ],
 )
 def test_results_in_another_form_are_an_error_with_the_fix(
@@ -268,7 +275,21 @@ def test_results_in_another_form_are_an_error_with_the_fix(
     assert not (tmp_path / "r.html").exists()
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"- a\n- b\n", b"\x00\x01", b"just text"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a: [",
+        b"- a\n- b\n",
+        b"\x00\x01",
+        b"just text",
+        b"model: [1]",
+        b"teacher: {model: 3}",
+        b"prepare: {sources: {name: x}}",
+        b"pretrain: {weights: {a: b}}",
+        b"[" * 5000,
+        b"a: &a [x, x]\nb: &b [*a, *a, *a]\n" + b"c: [*b, *b]\n" * 20000,
+    ],
+)
 def test_a_damaged_recipe_is_an_error_with_the_fix(
     tiny: tuple[Recipe, RunFolder], tmp_path: Path, content: bytes
 ) -> None:

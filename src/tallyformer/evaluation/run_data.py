@@ -20,7 +20,9 @@ from tallyformer.artifacts.manifest import (
 )
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.artifacts.stages import STAGES, TRAINING_STAGES
+from tallyformer.config.plain_yaml import read_plain_yaml
 from tallyformer.errors import ArtifactError
+from tallyformer.evaluation.results_schema import check_recipe_shape, check_results
 from tallyformer.training.metrics import METRICS, read_metrics
 
 RESULTS = "results.json"
@@ -112,8 +114,10 @@ def _natural(folder: Path) -> tuple[int, str]:
 def _recipe(run: RunFolder, text: str) -> dict[str, Any]:
     path = run.path / RECIPE
     try:
-        return _mapping(yaml.safe_load(text) or {}, "the recipe")
-    except (yaml.YAMLError, _MalformedError) as error:
+        values: dict[str, Any] = read_plain_yaml(text) or {}
+        check_recipe_shape(values)
+        return values
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(
             f"{path}: damaged ({reason}). Delete it and let the run write it again: "
@@ -129,48 +133,11 @@ def _results(run: RunFolder, format: int) -> dict[str, Any]:
     # An earlier version wrote results without their checksum.
     read = read_json if format == UNCHECKED_FORMAT else read_checked_json
     try:
-        return _checked_results(read(path, fix=fix))
-    except _MalformedError as error:
+        values = read(path, fix=fix)
+        check_results(values)
+        return values
+    except ValueError as error:
         raise ArtifactError(f"{path}: damaged ({error}). {fix}") from None
-
-
-_ROWS = {"perplexity": {"model", "domain"}, "responses": {"model", "when"}}
-_ANSWERS = {
-    "facts": {"topic", "question", "answer", "expected", "right"},
-    "arithmetic": {"kind", "question", "answer", "expected", "right"},
-    "samples": {"question", "answer"},
-}
-
-
-class _MalformedError(Exception):
-    """A file's values are not in the form that a stage writes."""
-
-
-def _checked_results(values: Any) -> dict[str, Any]:
-    """The results, if all that a report looks up by name is there."""
-    results = _mapping(values, "the file")
-    for model in _mapping(results.get("models", {}), "models").values():
-        _mapping(model, "models")
-    _mapping(results.get("machine", {}), "machine")
-    for name, keys in _ROWS.items():
-        _check_rows(results.get(name, []), name, keys)
-    for name, keys in _ANSWERS.items():
-        _check_rows(_mapping(results.get(name, {}), name).get("answers", []), name, keys)
-    return results
-
-
-def _check_rows(rows: Any, name: str, keys: set[str]) -> None:
-    if not isinstance(rows, list):
-        raise _MalformedError(f"{name} is no list of rows")
-    for row in rows:
-        if missing := keys - set(_mapping(row, f"a row of {name}")):
-            raise _MalformedError(f"a row of {name} has no {min(missing)!r}")
-
-
-def _mapping(values: Any, name: str) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise _MalformedError(f"{name} holds no names and values")
-    return values
 
 
 def _run_command(run: RunFolder) -> str:
