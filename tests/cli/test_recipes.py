@@ -59,8 +59,8 @@ def test_a_dry_run_says_what_would_be_done_and_touches_nothing(
 
 
 def test_a_dry_run_names_every_missing_input(tallyformer: Any, recipe: Path) -> None:
-    (recipe.parent / "texts" / "00.txt").write_text("")
-    (recipe.parent / "texts" / "01.txt").write_text("")
+    for text in (recipe.parent / "texts").iterdir():
+        text.write_text("")
     done = tallyformer("run", "--recipe", recipe, "--dry-run")
     assert done.returncode == 3
     assert "00.txt is empty" in done.stderr and "01.txt is empty" in done.stderr

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from tallyformer.data.cleaning import Cleaning, clean_rows
 from tallyformer.data.hashing import content_hash, in_validation, prompt_in_validation
-from tallyformer.data.normalize import normalize
+from tallyformer.data.normalize import MOST_MARKS, normalize
 from tallyformer.data.rows import InvalidTextError, Row
 
 CLEANING = Cleaning("NFC", 3, 10, drop_invalid=False, validation_fraction=0.2, seed=1)
@@ -83,3 +85,20 @@ def test_case_and_white_space_of_a_prompt_do_not_change_its_split() -> None:
     plain = [prompt_in_validation(f"what is {n}?", fraction=0.3, seed=3) for n in range(50)]
     other = [prompt_in_validation(f" What  IS\n{n}? ", fraction=0.3, seed=3) for n in range(50)]
     assert plain == other and 0 < sum(plain) < 50
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFKC"])
+def test_a_long_run_of_combining_marks_is_ordered_a_piece_at_a_time(form: Any) -> None:
+    """Whole, a run of a million takes most of an hour."""
+    marks = "\u0301\u0316" * 500_000
+    found = normalize(f"{'x' * 5000}e{marks} tail é", form)
+    assert found.startswith("x" * 5000 + unicodedata.normalize(form, "e" + marks[:MOST_MARKS]))
+    letters = Counter(itertools.chain.from_iterable(unicodedata.normalize("NFD", c) for c in found))
+    assert letters["\u0301"] == 500_001 and letters["\u0316"] == 500_000
+    assert found.endswith(" tail é")
+
+
+@given(st.lists(st.sampled_from(["e", "\u0301", "\u0316", "日", " ", "क\u094d"]), max_size=40))
+def test_shorter_runs_are_brought_into_the_form_of_the_whole(parts: list[str]) -> None:
+    text = "x" * 5000 + "".join(parts) + "x"
+    assert normalize(text, "NFC") == unicodedata.normalize("NFC", text)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import json
 import lzma
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -18,17 +21,20 @@ from hypothesis import strategies as st
 
 from tallyformer.config.data import PairSource, TextSource
 from tallyformer.corpus.questions import facts
+from tallyformer.data.json_rows import json_rows
 from tallyformer.data.pairs import read_pairs
 from tallyformer.data.rows import InvalidTextError, fields_of
 from tallyformer.data.sources import pair_source, text_source
 from tallyformer.errors import DataError
 
-COMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    ".jsonl": lambda data: data,
-    ".jsonl.gz": gzip.compress,
-    ".jsonl.xz": lzma.compress,
-    ".jsonl.zst": zstandard.ZstdCompressor().compress,
+UNPACKED: dict[str, Callable[[bytes], bytes]] = {"": lambda data: data}
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+    ".bz2": bz2.compress,
 }
+COMPRESS = UNPACKED | PACKED
 TEXTS = ["first", "zwei\nZeilen", 'mit "quotes", and, commas', "日本語 💶", "last"]
 
 
@@ -47,22 +53,177 @@ def read(pattern: str, root: Path, **options: Any) -> list[str]:
 
 
 def write_csv(path: Path, texts: list[str]) -> None:
+    path.write_bytes(csv_of(texts))
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+def csv_of(texts: list[str], delimiter: str = ",") -> bytes:
     cells = [text.replace('"', '""') for text in texts]
-    path.write_bytes(b"id,text\r\n" + "".join(f'1,"{c}"\r\n' for c in cells).encode())
+    rows = "".join(f'1{delimiter}"{cell}"\r\n' for cell in cells)
+    return f"id{delimiter}text\r\n{rows}".encode()
+
+
+ROWS = [{"id": n, "text": text} for n, text in enumerate(TEXTS)]
+FORMS = {
+    "a.jsonl": json_lines(ROWS),
+    "lines called .json": json_lines(ROWS),
+    "a.ndjson": json_lines(ROWS),
+    "a.json": json.dumps(ROWS).encode(),
+    "pretty.json": b" \n" + json.dumps(ROWS, indent=2, ensure_ascii=False).encode(),
+    "array called .jsonl": json.dumps(ROWS).encode(),
+    "joined.json": b"".join(json.dumps([row]).encode() + b"\n" for row in ROWS),
+    "a.csv": csv_of(TEXTS),
+    "A.CSV": csv_of(TEXTS),
+    "a.tsv": csv_of(TEXTS, "\t"),
+}
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_json_lines_give_their_texts_in_order(tmp_path: Path, suffix: str) -> None:
-    rows = json_lines([{"id": n, "text": text} for n, text in enumerate(TEXTS)])
-    (tmp_path / f"a{suffix}").write_bytes(COMPRESS[suffix](b"\xef\xbb\xbf" + rows + b"\n"))
-    assert read(f"a{suffix}", tmp_path) == TEXTS
+@pytest.mark.parametrize("form", FORMS)
+def test_every_kind_of_rows_in_every_compression_gives_its_texts_in_order(
+    tmp_path: Path, form: str, suffix: str
+) -> None:
+    suffix_of_kind = f".{form.rpartition('.')[2]}"
+    (tmp_path / f"a{suffix_of_kind}{suffix}").write_bytes(COMPRESS[suffix](BOM + FORMS[form]))
+    assert read(f"a{suffix_of_kind}{suffix}", tmp_path) == TEXTS
 
 
-@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.xz", ".jsonl.zst"])
-def test_files_of_several_compressed_parts_are_read_whole(tmp_path: Path, suffix: str) -> None:
-    parts = [COMPRESS[suffix](json_lines([{"text": text}])) for text in TEXTS]
-    (tmp_path / f"a{suffix}").write_bytes(b"".join(parts))
-    assert read(f"a{suffix}", tmp_path) == TEXTS
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_a_text_file_in_every_compression_is_one_document(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a.txt{suffix}").write_bytes(COMPRESS[suffix](BOM + "日本語\n\nText".encode()))
+    assert read(f"a.txt{suffix}", tmp_path) == ["日本語\n\nText"]
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_parts_that_were_joined_are_read_whole_each_with_its_byte_order_mark(
+    tmp_path: Path, suffix: str
+) -> None:
+    parts = [BOM + json_lines([{"text": text}]) for text in TEXTS]
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(b"".join(map(COMPRESS[suffix], parts)))
+    assert read(f"a.jsonl{suffix}", tmp_path) == TEXTS
+    rows = csv_of(TEXTS).split(b"\r\n", 1)
+    parts = [BOM + rows[0] + b"\r\n", BOM + b'"1",' + rows[1][2:]]
+    (tmp_path / f"a.csv{suffix}").write_bytes(b"".join(map(COMPRESS[suffix], parts)))
+    assert read(f"a.csv{suffix}", tmp_path) == TEXTS
+
+
+@given(
+    rows=st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none()), min_size=1),
+    indent=st.none() | st.integers(0, 3),
+    piece=st.integers(1, 40),
+)
+def test_an_array_is_read_in_pieces_of_any_size(
+    rows: list[dict[str, Any]], indent: int | None, piece: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tallyformer.data.json_rows._PIECE", piece)
+        data = json.dumps(rows, indent=indent).encode()
+        found = list(json_rows(io.BytesIO(data), "a", 10_000))
+    assert [number for number, _ in found] == list(range(1, len(rows) + 1))
+    assert [json.loads(text) for _, text in found] == rows
+
+
+def test_a_row_of_an_array_without_end_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tallyformer.data.readers.LINE_BYTES", 100_000)
+    (tmp_path / "a.json").write_text('[{"text": "x"}, {"text": "' + "z" * 10**6)
+    with pytest.raises(DataError, match=r"a\.json:2: the row is longer than 100000 bytes"):
+        read("a.json", tmp_path)
+
+
+def test_a_line_of_csv_without_end_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tallyformer.data.readers.LINE_BYTES", 100_000)
+    (tmp_path / "a.csv").write_text("text\nx\n" + "z" * 10**6)
+    with pytest.raises(DataError, match=r"a\.csv: line 3 is longer than 100000 characters"):
+        read("a.csv", tmp_path)
+
+
+def test_a_compressed_text_beyond_the_limit_is_not_unpacked_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"x" * 10**6))
+    section = TextSource(name="s", paths=("a.txt.gz",))
+    source = text_source(section, data_root=str(tmp_path), seed=0, max_chars=1000)
+    assert [row.payload for row in source.rows()] == [None]
+
+
+EMPTY_FILES = {
+    "a.jsonl": b"",
+    "b.jsonl.gz": gzip.compress(b""),
+    "c.jsonl": b"\n \n" + BOM + b"\n",
+    "d.csv": b"id,text\n",
+    "e.json": b"[]",
+    "f.txt": b"",
+}
+
+
+def test_empty_files_are_passed_over_and_counted(tmp_path: Path) -> None:
+    for name, data in EMPTY_FILES.items():
+        (tmp_path / name).write_bytes(data)
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "g.parquet")
+    with pytest.raises(DataError, match="source 's': all its 7 files are empty, the first is"):
+        read("*", tmp_path)
+    (tmp_path / "h.jsonl").write_bytes(json_lines(ROWS))
+    assert read("*", tmp_path) == TEXTS
+    section = TextSource(name="s", paths=("*",))
+    source = text_source(section, data_root=str(tmp_path), seed=0, max_chars=1000)
+    assert list(source.empty_files) == [*EMPTY_FILES, "g.parquet"]
+
+
+def test_what_a_pattern_names_and_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").symlink_to("gone.txt")
+    with pytest.raises(DataError, match=r"b\.txt: is a link to 'gone\.txt', which is not there"):
+        read("*.txt", tmp_path)
+    with pytest.raises(DataError, match=r"b\.txt: is a link"):
+        read("b.txt", tmp_path)
+    (tmp_path / "b.txt").unlink()
+    os.mkfifo(tmp_path / "b.txt")
+    with pytest.raises(DataError, match=r"b\.txt: is no file that can be read twice"):
+        read("*.txt", tmp_path)
+    (tmp_path / "b.txt").unlink()
+    (tmp_path / "b.txt").mkdir()
+    assert read("*.txt", tmp_path) == ["one"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.parametrize("pattern", ["*/*.txt", "**/*.txt", "d/*.txt", "*/a.txt"])
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, pattern: str) -> None:
+    for name in ("c", "d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("x")
+    (tmp_path / "d").chmod(0)
+    try:
+        with pytest.raises(DataError, match="d: cannot be read"):
+            read(pattern, tmp_path)
+    finally:
+        (tmp_path / "d").chmod(0o700)
+
+
+@pytest.mark.parametrize("nested", ["list", "null", "struct", "text"])
+def test_parquet_gives_what_the_same_rows_as_json_lines_give(tmp_path: Path, nested: str) -> None:
+    value: Any = {
+        "list": [["", "2019"], ["Sales", "44"]],
+        "null": None,
+        "struct": {"a": "x"},
+        "text": "plain",
+    }[nested]
+    rows = [{"prompt": f"Sales {n}?", "response": "44.1", "more": value} for n in range(3)]
+    (tmp_path / "a.jsonl").write_bytes(json_lines(rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+
+    def outcome(name: str) -> Any:
+        section = PairSource(name="s", paths=(name,), context_fields=("more",))
+        source = pair_source(section, data_root=str(tmp_path), seed=0)
+        try:
+            return [pair.question for pair in read_pairs(source, section, Counter())]
+        except DataError as error:
+            return str(error).replace("parquet", "jsonl")
+
+    assert outcome("a.parquet") == outcome("a.jsonl")
 
 
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))))
@@ -172,6 +333,28 @@ PARQUET = pa.BufferOutputStream()
 pq.write_table(pa.table({"text": TEXTS}), PARQUET)
 
 BAD_FILES = {
+    "cut bz2": ("a.jsonl.bz2", cut(bz2.compress(MANY)), "damaged or cut off"),
+    "not bz2": ("a.jsonl.bz2", MANY, "damaged or cut off"),
+    "cut txt": ("a.txt.gz", cut(gzip.compress(b"x" * 99)), "damaged or cut off"),
+    "packed parquet": ("a.parquet.gz", b"x", "compressed inside. Unpack it first"),
+    "cut array": ("a.json", b'[{"text": "x"}, {"text": "y"', r"a\.json:2: not valid JSON"),
+    "open array": ("a.json", b'[{"text": "x"}', r"a\.json:1: .*the array does not end"),
+    "no comma": ("a.json", b'[{"text": "x"} {"text": "y"}]', r"a\.json:1: .*a comma is missing"),
+    "comma too much": ("a.json", b'[{"text": "x"},]', r"a\.json:2: not valid JSON"),
+    "after the array": ("a.json", b'[{"text": "x"}] z', r"a\.json:1: .*more text after"),
+    "number in array": ("a.json", b'[{"text": "x"}, 3]', r"a\.json:2: a int, not an object"),
+    "bad utf8 array": ("a.json", b'[{"text": "\xff"}]', r"a\.json:1: not valid UTF-8 at byte 10"),
+    "digits in array": (
+        "a.json",
+        b'[{"text": "x", "n": ' + b"9" * 5000 + b"}]",
+        r"a\.json:1: not valid JSON \(a number has too many digits\)",
+    ),
+    "deep array": (
+        "a.json",
+        b'[{"text": ' + b"[" * 200_000 + b"]" * 200_000 + b"}]",
+        r"a\.json:1: not valid JSON \(nested too deeply\)",
+    ),
+    "empty array": ("a.json", b"[\n]\n", "has no rows"),
     "empty text": ("a.txt", b"", r"a\.txt: is empty"),
     "empty rows": ("a.jsonl", b"", r"a\.jsonl: is empty"),
     "only blank lines": ("a.jsonl", b"\n\n", r"a\.jsonl: has no rows"),
@@ -179,7 +362,7 @@ BAD_FILES = {
     "header alone": ("a.csv", b"id,text\n", "has no rows"),
     "cut gz": ("a.jsonl.gz", cut(gzip.compress(MANY)), "damaged or cut off"),
     "cut xz": ("a.jsonl.xz", cut(lzma.compress(MANY)), "damaged or cut off"),
-    "cut zst": ("a.jsonl.zst", cut(COMPRESS[".jsonl.zst"](MANY)), "damaged or cut off"),
+    "cut zst": ("a.jsonl.zst", cut(COMPRESS[".zst"](MANY)), "damaged or cut off"),
     "not gz": ("a.jsonl.gz", MANY, "damaged or cut off"),
     "not xz": ("a.jsonl.xz", MANY, "damaged or cut off"),
     "not zst": ("a.jsonl.zst", MANY, "damaged or cut off"),

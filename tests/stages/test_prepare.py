@@ -29,6 +29,7 @@ from tallyformer.config.data import PairSource
 from tallyformer.data.hashing import content_hash, in_validation
 from tallyformer.data.packed import PackedBatches
 from tallyformer.data.pairs import split_pairs
+from tallyformer.data.prepare import write_shards
 from tallyformer.data.shards import Shards, read_shards
 from tallyformer.errors import ArtifactError, ConfigError, DataError, TokenizerError
 from tallyformer.stages import prepare, tokenizer
@@ -580,6 +581,31 @@ def test_bad_input_is_one_line_with_exit_status_3(
     assert status == 3
     assert message in errors.strip().splitlines()[-1], errors
     assert "Traceback" not in errors
+
+
+def test_an_input_that_changes_while_it_is_read_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "a.jsonl", prose(1, 100))
+    recipe = checked(recipe_of(tmp_path, [{"name": "a", "paths": ["*.jsonl"]}], workers=1))
+    run = RunFolder(tmp_path / "run")
+    tokenizer.run(recipe, run)
+
+    def written_to_meanwhile(*args: Any, **options: Any) -> Any:
+        result = write_shards(*args, **options)
+        with (tmp_path / "a.jsonl").open("a") as file:
+            file.write('{"text": "one more"}\n')
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "write_shards", written_to_meanwhile)
+        with pytest.raises(DataError, match=r"a/a\.jsonl: has changed while it was being read"):
+            prepare.run(recipe, run)
+    assert not run.stage("prepare").exists()
+    with pytest.raises(DataError, match=r"a/a\.jsonl: has changed since the stage tokenizer"):
+        prepare.run(recipe, run)
+    write_rows(tmp_path / "a.jsonl", prose(1, 100))
+    assert prepare.run(recipe, run).metrics["sources"]["a"]["empty_files"] == 0
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:

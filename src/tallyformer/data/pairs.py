@@ -71,14 +71,14 @@ def split_pairs(
     Raises:
         DataError: a source cannot be read, or gives no pair.
     """
-    found: list[tuple[PairSource, list[Pair], Counter[str]]] = []
+    found: list[tuple[RowSource, int, list[Pair], Counter[str]]] = []
     units: list[str] = []
     seen: set[bytes] = set()
     for section in sections:
         source = pair_source(section, data_root=data_root, seed=seed)
         dropped: Counter[str] = Counter()
         pairs = list(_first_ones(read_pairs(source, section, dropped), seen, dropped))
-        found.append((section, pairs, dropped))
+        found.append((source, section.repeat, pairs, dropped))
         units += units_of([(pair.context, pair.prompt) for pair in pairs])
         if not pairs:
             reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(dropped.items()))
@@ -90,22 +90,23 @@ def split_pairs(
 
 
 def _split(
-    found: Sequence[tuple[PairSource, list[Pair], Counter[str]]], held: Iterator[bool]
+    found: Sequence[tuple[RowSource, int, list[Pair], Counter[str]]], held: Iterator[bool]
 ) -> PairSplit:
     train: list[Pair] = []
     validation: list[Pair] = []
     counts: dict[str, dict[str, int | Mapping[str, int]]] = {}
-    for section, pairs, dropped in found:
+    for source, repeat, pairs, dropped in found:
         sides: dict[bool, list[Pair]] = {False: [], True: []}
         for pair in pairs:
             sides[next(held)].append(pair)
-        train += sides[False] * section.repeat
+        train += sides[False] * repeat
         validation += sides[True]
-        counts[section.name] = {
+        counts[source.name] = {
             "rows": len(pairs) + sum(dropped.values()),
             "train": len(sides[False]),
             "validation": len(sides[True]),
             "dropped": dict(sorted(dropped.items())),
+            "empty_files": len(source.empty_files),
         }
     return PairSplit(train, validation, counts)
 

@@ -144,8 +144,9 @@ def write_shards(
     dtype = id_type(vocabulary.vocab_size)
     counts, files = _write(sources, units, first, folder, dtype, section.shard_tokens)
     write_json(folder / FILES, {source.name: list(source.files) for source in sources})
+    empty = {source.name: len(source.empty_files) for source in sources}
     metrics = {
-        "sources": {name: count.as_dict() for name, count in counts.items()},
+        "sources": {n: {**c.as_dict(), "empty_files": empty[n]} for n, c in counts.items()},
         "total": SourceCounts.total(list(counts.values())).as_dict(),
         "dtype": dtype.str,
         "eot_id": vocabulary.eot_id,

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from tallyformer.data.files import kind_of, open_bytes
+from tallyformer.data.files import (
+    CSV_KINDS,
+    JSON_KINDS,
+    TEXT_KINDS,
+    is_compressed,
+    kind_of,
+    open_bytes,
+)
+from tallyformer.data.json_rows import BOM, json_rows
 from tallyformer.data.rows import Payload, Row, check_unique, missing_field
 from tallyformer.errors import DataError
 
 LINE_BYTES = 1 << 28
-"""A line of JSON of so many bytes is always read, so that one file cannot fill the memory."""
-_BOM = b"\xef\xbb\xbf"
+"""A row of so many bytes is always read, longer ones only if a text may be so long: one file cannot
+fill the memory."""
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _Rows = Iterator[tuple[int, Payload, int]]
 """Number, payload and position in the file's bytes after it."""
 
@@ -31,7 +39,7 @@ def read_file(
 ) -> Iterator[Row]:
     """The rows of one file, in order.
 
-    A .txt or .md file is one row with the first required field alone.
+    A .txt or .md file is one row with the first required field alone; an empty file has none.
 
     Args:
         path: the file.
@@ -39,62 +47,69 @@ def read_file(
         label: its name in errors and document names.
         required: fields that must be there; CSV and Parquet are checked before the first row.
         optional: fields that are read where the file has them.
-        max_text_bytes: no text is longer. A .txt or .md file that is larger is not read (payload
-            None); a line of JSON may have 4 times as many, as it may spell characters out and
-            has other fields.
+        max_text_bytes: no text is longer. Of a .txt or .md file that is larger the text is not
+            given (payload None); a row of JSON may have 4 times as many, as it may spell
+            characters out and has other fields.
 
     Raises:
-        DataError: the file is missing, empty, damaged or lacks a field.
+        DataError: the file is missing, damaged or lacks a field.
     """
     kind = kind_of(path)
-    if kind in (".txt", ".md"):
-        yield _read_text(path, file, required[0], max_text_bytes)
+    longest = max(LINE_BYTES, 4 * (max_text_bytes or 0))
+    if kind in TEXT_KINDS:
+        yield from _read_text(path, file, required[0], max_text_bytes)
         return
-    if kind == ".jsonl":
-        rows = _read_json_lines(path, label, max(LINE_BYTES, 4 * (max_text_bytes or 0)))
-    elif kind == ".csv":
-        rows = _read_csv(path, label, required, optional)
+    if kind in JSON_KINDS:
+        rows = _read_json(path, label, longest)
+    elif kind in CSV_KINDS:
+        rows = _read_csv(path, label, required, optional, longest, _DELIMITERS[kind])
     else:
         # Its library takes 30 MB and 0.1 seconds, which runs on other kinds need not pay.
         from tallyformer.data.parquet import read_parquet
 
         rows = read_parquet(path, label, required, optional)
-    before = number = 0
+    before = 0
     for number, payload, position in rows:
         yield Row(file, number, payload, max(0, position - before))
         before = max(before, position)
-    if number == 0:
-        raise DataError(f"{path}: has no rows. Remove it from the paths, or fetch it again")
 
 
-def _read_text(path: Path, file: int, field: str, max_text_bytes: int | None) -> Row:
+def _read_text(path: Path, file: int, field: str, max_text_bytes: int | None) -> Iterator[Row]:
+    """One row, or none if the file is empty."""
     with open_bytes(path) as (stream, _):
         size = path.stat().st_size
-        if max_text_bytes is not None and size > max_text_bytes:
-            return Row(file, 0, None, size)
-        return Row(file, 0, {field: stream.read().removeprefix(_BOM)}, size)
+        if max_text_bytes is not None and size > max_text_bytes and not is_compressed(path):
+            yield Row(file, 0, None, size)
+            return
+        most = -1 if max_text_bytes is None else max_text_bytes + len(BOM) + 1
+        text = stream.read(most).removeprefix(BOM)
+        if max_text_bytes is not None and len(text) > max_text_bytes:
+            yield Row(file, 0, None, size)
+        elif text:
+            yield Row(file, 0, {field: text}, size)
 
 
-def _read_json_lines(path: Path, label: str, longest: int) -> _Rows:
+def _read_json(path: Path, label: str, longest: int) -> _Rows:
     with open_bytes(path) as (stream, raw):
-        lines = iter(lambda: stream.readline(longest + 1), b"")
-        for number, line in enumerate(lines, start=1):
-            if len(line) > longest:
-                raise DataError(
-                    f"{label}:{number}: the line is longer than {longest} bytes. Write one JSON "
-                    "object a line"
-                )
-            line = line.removeprefix(_BOM) if number == 1 else line
-            if line.strip():
-                yield number, line, raw.tell()
+        for number, text in json_rows(stream, label, longest):
+            yield number, text, raw.tell()
 
 
-def _read_csv(path: Path, label: str, required: Sequence[str], optional: Sequence[str]) -> _Rows:
-    with open_bytes(path) as (stream, raw), _as_text(stream) as text, _long_fields():
-        rows = csv.reader(text, strict=True)
+def _read_csv(
+    path: Path,
+    label: str,
+    required: Sequence[str],
+    optional: Sequence[str],
+    longest: int,
+    delimiter: str,
+) -> _Rows:
+    with open_bytes(path) as (stream, raw), _as_text(stream) as text, _long_fields(longest):
+        rows = csv.reader(_csv_lines(text, label, longest), strict=True, delimiter=delimiter)
         number = 0
         try:
-            header = next(rows, [])
+            header = next(rows, None)
+            if header is None:
+                return
             columns = _csv_columns(header, label, required, optional)
             for number, row in enumerate(rows, start=1):
                 if not row:
@@ -112,9 +127,20 @@ def _read_csv(path: Path, label: str, required: Sequence[str], optional: Sequenc
             ) from None
 
 
+def _csv_lines(text: io.TextIOWrapper, label: str, longest: int) -> Iterator[str]:
+    """Lines of bounded length, each without a byte order mark at its beginning.
+
+    Inside a quoted field that begins a line it goes too; cleaning would remove it there anyway.
+    """
+    for number, line in enumerate(iter(lambda: text.readline(longest + 1), ""), start=1):
+        if len(line) > longest:
+            raise DataError(f"{label}: line {number} is longer than {longest} characters. Split it")
+        yield line.lstrip("\ufeff")
+
+
 def _as_text(stream: IO[bytes]) -> io.TextIOWrapper:
     """Bytes that are no UTF-8 survive as surrogates until their row is checked."""
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def _csv_columns(
@@ -129,10 +155,13 @@ def _csv_columns(
 
 
 class _long_fields:  # noqa: N801
-    """Lifts the csv module's limit on a field's length while a file is read."""
+    """Raises the csv module's limit on a field's length while a file is read."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest = min(longest, 2**31 - 1)
 
     def __enter__(self) -> None:
-        self._before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+        self._before = csv.field_size_limit(self._longest)
 
     def __exit__(self, *_: object) -> None:
         csv.field_size_limit(self._before)

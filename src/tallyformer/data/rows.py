@@ -72,11 +72,11 @@ def _parse(line: bytes, where: str) -> Mapping[str, Any]:
     try:
         values = json.loads(_decode(line, where))
     except json.JSONDecodeError as error:
-        raise _bad_json(where, f"{error.msg} at column {error.colno}") from None
+        raise bad_json(where, f"{error.msg} at column {error.colno}") from None
     except RecursionError:
-        raise _bad_json(where, "nested too deeply") from None
+        raise bad_json(where, "nested too deeply") from None
     except ValueError:
-        raise _bad_json(where, "a number has too many digits") from None
+        raise bad_json(where, "a number has too many digits") from None
     if not isinstance(values, dict):
         raise DataError(
             f"{where}: a {type(values).__name__}, not an object with fields. Write each row as "
@@ -85,8 +85,9 @@ def _parse(line: bytes, where: str) -> Mapping[str, Any]:
     return values
 
 
-def _bad_json(where: str, reason: str) -> DataError:
-    return DataError(f"{where}: not valid JSON ({reason}). Mend or remove that line")
+def bad_json(where: str, reason: str) -> DataError:
+    """The error for a row that cannot be parsed."""
+    return DataError(f"{where}: not valid JSON ({reason}). Mend or remove that row")
 
 
 def row_bytes(row: Row) -> int:

@@ -14,6 +14,9 @@ from tallyformer.data.rows import Row
 from tallyformer.data.sources import RowSource
 from tallyformer.errors import DataError
 
+LONGEST = 1 << 20
+"""Characters of one document that are learnt from, so that no single one fills the memory."""
+
 
 def training_sample(
     sources: Sequence[RowSource],
@@ -31,7 +34,8 @@ def training_sample(
         sources: readers.
         limits: their sections, in the same order.
         cleaning: how `prepare` cleans and splits.
-        max_bytes: UTF-8 bytes of text; each file may go over its part by one document.
+        max_bytes: UTF-8 bytes of text; each file may go over its part by one document, of which
+            at most `LONGEST` characters are taken.
 
     Raises:
         DataError: an input cannot be used, or no document is left.
@@ -46,6 +50,7 @@ def training_sample(
             for text in _training_texts(source, rows, most, cleaning, seen):
                 if of_file <= 0:
                     break
+                text = text[:LONGEST]
                 yield text
                 size = len(text.encode())
                 of_file, of_source, left = of_file - size, of_source - size, left - size

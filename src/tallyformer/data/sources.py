@@ -22,7 +22,7 @@ from tallyformer.corpus.primer import articles
 from tallyformer.corpus.questions import facts
 from tallyformer.corpus.worked_examples import worked_examples
 from tallyformer.data.documents import document_id
-from tallyformer.data.files import find_files, kind_of, unreadable
+from tallyformer.data.files import TEXT_KINDS, check_is_file, find_files, kind_of, unreadable
 from tallyformer.data.readers import read_file
 from tallyformer.data.rows import Row, missing_field
 from tallyformer.errors import DataError
@@ -49,6 +49,10 @@ class RowSource(Protocol):
     @property
     def unit(self) -> str:
         """What `sizes` count."""
+
+    @property
+    def empty_files(self) -> Sequence[str]:
+        """Names of those of `files` that hold no row, as far as that is known beforehand."""
 
     @property
     def required(self) -> Sequence[str]:
@@ -102,9 +106,39 @@ def pair_source(section: PairSource, *, data_root: str, seed: int) -> RowSource:
         return HubDataset(section, data_root, required, section.context_fields)
     paths = find_files(section.paths, data_root, section.name)
     for path in paths:
-        if kind_of(path) in (".txt", ".md"):
+        if kind_of(path) in TEXT_KINDS:
             raise DataError(f"{path}: has no fields. Give pairs as .jsonl, .csv or .parquet")
     return LocalFiles(section.name, paths, data_root, required, section.context_fields)
+
+
+def check_unchanged(sources: Sequence[RowSource], before: Mapping[str, str]) -> None:
+    """Refuse what was made of inputs that changed while they were read.
+
+    Args:
+        sources: what was read, to the end or in part.
+        before: among others, each source's fingerprints, taken before anything was read.
+
+    Raises:
+        DataError: a file has changed, or cannot be read any more.
+    """
+    for source in sources:
+        for name, now in source.fingerprints().items():
+            if before.get(name) != now:
+                raise DataError(
+                    f"{name}: has changed while it was being read. Start again when nothing "
+                    "writes to it"
+                )
+
+
+def all_empty(name: str, paths: Sequence[Path]) -> DataError:
+    """The error for a source none of whose files holds a row."""
+    if len(paths) == 1:
+        reason = "has no rows" if paths[0].stat().st_size else "is empty"
+        return DataError(f"{paths[0]}: {reason}. Remove it from the paths, or fetch it again")
+    return DataError(
+        f"source {name!r}: all its {len(paths)} files are empty, the first is {paths[0]}. Correct "
+        "the paths, or fetch them again"
+    )
 
 
 class LocalFiles:
@@ -135,10 +169,21 @@ class LocalFiles:
         """Bytes of each file, as it lies on the disk."""
         return [path.stat().st_size for path in self._paths]
 
+    @property
+    def empty_files(self) -> list[str]:
+        """Names of the files that hold no row."""
+        numbered = enumerate(self.files)
+        return [name for file, name in numbered if next(self.rows_of_file(file), None) is None]
+
     def rows(self) -> Iterator[Row]:
-        """Every row, file by file."""
+        """Every row, file by file; files without rows are passed over, unless all have none."""
+        found = False
         for file in range(len(self._paths)):
-            yield from self.rows_of_file(file)
+            for row in self.rows_of_file(file):
+                found = True
+                yield row
+        if not found:
+            raise all_empty(self.name, self._paths)
 
     def rows_of_file(self, file: int) -> Iterator[Row]:
         """The rows of one file."""
@@ -167,6 +212,7 @@ class HubDataset:
 
     unit = "rows"
     sizes = None
+    empty_files: Sequence[str] = ()
 
     def __init__(
         self,
@@ -240,7 +286,9 @@ class HubDataset:
             wanted = self._section
             which = [wanted.dataset_config, wanted.revision, *wanted.data_files]
             return {key: f"hub:{wanted.dataset}:{json.dumps(which)}"}
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = sorted(path for path in folder.rglob("*") if not path.is_dir())
+        for path in files:
+            check_is_file(path)
         parts = [(path.relative_to(folder).as_posix(), sha256(path)) for path in files]
         return {key: _digest(parts)}
 
@@ -293,6 +341,7 @@ class BuiltinCorpus:
 
     unit = "rows"
     optional: Sequence[str] = ()
+    empty_files: Sequence[str] = ()
 
     def __init__(
         self, name: str, corpus: str, examples: int, seed: int, required: Sequence[str]

@@ -48,6 +48,7 @@ from tallyformer.inference.loading import load_model
 from tallyformer.model.pretrained import quiet_library
 from tallyformer.progress import progress_bar
 from tallyformer.stages import training_stage as common
+from tallyformer.stages.inputs import check_same_inputs
 from tallyformer.stages.models import RunModel, final_model, models_of
 from tallyformer.stages.teacher_model import load_teacher_model, teacher_revision
 from tallyformer.training.hardware import pick_device
@@ -71,6 +72,8 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     work = _work(recipe, folder, models, resume)
     if done := work.already_done():
         return done
+    if _pair_sources(recipe):
+        check_same_inputs(work.inputs, folder.manifest("sft"))
     started = time.monotonic()
     results = _Evaluation(recipe, folder, models).results()
     results["seconds"] = round(time.monotonic() - started, 1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tallyformer.artifacts.hub_names import could_be_hub_name
+from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.config.data import PairSource, TextSource
@@ -55,6 +56,24 @@ def check_inputs(recipe: Recipe, folder: RunFolder, stages: Sequence[str]) -> No
     if problems:
         listed = "".join(f"\n  - {problem}" for problem in problems)
         raise DataError(f"{recipe.name}: {len(problems)} inputs cannot be used:{listed}")
+
+
+def check_same_inputs(inputs: Mapping[str, str], earlier: Manifest) -> None:
+    """Refuse an input that has changed since an earlier stage of the run read it.
+
+    Args:
+        inputs: fingerprints by name, of what a stage is about to read.
+        earlier: a finished stage; what it did not read is not compared.
+
+    Raises:
+        DataError: an input differs.
+    """
+    for name, now in inputs.items():
+        if earlier.inputs.get(name, now) != now:
+            raise DataError(
+                f"{name}: has changed since the stage {earlier.stage} of this run read it. Put it "
+                "back, or choose another --out to start anew"
+            )
 
 
 def needs_of(recipe: Recipe, stage: str) -> list[str]:
@@ -141,14 +160,19 @@ def _missing_source(recipe: Recipe, section: str, source: TextSource | PairSourc
     except DataError as error:
         yield str(error)
         return
+    yield from _unusable(where, files)
+
+
+def _unusable(where: str, files: Sequence[Path]) -> Iterator[str]:
+    """Files that cannot be read, and empty ones where there are no others."""
+    empty = []
     for file in files:
-        yield from _unusable(where, file)
-
-
-def _unusable(where: str, file: Path) -> Iterator[str]:
-    try:
-        with file.open("rb") as handle:
-            if not handle.read(1):
-                yield f"{where}: {file} is empty. Remove it from the paths, or fetch it again"
-    except OSError as error:
-        yield f"{where}: {file} cannot be read ({error.strerror}). Allow it for this user"
+        try:
+            with file.open("rb") as handle:
+                if not handle.read(1):
+                    empty.append(file)
+        except OSError as error:
+            yield f"{where}: {file} cannot be read ({error.strerror}). Allow it for this user"
+    if len(empty) == len(files):
+        for file in empty:
+            yield f"{where}: {file} is empty. Remove it from the paths, or fetch it again"

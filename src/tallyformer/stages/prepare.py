@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import RunFolder, StageWork, clear
 from tallyformer.config import Recipe
 from tallyformer.data.prepare import UNITS, write_shards
-from tallyformer.data.sources import RowSource, text_source
+from tallyformer.data.sources import RowSource, check_unchanged, text_source
 from tallyformer.data.units import TokenizerName
 from tallyformer.data.workers import worker_count
+from tallyformer.errors import DataError
+from tallyformer.stages.inputs import check_same_inputs
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
@@ -23,18 +27,28 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     if done := work.already_done():
         clear(work.folder / UNITS)
         return done
-    section = recipe.prepare
+    check_same_inputs(work.inputs, folder.manifest("tokenizer"))
+    section, sources = recipe.prepare, _sources(recipe)
     metrics, files = write_shards(
-        _sources(recipe),
+        sources,
         section,
         tokenizer=_tokenizer(folder),
         folder=work.folder,
         seed=recipe.seed,
         workers=worker_count(section.workers),
     )
+    _check_unchanged(sources, work)
     manifest = work.finish(metrics=metrics, files=files)
     clear(work.folder / UNITS)
     return manifest
+
+
+def _check_unchanged(sources: Sequence[RowSource], work: StageWork) -> None:
+    try:
+        check_unchanged(sources, work.inputs)
+    except DataError:
+        clear(work.folder)  # some of it may be made of the changed input
+        raise
 
 
 def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:

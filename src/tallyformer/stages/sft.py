@@ -19,7 +19,7 @@ from tallyformer.data.conversations import (
 from tallyformer.data.packed import PackedBatches
 from tallyformer.data.pairs import Pair, PairSplit, split_pairs
 from tallyformer.data.replay import ReplayBatches
-from tallyformer.data.sources import pair_source
+from tallyformer.data.sources import RowSource, check_unchanged, pair_source
 from tallyformer.errors import DataError, UsageError
 from tallyformer.evaluation.responses import spread
 from tallyformer.model.flops import head_flops, lora_flops_per_token
@@ -56,9 +56,8 @@ def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageW
     section, base = _section(recipe), base_stage(recipe)
     read = ["tokenizer", base, *(["prepare"] if section.replay else [])]
     inputs = {name: common.result_of(folder, name) for name in read}
-    for source in section.sources:
-        found = pair_source(source, data_root=recipe.data_root, seed=recipe.seed)
-        inputs |= found.fingerprints()
+    for source in _sources(recipe, section):
+        inputs |= source.fingerprints()
     return StageWork(
         run=folder,
         stage="sft",
@@ -67,6 +66,13 @@ def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageW
         inputs=inputs,
         resume=resume,
     )
+
+
+def _sources(recipe: Recipe, section: SftSection) -> list[RowSource]:
+    return [
+        pair_source(source, data_root=recipe.data_root, seed=recipe.seed)
+        for source in section.sources
+    ]
 
 
 def _section(recipe: Recipe) -> SftSection:
@@ -104,6 +110,7 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
         validation_fraction=section.validation_fraction,
         seed=recipe.seed,
     )
+    check_unchanged(_sources(recipe, section), work.inputs)
     conversations, learnt, validation = _batches(recipe, section, tokenizer, pairs, context)
     batches = _with_replay(recipe, section, folder, tokenizer, learnt, conversations, context)
     token_bytes = tokenizer.token_bytes()

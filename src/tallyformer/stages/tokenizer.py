@@ -10,7 +10,7 @@ from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.data.cleaning import Cleaning
 from tallyformer.data.sample import training_sample
-from tallyformer.data.sources import RowSource, text_source
+from tallyformer.data.sources import RowSource, check_unchanged, text_source
 from tallyformer.progress import progress_bar
 from tallyformer.tokenizer import Tokenizer
 
@@ -86,6 +86,7 @@ def _train(recipe: Recipe, folder: RunFolder, resume: bool) -> Manifest:
     sample = training_sample(sources, recipe.prepare.sources, cleaning, section.train_bytes)
     texts = _counted(sample, section.train_bytes, read)
     tokenizer = Tokenizer.train(texts, section.vocab_size)
+    check_unchanged(sources, work.inputs)
     return _save(recipe, work, tokenizer, {"trained_on": read})
 
 

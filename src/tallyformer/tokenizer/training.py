@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer as Backend
@@ -12,6 +13,11 @@ from tallyformer.tokenizer.chat import CONTROL_TOKENS
 from tallyformer.tokenizer.loading import byte_level_backend, make_ready
 
 SMALLEST = 256 + len(CONTROL_TOKENS)
+LONGEST_WORD = 256
+"""Characters without white space, or of white space, that are learnt from in one piece. Learning
+takes time with the square of a word's length; encoding does not."""
+# Each run is tried at its beginning alone, so the search takes time with the text's length.
+_LONG_RUN = re.compile(rf"(?<!\S)\S{{{LONGEST_WORD + 1},}}|(?<!\s)\s{{{LONGEST_WORD + 1},}}")
 
 
 def train_backend(texts: Iterable[str], vocab_size: int) -> Backend:
@@ -20,7 +26,8 @@ def train_backend(texts: Iterable[str], vocab_size: int) -> Backend:
     The 256 bytes come first, then the merges in order, then the control tokens.
 
     Args:
-        texts: the training text; read once.
+        texts: the training text; read once. Longer words than `LONGEST_WORD` are learnt from in
+            pieces.
         vocab_size: all ids, control tokens included; at least 260.
 
     Raises:
@@ -35,7 +42,7 @@ def train_backend(texts: Iterable[str], vocab_size: int) -> Backend:
         show_progress=False,
         special_tokens=[],
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator(map(in_short_words, texts), trainer)
     reached = backend.get_vocab_size() + len(CONTROL_TOKENS)
     if reached != vocab_size:
         raise TokenizerError(
@@ -43,3 +50,15 @@ def train_backend(texts: Iterable[str], vocab_size: int) -> Backend:
             f"Set tokenizer.vocab_size to at most {reached}, or give more text"
         )
     return make_ready(backend)
+
+
+def in_short_words(text: str) -> list[str]:
+    """The text in pieces without a word of more than `LONGEST_WORD` characters; one as a rule."""
+    pieces: list[str] = []
+    begin = 0
+    for run in _LONG_RUN.finditer(text):
+        ends = range(run.start() + LONGEST_WORD, run.end(), LONGEST_WORD)
+        for end in ends:
+            pieces.append(text[begin:end])
+            begin = end
+    return [*pieces, text[begin:]]
