@@ -395,13 +395,16 @@ def test_a_source_of_which_nothing_is_left_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"corpus": "primer", "text_field": "body"}, "text_field is for paths or dataset"),
+        (
+            {"corpus": "primer", "text_field": "body"},
+            "text_field is for a dataset, or paths to files",
+        ),
         ({"corpus": "questions", "examples": 9}, "examples is for corpus: worked-examples"),
         ({"paths": ["a"], "dataset_split": "test"}, "dataset_split is for dataset"),
         (
             {"corpus": "primer", "dataset_config": "v2", "dataset_split": "test", "examples": 9},
-            "has corpus, and dataset_config is for dataset, dataset_split is for dataset, "
-            "examples is for corpus: worked-examples. Remove what does not apply",
+            "dataset_config is for dataset; dataset_split is for dataset; "
+            "examples is for corpus: worked-examples. It would do nothing here. Remove it",
         ),
     ],
 )

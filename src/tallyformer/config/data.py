@@ -9,12 +9,15 @@ from pydantic import Field, model_validator
 
 from tallyformer.config.base import Section, Use, where, with_one_of
 
-_WITHOUT_FIELDS = (".txt", ".md")
-"""Kinds of files that are one text each and have no fields."""
+_WITHOUT_FIELDS = tuple(
+    kind + packed for kind in (".txt", ".md") for packed in ("", ".gz", ".xz", ".zst", ".bz2")
+)
+"""Ends of the names of files that are one text each and have no fields."""
 
 
 def _has_fields(source: Any) -> bool:
-    return bool(source.dataset) or any(not path.endswith(_WITHOUT_FIELDS) for path in source.paths)
+    names = (path.lower() for path in source.paths)
+    return bool(source.dataset) or any(not name.endswith(_WITHOUT_FIELDS) for name in names)
 
 
 _OF_DATASET = with_one_of("dataset")
@@ -34,7 +37,8 @@ class _Origin(Section):
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("paths", "dataset", "corpus"),)
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     paths: tuple[str, ...] = ()
-    """Files or glob patterns: .txt .md .jsonl .jsonl.gz .jsonl.xz .jsonl.zst .parquet .csv."""
+    """Files or glob patterns: .txt .md .jsonl .ndjson .json .csv .tsv .parquet; all but the last
+    may be compressed (.gz .xz .zst .bz2)."""
     dataset: str | None = None
     """A Hugging Face data set, local folder or hub name, read as a stream."""
     dataset_config: str | None = None
