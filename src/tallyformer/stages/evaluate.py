@@ -70,10 +70,10 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     """
     models = models_of(recipe, folder)
     work = _work(recipe, folder, models, resume)
-    if done := work.already_done():
-        return done
     if _pair_sources(recipe):
         check_same_inputs(work.inputs, folder.manifest("sft"))
+    if done := work.already_done():
+        return done
     started = time.monotonic()
     results = _Evaluation(recipe, folder, models).results()
     results["seconds"] = round(time.monotonic() - started, 1)

@@ -24,10 +24,10 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
             is full.
     """
     work = work_of(recipe, folder, resume=resume)
+    check_same_inputs(work.inputs, folder.manifest("tokenizer"))
     if done := work.already_done():
         clear(work.folder / UNITS)
         return done
-    check_same_inputs(work.inputs, folder.manifest("tokenizer"))
     section, sources = recipe.prepare, _sources(recipe)
     metrics, files = write_shards(
         sources,
