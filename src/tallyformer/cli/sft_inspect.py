@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tallyformer.artifacts.run_folder import RunFolder
     from tallyformer.config import Recipe
     from tallyformer.data.conversations import Conversation
+    from tallyformer.data.pairs import PairSplit
     from tallyformer.tokenizer import Tokenizer
 
 
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 def inspect(recipe: Path, overrides: tuple[str, ...], out: Path | None, count: int) -> None:
     """Show training rows token by token with their mask.
 
-    One token a line: `train` marks those that the model learns to predict, which are the response
-    and its end-of-text; the others are read only. Uses the run's tokenizer.
+    One token a line: `train` marks those that the model learns to predict, which are the
+    responses and their end-of-text; the others are read only. Before them stands what was read
+    of each source, as pairs or as conversations. Uses the run's tokenizer.
     """
     quieten_libraries()
     from tallyformer.data.conversations import encode_pair
@@ -42,13 +45,15 @@ def inspect(recipe: Path, overrides: tuple[str, ...], out: Path | None, count: i
     if checked.sft is None:
         raise UsageError(f"{recipe}: the recipe has no sft section, so there is nothing to show")
     tokenizer = _tokenizer(checked, folder)
-    pairs = split_pairs(
+    split = split_pairs(
         checked.sft.sources,
         data_root=checked.data_root,
         validation_fraction=checked.sft.validation_fraction,
         seed=checked.seed,
-    ).train
-    for pair in pairs[:count]:
+    )
+    for name, counts in split.counts.items():
+        click.secho(_described(name, counts, split), err=True)
+    for pair in split.train[:count]:
         context = checked.model.max_position_embeddings
         _show(encode_pair(tokenizer, pair, context), tokenizer)
 
@@ -69,15 +74,30 @@ def _tokenizer(recipe: Recipe, folder: RunFolder) -> Tokenizer:
     )
 
 
+def _described(name: str, counts: Mapping[str, Any], split: PairSplit) -> str:
+    """What a source gave."""
+    pairs = [*dict.fromkeys(split.train), *split.validation]
+    own = [pair for pair in pairs if pair.id.startswith(f"{name}/")]
+    several = sum(bool(pair.later) for pair in own)
+    answers = sum(len(pair.turns) // 2 for pair in own)
+    dropped = ", ".join(f"{number} {reason}" for reason, number in counts["dropped"].items())
+    return (
+        f"{name}: {counts['rows']} rows, {counts['train']} to train on, {counts['validation']} "
+        f"held out, dropped: {dropped or 'none'}; {several} are conversations of several turns, "
+        f"{sum(bool(pair.system) for pair in own)} have a system message; {answers} answers"
+    )
+
+
 def _show(conversation: Conversation, tokenizer: Tokenizer) -> None:
     trained = sum(conversation.trained)
     title = f"{conversation.id}: {len(conversation.ids)} tokens, {trained} trained"
     for cut, side in (
-        (conversation.prompt_cut, "prompt's beginning"),
-        (conversation.response_cut, "response's end"),
+        (conversation.prompt_cut, "cut from the prompt's beginning"),
+        (conversation.response_cut, "cut from the response's end"),
+        (conversation.turns_cut, "whole turns left out at the beginning"),
     ):
         if cut:
-            title += f", {cut} cut from the {side}"
+            title += f", {cut} {side}"
     click.secho(title, bold=True)
     for token_id, is_trained in zip(conversation.ids, conversation.trained, strict=True):
         text = repr(tokenizer.decode([token_id], skip_control=False))

@@ -14,6 +14,9 @@ _WITHOUT_FIELDS = tuple(
 )
 """Ends of the names of files that are one text each and have no fields."""
 
+PAIR_FIELDS = ("prompt", "response")
+"""The fields of a pair where a recipe names no others."""
+
 
 def _has_fields(source: Any) -> bool:
     names = (path.lower() for path in source.paths)
@@ -22,6 +25,10 @@ def _has_fields(source: Any) -> bool:
 
 _OF_DATASET = with_one_of("dataset")
 _OF_ROWS = with_one_of("paths", "dataset")
+_OF_PAIRS = Use(
+    "paths or dataset without messages_field",
+    lambda source: bool(source.paths or source.dataset) and not source.messages_field,
+)
 
 
 class _Origin(Section):
@@ -115,21 +122,27 @@ class PrepareSection(Section):
 
 
 class PairSource(_Origin):
-    """One named source of prompt and response pairs.
+    """One named source of prompt and response pairs, or of conversations.
 
-    Where `context_fields` are given and present in a row, their text (or table, a list of rows)
-    stands before the prompt.
+    A row with a prompt and a response is a pair. Where the recipe names no fields, a row without
+    them is a conversation if it has `messages` (role and content) or `conversations` (ShareGPT's
+    from and value). Where `context_fields` are given and present in a row, their text (or table,
+    a list of rows) stands before the prompt.
     """
 
     uses: ClassVar[Mapping[str, Use]] = {
         **_Origin.uses,
-        "prompt_field": _OF_ROWS,
-        "response_field": _OF_ROWS,
+        "prompt_field": _OF_PAIRS,
+        "response_field": _OF_PAIRS,
+        "messages_field": _OF_ROWS,
         "context_fields": _OF_ROWS,
     }
     corpus: Literal["questions", "worked-examples"] | None = None
-    prompt_field: str = "prompt"
-    response_field: str = "response"
+    prompt_field: str = PAIR_FIELDS[0]
+    response_field: str = PAIR_FIELDS[1]
+    messages_field: str | None = None
+    """A field with conversations, in place of pairs; by default `messages` or `conversations`
+    where rows have one."""
     context_fields: tuple[str, ...] = ()
     max_pairs: int | None = Field(None, ge=1)
     repeat: int = Field(1, ge=1)

@@ -1,4 +1,4 @@
-"""Pairs as training rows: whole conversations side by side, only responses learnt.
+"""Pairs and conversations as training rows: whole ones side by side, only responses learnt.
 
 B rows of a batch, T positions of a row.
 """
@@ -27,10 +27,11 @@ class Conversation:
 
     Attributes:
         id: where it was read.
-        ids: `<|user|> prompt <|assistant|> response<|endoftext|>`, at most T + 1.
-        trained: for each id, whether it is predicted; the response and its end-of-text.
+        ids: `<|user|> prompt <|assistant|> response<|endoftext|>` and so on, at most T + 1.
+        trained: for each id, whether it is predicted; the responses and their end-of-text.
         prompt_cut: ids taken from the beginning of context and prompt.
         response_cut: ids taken from the end of the response; then no end-of-text is trained.
+        turns_cut: whole turns, each a prompt and a response, taken from the beginning.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Conversation:
     trained: tuple[bool, ...]
     prompt_cut: int = 0
     response_cut: int = 0
+    turns_cut: int = 0
 
     @property
     def positions(self) -> int:
@@ -46,38 +48,65 @@ class Conversation:
 
 
 def encode_pair(tokenizer: Tokenizer, pair: Pair, context: int) -> Conversation:
-    """Encode a pair so that it fits a row.
+    """Encode a pair, or a conversation, so that it fits a row.
 
-    When it is too long, the prompt is shortened from its beginning (first the context that
-    stands before it), so that the end of the question stays. A quarter of the row is kept for
-    the prompt; only a response that does not fit the rest is cut at its end, and then nothing
-    teaches the model to stop there.
+    The oldest turns of a conversation that is too long are left out, whole; the system message
+    stays. When the last turn alone is too long, its prompt is shortened from its beginning
+    (first the context that stands before it), so that the end of the question stays. A quarter
+    of the row is kept for the prompt; only a response that does not fit the rest is cut at its
+    end, and then nothing teaches the model to stop there.
 
     Args:
         tokenizer: with the chat format.
-        pair: prompt and response, not empty.
+        pair: prompts and responses, not empty.
         context: T, inputs of a row, at least 8.
     """
-    messages = [
-        {"role": "user", "content": pair.question},
-        {"role": "assistant", "content": pair.response},
-    ]
-    ids, trained = tokenizer.encode_chat_with_mask(messages)
-    excess = len(ids) - (context + 1)
-    if excess <= 0:
-        return Conversation(pair.id, tuple(ids), tuple(trained))
+    turns = [pair.turns[n : n + 2] for n in range(0, len(pair.turns), 2)]
+    encoded = _encoded(tokenizer, pair.system, turns[-1:])
+    if len(encoded[0]) > context + 1:
+        return _shortened(tokenizer, pair, encoded, context)
+    left_out = len(turns) - 1
+    while left_out:
+        longer = _encoded(tokenizer, pair.system, turns[left_out - 1 :])
+        if len(longer[0]) > context + 1:
+            break
+        encoded, left_out = longer, left_out - 1
+    ids, trained = encoded
+    return Conversation(pair.id, tuple(ids), tuple(trained), turns_cut=left_out)
+
+
+def _encoded(
+    tokenizer: Tokenizer, system: str, turns: Sequence[Sequence[str]]
+) -> tuple[list[int], list[bool]]:
+    messages = [{"role": "system", "content": system}] if system else []
+    for question, answer in turns:
+        messages.append({"role": "user", "content": question})
+        messages.append({"role": "assistant", "content": answer})
+    return tokenizer.encode_chat_with_mask(messages)
+
+
+def _shortened(
+    tokenizer: Tokenizer, pair: Pair, encoded: tuple[list[int], list[bool]], context: int
+) -> Conversation:
+    """The last turn alone, cut to the row's length."""
+    ids, trained = encoded
     answer = trained.index(True)
     prompt, response = ids[1 : answer - 1], ids[answer:]
+    excess = len(ids) - (context + 1)
     kept = max(len(prompt) - excess, min(len(prompt), (context + 1) // PROMPT_SHARE))
     room = context + 1 - 2 - kept
     prompt_cut, response_cut = len(prompt) - kept, max(0, len(response) - room)
-    prompt, response = prompt[prompt_cut:], response[:room]
+    first = tokenizer.system_length(prompt, pair.system)
+    if first > kept // 2:  # too long to stay
+        first = 0
+    prompt, response = prompt[:first] + prompt[first + prompt_cut :], response[:room]
     return Conversation(
         pair.id,
         (tokenizer.user_id, *prompt, tokenizer.assistant_id, *response),
         (False,) * (len(prompt) + 2) + (True,) * len(response),
         prompt_cut,
         response_cut,
+        len(pair.turns) // 2 - 1,
     )
 
 

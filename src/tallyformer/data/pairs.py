@@ -1,4 +1,4 @@
-"""Prompt and response pairs: read, cleaned, deduplicated and split."""
+"""Prompt and response pairs, and conversations: read, cleaned, deduplicated and split."""
 
 from __future__ import annotations
 
@@ -7,37 +7,48 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
-from tallyformer.config.data import PairSource
+from tallyformer.config.data import PAIR_FIELDS, PairSource
+from tallyformer.data.dialogues import DIALOGUE_FIELDS, Dropped, read_dialogue
 from tallyformer.data.documents import document_id
 from tallyformer.data.filters import DUPLICATE
 from tallyformer.data.held_out import held_out, units_of
 from tallyformer.data.normalize import normalize
-from tallyformer.data.rows import Row, fields_of
+from tallyformer.data.rows import Row, missing_field, text_of, values_of
 from tallyformer.data.sources import RowSource, pair_source
 from tallyformer.errors import DataError
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One question and its answer.
+    """One question and its answer, and what was said after them.
 
     Attributes:
         id: where it was read.
         prompt: the question.
         response: the answer.
         context: text that stands before the prompt; "" if there is none.
+        system: instructions for the assistant; "" if there are none.
+        later: contents of the turns after the answer, the user's first; as many of each side.
     """
 
     id: str
     prompt: str
     response: str
     context: str = ""
+    system: str = ""
+    later: tuple[str, ...] = ()
 
     @property
     def question(self) -> str:
-        """What the user says: the context, an empty line, the prompt."""
+        """What the user says first: the context, an empty line, the prompt."""
         return f"{self.context}\n\n{self.prompt}" if self.context else self.prompt
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """Contents of all turns, the user's first."""
+        return (self.question, self.response, *self.later)
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,8 @@ def split_pairs(
 ) -> PairSplit:
     """Read all sources, leave repeated pairs out, and split by context, or else by prompt.
 
-    No context lies on both sides, and no prompt of pairs without one; see `held_out`.
+    No context lies on both sides, and no prompt of pairs without one; see `held_out`. The prompt
+    of a conversation is the first thing that the user says.
 
     Args:
         sections: the recipe's sources.
@@ -84,7 +96,7 @@ def split_pairs(
             reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(dropped.items()))
             raise DataError(
                 f"source {source.name!r}: gives no pair ({reasons}). Check prompt_field and "
-                "response_field, or remove the source"
+                "response_field (or messages_field), or remove the source"
             )
     return _split(found, iter(held_out(units, fraction=validation_fraction, seed=seed)))
 
@@ -112,34 +124,71 @@ def _split(
 
 
 def read_pairs(source: RowSource, section: PairSource, dropped: Counter[str]) -> Iterator[Pair]:
-    """The pairs of a source; rows with an empty side are counted in `dropped`.
+    """The pairs of a source; rows that cannot be learnt from are counted in `dropped`.
 
     Raises:
-        DataError: a row lacks a field, or a field is not text.
+        DataError: a row lacks a field, or a field is not text or no conversation.
     """
     for row in islice(source.rows(), section.max_pairs):
-        pair = _pair(row, source)
-        if not pair.prompt:
-            dropped["empty_prompt"] += 1
-        elif not pair.response:
-            dropped["empty_response"] += 1
+        try:
+            pair = _pair(row, source, section)
+        except Dropped as reason:
+            dropped[str(reason)] += 1
         else:
             yield pair
 
 
-def _pair(row: Row, source: RowSource) -> Pair:
+def dialogue_field(section: PairSource, values: Mapping[str, Any]) -> str | None:
+    """The field of a row that holds a conversation; None if the row is a pair.
+
+    Args:
+        section: the source in the recipe.
+        values: the row.
+    """
+    if section.messages_field:
+        return section.messages_field
+    pair = (section.prompt_field, section.response_field)
+    if pair != PAIR_FIELDS or all(values.get(name) is not None for name in pair):
+        return None
+    there = [name for name in DIALOGUE_FIELDS if name in values]
+    return next((name for name in there if values[name] is not None), there[0] if there else None)
+
+
+def _pair(row: Row, source: RowSource, section: PairSource) -> Pair:
     file = source.files[row.file]
-    values = fields_of(row, file, source.required, source.optional)
-    clean = {name: normalize(value, "NFC") for name, value in values.items()}
-    prompt, response = (clean[name] for name in source.required)
-    context = "\n\n".join(clean[n] for n in source.optional if clean.get(n))
-    name = document_id(file, row.number)
-    return Pair(f"{source.name}/{name}", prompt, response, context)
+    where, values = document_id(file, row.number), values_of(row, file)
+    field = dialogue_field(section, values)
+    wanted = [field] if field else [section.prompt_field, section.response_field]
+    for name in wanted:
+        if name not in values:
+            raise missing_field(where, name, list(values))
+    context = "\n\n".join(
+        text for name in section.context_fields if (text := _clean(values, name, where))
+    )
+    if field:
+        return _conversation(f"{source.name}/{where}", values[field], field, where, context)
+    prompt, response = (_clean(values, name, where) for name in wanted)
+    if not prompt:
+        raise Dropped("empty_prompt")
+    if not response:
+        raise Dropped("empty_response")
+    return Pair(f"{source.name}/{where}", prompt, response, context)
+
+
+def _conversation(name: str, value: Any, field: str, where: str, context: str) -> Pair:
+    messages = read_dialogue(value, field, where)
+    system = messages.pop(0)["content"] if messages[0]["role"] == "system" else ""
+    prompt, response, *later = (message["content"] for message in messages)
+    return Pair(name, prompt, response, context, system, tuple(later))
+
+
+def _clean(values: Mapping[str, Any], name: str, where: str) -> str:
+    return normalize(text_of(values.get(name), name, where), "NFC")
 
 
 def _first_ones(pairs: Iterator[Pair], seen: set[bytes], dropped: Counter[str]) -> Iterator[Pair]:
     for pair in pairs:
-        whole = _digest(pair.question, pair.response)
+        whole = _digest(pair.system, *pair.turns)
         if whole in seen:
             dropped[DUPLICATE] += 1
         else:

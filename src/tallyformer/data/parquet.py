@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tallyformer.data.files import unreadable
-from tallyformer.data.rows import Payload, check_unique, missing_field
+from tallyformer.data.rows import Payload, columns_of
 from tallyformer.errors import DataError
 
 _BATCH_ROWS = 256
@@ -20,7 +20,11 @@ _TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_
 
 
 def read_parquet(
-    path: Path, label: str, required: Sequence[str], optional: Sequence[str]
+    path: Path,
+    label: str,
+    required: Sequence[str],
+    optional: Sequence[str],
+    either: Sequence[Sequence[str]] = (),
 ) -> Iterator[tuple[int, Payload, int]]:
     """The rows of one file, from 1: number, fields, position in the file's bytes.
 
@@ -30,7 +34,8 @@ def read_parquet(
     try:
         size = path.stat().st_size
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            columns = _columns(file.schema_arrow, label, required, optional)
+            columns = columns_of(file.schema_arrow.names, label, required, optional, either)
+            _check_types(file.schema_arrow, columns, label)
             ends = _ends(file.metadata)
             number = 0
             rows = _rows_at_once(file.metadata)
@@ -64,21 +69,13 @@ def _ends(metadata: pq.FileMetaData) -> tuple[np.ndarray, np.ndarray]:
     return rows, sizes / max(1, sizes[-1])
 
 
-def _columns(
-    schema: pa.Schema, label: str, required: Sequence[str], optional: Sequence[str]
-) -> list[str]:
-    for name in required:
-        if name not in schema.names:
-            raise missing_field(label, name, schema.names)
-    columns = [n for n in (*required, *optional) if n in schema.names]
-    check_unique(columns, schema.names, label)
+def _check_types(schema: pa.Schema, columns: Sequence[str], label: str) -> None:
     for name in columns:
         if not _could_be_text(schema.field(name).type):
             raise DataError(
                 f"{label}: field {name!r} is of type {schema.field(name).type}, not text. Name a "
                 "field that holds text"
             )
-    return columns
 
 
 def _is_text(kind: pa.DataType) -> bool:

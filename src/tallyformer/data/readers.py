@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +17,7 @@ from tallyformer.data.files import (
     open_bytes,
 )
 from tallyformer.data.json_rows import BOM, json_rows
-from tallyformer.data.rows import Payload, Row, check_unique, missing_field
+from tallyformer.data.rows import Payload, Row, columns_of
 from tallyformer.errors import DataError
 
 LINE_BYTES = 1 << 28
@@ -35,6 +35,7 @@ def read_file(
     label: str,
     required: Sequence[str],
     optional: Sequence[str] = (),
+    either: Sequence[Sequence[str]] = (),
     max_text_bytes: int | None = None,
 ) -> Iterator[Row]:
     """The rows of one file, in order.
@@ -47,6 +48,7 @@ def read_file(
         label: its name in errors and document names.
         required: fields that must be there; CSV and Parquet are checked before the first row.
         optional: fields that are read where the file has them.
+        either: groups of fields; a CSV or Parquet file has all of one group.
         max_text_bytes: no text is longer. Of a .txt or .md file that is larger the text is not
             given (payload None); a row of JSON may have 4 times as many, as it may spell
             characters out and has other fields.
@@ -62,12 +64,18 @@ def read_file(
     if kind in JSON_KINDS:
         rows = _read_json(path, label, longest)
     elif kind in CSV_KINDS:
-        rows = _read_csv(path, label, required, optional, longest, _DELIMITERS[kind])
+        rows = _read_csv(
+            path,
+            label,
+            lambda header: columns_of(header, label, required, optional, either),
+            longest,
+            _DELIMITERS[kind],
+        )
     else:
         # Its library takes 30 MB and 0.1 seconds, which runs on other kinds need not pay.
         from tallyformer.data.parquet import read_parquet
 
-        rows = read_parquet(path, label, required, optional)
+        rows = read_parquet(path, label, required, optional, either)
     before = 0
     for number, payload, position in rows:
         yield Row(file, number, payload, max(0, position - before))
@@ -98,8 +106,7 @@ def _read_json(path: Path, label: str, longest: int) -> _Rows:
 def _read_csv(
     path: Path,
     label: str,
-    required: Sequence[str],
-    optional: Sequence[str],
+    wanted: Callable[[Sequence[str]], list[str]],
     longest: int,
     delimiter: str,
 ) -> _Rows:
@@ -110,7 +117,7 @@ def _read_csv(
             header = next(rows, None)
             if header is None:
                 return
-            columns = _csv_columns(header, label, required, optional)
+            columns = [(name, header.index(name)) for name in wanted(header)]
             for number, row in enumerate(rows, start=1):
                 if not row:
                     continue
@@ -141,17 +148,6 @@ def _csv_lines(text: io.TextIOWrapper, label: str, longest: int) -> Iterator[str
 def _as_text(stream: IO[bytes]) -> io.TextIOWrapper:
     """Bytes that are no UTF-8 survive as surrogates until their row is checked."""
     return io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-
-
-def _csv_columns(
-    header: Sequence[str], label: str, required: Sequence[str], optional: Sequence[str]
-) -> list[tuple[str, int]]:
-    for name in required:
-        if name not in header:
-            raise missing_field(label, name, header)
-    columns = [n for n in (*required, *optional) if n in header]
-    check_unique(columns, header, label)
-    return [(n, header.index(n)) for n in columns]
 
 
 class _long_fields:  # noqa: N801

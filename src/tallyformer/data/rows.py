@@ -51,13 +51,25 @@ def fields_of(
         InvalidTextError: a text is not valid UTF-8.
     """
     where = document_id(file, row.number)
-    assert row.payload is not None
-    values = row.payload if isinstance(row.payload, Mapping) else _parse(row.payload, where)
+    values = values_of(row, file)
     for name in required:
         if name not in values:
             raise missing_field(where, name, list(values))
     wanted = [*required, *(name for name in optional if name in values)]
-    return {name: _text(values[name], name, where) for name in wanted}
+    return {name: text_of(values[name], name, where) for name in wanted}
+
+
+def values_of(row: Row, file: str) -> Mapping[str, Any]:
+    """A row's fields as they were written.
+
+    Raises:
+        DataError: the row is no JSON object.
+        InvalidTextError: it is not valid UTF-8.
+    """
+    assert row.payload is not None
+    if isinstance(row.payload, Mapping):
+        return row.payload
+    return _parse(row.payload, document_id(file, row.number))
 
 
 def missing_field(where: str, name: str, present: Sequence[str]) -> DataError:
@@ -99,7 +111,13 @@ def row_bytes(row: Row) -> int:
     return sum(len(value) for value in row.payload.values() if isinstance(value, str | bytes))
 
 
-def _text(value: Any, name: str, where: str) -> str:
+def text_of(value: Any, name: str, where: str) -> str:
+    """The text of a field: "" for null, a line a row for a table.
+
+    Raises:
+        DataError: it is no text.
+        InvalidTextError: it is not valid UTF-8.
+    """
     if value is None:
         return ""
     if isinstance(value, bytes):
@@ -138,6 +156,39 @@ def _decode(data: bytes, where: str) -> str:
         raise InvalidTextError(
             f"{where}: not valid UTF-8 at byte {error.start}. Convert the file to UTF-8"
         ) from None
+
+
+def columns_of(
+    header: Sequence[str],
+    label: str,
+    required: Sequence[str],
+    optional: Sequence[str],
+    either: Sequence[Sequence[str]] = (),
+) -> list[str]:
+    """The columns to read of a table.
+
+    Args:
+        header: names of all its columns.
+        label: its name, for errors.
+        required: columns that must be there.
+        optional: columns that are read where they are there.
+        either: groups of columns; all of one group must be there.
+
+    Raises:
+        DataError: a column is missing, or there twice.
+    """
+    wanted = [*required, *(either[0] if either and not _one_is_there(either, header) else ())]
+    for name in wanted:
+        if name not in header:
+            raise missing_field(label, name, header)
+    named = dict.fromkeys([*required, *(n for group in either for n in group), *optional])
+    columns = [name for name in named if name in header]
+    check_unique(columns, header, label)
+    return columns
+
+
+def _one_is_there(groups: Sequence[Sequence[str]], header: Sequence[str]) -> bool:
+    return any(all(name in header for name in group) for group in groups)
 
 
 def check_unique(columns: Sequence[str], header: Sequence[str], label: str) -> None:

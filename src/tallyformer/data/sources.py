@@ -17,14 +17,16 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from tallyformer.artifacts.manifest import sha256
-from tallyformer.config.data import PairSource, TextSource
+from tallyformer.config.data import PAIR_FIELDS, PairSource, TextSource
+from tallyformer.corpus.manners import conversations
 from tallyformer.corpus.primer import articles
 from tallyformer.corpus.questions import facts
 from tallyformer.corpus.worked_examples import worked_examples
+from tallyformer.data.dialogues import DIALOGUE_FIELDS
 from tallyformer.data.documents import document_id
 from tallyformer.data.files import TEXT_KINDS, check_is_file, find_files, kind_of, unreadable
 from tallyformer.data.readers import read_file
-from tallyformer.data.rows import Row, missing_field
+from tallyformer.data.rows import Row, columns_of
 from tallyformer.errors import DataError
 
 _READERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -79,7 +81,7 @@ def text_source(section: TextSource, *, data_root: str, seed: int, max_chars: in
         DataError: a file is missing or of an unknown kind, or the hub's reader is missing.
     """
     if section.corpus:
-        return BuiltinCorpus(section.name, section.corpus, section.examples, seed, ("text",))
+        return BuiltinCorpus(section.name, section.corpus, section.examples, seed)
     if section.dataset:
         return HubDataset(section, data_root, (section.text_field,))
     paths = find_files(section.paths, data_root, section.name)
@@ -99,16 +101,27 @@ def pair_source(section: PairSource, *, data_root: str, seed: int) -> RowSource:
         DataError: a file is missing or of an unknown kind, or the hub's reader is missing.
     """
     if section.corpus:
-        fields = ("prompt", "response")
-        return BuiltinCorpus(section.name, section.corpus, section.examples, seed, fields)
-    required = (section.prompt_field, section.response_field)
+        return BuiltinCorpus(section.name, section.corpus, section.examples, seed, pairs=True)
+    required, either = pair_fields(section)
     if section.dataset:
-        return HubDataset(section, data_root, required, section.context_fields)
+        return HubDataset(section, data_root, required, section.context_fields, either)
     paths = find_files(section.paths, data_root, section.name)
     for path in paths:
         if kind_of(path) in TEXT_KINDS:
             raise DataError(f"{path}: has no fields. Give pairs as .jsonl, .csv or .parquet")
-    return LocalFiles(section.name, paths, data_root, required, section.context_fields)
+    return LocalFiles(
+        section.name, paths, data_root, required, section.context_fields, either=either
+    )
+
+
+def pair_fields(section: PairSource) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Fields that each row has, and groups of which each row has one."""
+    if section.messages_field:
+        return (section.messages_field,), ()
+    pair = (section.prompt_field, section.response_field)
+    if pair != PAIR_FIELDS:
+        return pair, ()
+    return (), (pair, *((name,) for name in DIALOGUE_FIELDS))
 
 
 def check_unchanged(sources: Sequence[RowSource], before: Mapping[str, str]) -> None:
@@ -153,6 +166,8 @@ class LocalFiles:
         data_root: str,
         required: Sequence[str],
         optional: Sequence[str] = (),
+        *,
+        either: Sequence[Sequence[str]] = (),
         max_text_bytes: int | None = None,
     ) -> None:
         for path in paths:
@@ -161,6 +176,7 @@ class LocalFiles:
         self._paths = paths
         self.required = required
         self.optional = optional
+        self._either = either
         self._max_text_bytes = max_text_bytes
         self.files = _labels(paths, data_root)
 
@@ -193,6 +209,7 @@ class LocalFiles:
             label=self.files[file],
             required=self.required,
             optional=self.optional,
+            either=self._either,
             max_text_bytes=self._max_text_bytes,
         )
 
@@ -220,6 +237,7 @@ class HubDataset:
         data_root: str,
         required: Sequence[str],
         optional: Sequence[str] = (),
+        either: Sequence[Sequence[str]] = (),
     ) -> None:
         if importlib.util.find_spec("datasets") is None:
             raise DataError(
@@ -230,6 +248,7 @@ class HubDataset:
         self._section = section
         self.required = required
         self.optional = optional
+        self._either = either
         self.name = section.name
         self.files = [f"{section.dataset}/{section.dataset_split}"]
 
@@ -268,10 +287,9 @@ class HubDataset:
         }
 
     def _wanted(self, number: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        for name in self.required:
-            if name not in values:
-                raise missing_field(document_id(self.files[0], number), name, list(values))
-        return {n: values[n] for n in (*self.required, *self.optional) if n in values}
+        where = document_id(self.files[0], number)
+        names = columns_of(list(values), where, self.required, self.optional, self._either)
+        return {name: values[name] for name in names}
 
     def rows_of_file(self, file: int) -> Iterator[Row]:
         """Every row; a data set counts as one file."""
@@ -335,6 +353,9 @@ def _reader_of(pattern: str) -> str | None:
 class BuiltinCorpus:
     """Rows of a corpus that ships with the package: `text`, and for pairs prompt and response.
 
+    As pairs, the questions go on into follow-ups and have small talk beside them: such a row has
+    `messages` in place of a response.
+
     Held-out questions and held-out examples are never among them. A pair's prompt decides its
     split, as a text too, so that what fine-tuning holds out has not been pretrained on.
     """
@@ -344,15 +365,16 @@ class BuiltinCorpus:
     empty_files: Sequence[str] = ()
 
     def __init__(
-        self, name: str, corpus: str, examples: int, seed: int, required: Sequence[str]
+        self, name: str, corpus: str, examples: int, seed: int, *, pairs: bool = False
     ) -> None:
         self.name = name
-        self.required = required
+        self.required = () if pairs else ("text",)
         self.files = [f"corpus-{corpus}"]
+        values: Iterator[dict[str, Any]]
         if corpus == "primer":
             values = _primer_rows()
         elif corpus == "questions":
-            values = _question_rows()
+            values = _conversation_rows() if pairs else _question_rows()
         else:
             values = _example_rows(examples, seed)
         self._values = list(values)
@@ -380,6 +402,18 @@ class BuiltinCorpus:
 def _primer_rows() -> Iterator[dict[str, str]]:
     for article in articles():
         yield {"text": article}
+
+
+def _conversation_rows() -> Iterator[dict[str, Any]]:
+    for turns in conversations():
+        if len(turns) == 2:
+            yield _pair(*turns)
+        else:
+            messages = [
+                {"role": ("user", "assistant")[number % 2], "content": content}
+                for number, content in enumerate(turns)
+            ]
+            yield {"prompt": turns[0], "messages": messages, "text": "\n\n".join(turns)}
 
 
 def _question_rows() -> Iterator[dict[str, str]]:

@@ -6,9 +6,11 @@ from typing import Any
 
 from tallyformer.errors import UsageError
 from tallyformer.inference.errors import InvalidRequestError
-from tallyformer.tokenizer.chat import AFTER_SYSTEM, split_system
+from tallyformer.tokenizer.chat import split_system
 from tallyformer.tokenizer.messages import Message
 from tallyformer.tokenizer.tokenizer import Tokenizer
+
+_NO_QUESTION = {"role": "user", "content": ""}
 
 
 def fit_messages(
@@ -38,7 +40,7 @@ def fit_messages(
         raise InvalidRequestError(str(error)) from None
     check_system(tokenizer, system, context=context, answer_share=answer_share)
     if len(newest) > room:
-        return _end_of(tokenizer, system, turns[-1]["content"].strip(), room)
+        return _end_of(tokenizer, system or "", newest, room)
     return _with_older(tokenizer, first, turns, newest, room)
 
 
@@ -54,7 +56,7 @@ def check_system(tokenizer: Tokenizer, system: Any, *, context: int, answer_shar
         raise InvalidRequestError(
             f"system: must be a text; it is of type {type(system).__name__}. Give a str"
         )
-    length = len(_before_question(tokenizer, system.strip())) + 1
+    length = len(tokenizer.encode_chat([{"role": "system", "content": system}, _NO_QUESTION]))
     most = (context - context // answer_share) // 2
     if length > most:
         raise InvalidRequestError(
@@ -74,20 +76,14 @@ def _with_older(
     return ids
 
 
-def _end_of(tokenizer: Tokenizer, system: str | None, question: str, room: int) -> list[int]:
+def _end_of(tokenizer: Tokenizer, system: str, ids: list[int], room: int) -> list[int]:
     """The prompt for a question that is too long: as much of its end as fits."""
-    before = _before_question(tokenizer, system)
-    ids = tokenizer.encode(f"{question} ")
-    start = max(0, len(ids) - (room - len(before) - 1))
-    end = ids[tokenizer.character_from(ids, start) :]
-    if not tokenizer.decode(end).strip():
+    prompt = ids[1:-1]
+    first = tokenizer.system_length(prompt, system)
+    start = tokenizer.character_from(prompt, first + len(ids) - room)
+    if not tokenizer.decode(prompt[start:]).strip():
         raise InvalidRequestError(
             f"chat: a prompt may have {room} tokens here, which leaves no room for a question. "
             "Use a model with a longer context"
         )
-    return [*before, *end, tokenizer.assistant_id]
-
-
-def _before_question(tokenizer: Tokenizer, system: str | None) -> list[int]:
-    text = " " if not system else f" {system}{AFTER_SYSTEM}"
-    return [tokenizer.user_id, *tokenizer.encode(text)]
+    return [ids[0], *prompt[:first], *prompt[start:], ids[-1]]

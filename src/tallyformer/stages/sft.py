@@ -155,6 +155,8 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
         "trained_parameters": sum(p.numel() for p in trainable(model).values()),
         "pairs": dict(pairs.counts),
         "row_utilisation": round(learnt.utilisation, 4),
+        "answers": sum(len(pair.turns) // 2 for pair in pairs.train),
+        "conversations_shortened": sum(c.turns_cut > 0 for c in conversations),
         **truncations(conversations),
     }
     return common.finish(work, metrics, outputs=(ADAPTER,))

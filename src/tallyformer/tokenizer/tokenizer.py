@@ -190,6 +190,20 @@ class Tokenizer:
             place -= 1
         return place
 
+    def system_length(self, ids: Sequence[int], system: str) -> int:
+        """How many of the first ids of a user's content spell the system message before it.
+
+        Args:
+            ids: of the first content, as `encode_chat` gives them between its control tokens.
+            system: stripped; "" if there is none.
+        """
+        left = len(f" {system}{chat.AFTER_SYSTEM}".encode()) if system else 0
+        place = 0
+        while left > 0 and place < len(ids):
+            left -= len(self._bytes_of_id[ids[place]])
+            place += 1
+        return place
+
     def encode_chat(self, messages: Any, add_generation_prompt: bool = False) -> list[int]:
         """Ids of a conversation; contents can never become control tokens.
 
