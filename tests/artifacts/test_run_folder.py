@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tallyformer.artifacts.manifest import MANIFEST
+from tallyformer.artifacts.manifest import MANIFEST, file_entry, read_manifest
 from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.errors import ArtifactError
+
+from .damage import damages
 
 
 def work(folder: Path, *, steps: int = 1, seed: int = 1, resume: bool = True) -> StageWork:
@@ -103,6 +108,107 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     (stage.folder / MANIFEST).write_text("{")
     with pytest.raises(ArtifactError, match="damaged"):
         work(tmp_path).already_done()
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+def test_a_file_that_has_changed_since_it_was_written_is_not_signed(
+    tmp_path: Path, damage: str
+) -> None:
+    stage = work(tmp_path)
+    stage.already_done()
+    weights = stage.folder / "weights"
+    weights.write_bytes(b"12345")
+    files = {weights: file_entry(weights)}
+    if damage == "delete":
+        weights.unlink()
+    else:
+        weights.write_bytes(b"12346" if damage == "flip" else b"1234")
+    with pytest.raises(ArtifactError, match=str(weights)):
+        stage.finish(metrics={}, files=files)
+    assert not (stage.folder / MANIFEST).exists()
+
+
+def test_what_differs_is_named_in_the_recipes_words(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    config = {"model": {"dropout": 0.1, "blocks": [{"size": 1}]}, "train": {"steps": 24}}
+    sections = {"model": "model", "train": "pretrain"}
+
+    def stage(config: dict[str, Any], seed: int, inputs: dict[str, str]) -> StageWork:
+        return StageWork(run, "pretrain", config, seed, inputs, sections=sections)
+
+    def said(*other: Any) -> str:
+        with pytest.raises(ArtifactError, match="belongs to another run") as caught:
+            stage(*other).already_done()
+        return str(caught.value)
+
+    def assert_all() -> None:
+        changed = {**config, "train": {"steps": 30}}
+        assert "(pretrain.steps is 24 there and 30 in this recipe)" in said(changed, 1, {"a": "1"})
+        changed = {**config, "model": {"dropout": None, "blocks": [{"size": 2}]}}
+        message = said(changed, 1, {"a": "1"})
+        assert "model.blocks[0].size is 1 there and 2 in this recipe; " in message
+        assert "model.dropout is 0.1 there and null in this recipe)" in message
+        assert "(seed is 1 there and 2 in this recipe)" in said(config, 2, {"a": "1"})
+        assert "(a has changed since)" in said(config, 1, {"a": "2"})
+        assert "has read a, which this recipe does not; it has not read b)" in said(
+            config, 1, {"b": "1"}
+        )
+        assert ", and 1 more)" in said({"model": {}, "train": {"steps": 2}}, 2, {"a": "1"})
+
+    assert stage(config, 1, {"a": "1"}).already_done() is None
+    assert_all()
+    (run.stage("pretrain") / "weights").write_bytes(b"1")
+    stage(config, 1, {"a": "1"}).finish(metrics={}, files=[Path("weights")])
+    assert_all()
+
+
+@pytest.mark.parametrize(("name", "damage"), list(damages()))
+@pytest.mark.parametrize("file", ["work.txt", MANIFEST])
+def test_a_damaged_record_of_any_shape_is_one_line(
+    tmp_path: Path, file: str, name: str, damage: Callable[[Path], None]
+) -> None:
+    stage = finished(tmp_path)
+    if file == "work.txt":
+        (stage.folder / MANIFEST).unlink()
+        stage.claim()
+    damage(stage.folder / file)
+    with pytest.raises(ArtifactError, match=f"{file}: (damaged|missing|cannot)") as caught:
+        work(tmp_path).already_done()
+    assert "\n" not in str(caught.value)
+
+
+def test_work_of_an_earlier_version_is_not_gone_on_with(tmp_path: Path) -> None:
+    stage = finished(tmp_path)
+    manifest = json.loads((stage.folder / MANIFEST).read_text(encoding="utf-8"))
+    for name in ("check", "result", "records"):
+        del manifest[name]
+    (stage.folder / MANIFEST).write_text(json.dumps({**manifest, "format": 1}), encoding="utf-8")
+    assert read_manifest(stage.folder, made_by="").metrics == {"loss": 1.5}
+    with pytest.raises(ArtifactError, match="earlier version"):
+        work(tmp_path).already_done()
+    (stage.folder / MANIFEST).unlink()
+    (stage.folder / "work.txt").write_text("0" * 64 + "\n", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="earlier version"):
+        work(tmp_path).already_done()
+
+
+def test_a_result_is_bound_to_its_files_but_not_to_its_times(tmp_path: Path) -> None:
+    def result(name: str, weights: bytes, record: bytes) -> str:
+        stage = work(tmp_path / name)
+        stage.already_done()
+        (stage.folder / "weights").write_bytes(weights)
+        (stage.folder / "log").write_bytes(record)
+        files, records = [Path("weights")], [Path("log")]
+        manifest = stage.finish(metrics={}, files=files, records=records)
+        assert stage.run.manifest("pretrain", check=True) == manifest
+        (stage.folder / "log").write_bytes(record + b"!")
+        with pytest.raises(ArtifactError, match="log"):
+            stage.run.manifest("pretrain", check=True)
+        return manifest.result
+
+    first = result("a", b"1", b"a")
+    assert result("b", b"1", b"b") == first
+    assert result("c", b"2", b"a") != first
 
 
 def test_an_unfinished_stage_names_the_command_that_makes_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from tallyformer.errors import CheckpointError, Interrupted, TrainingError
+from tallyformer.artifacts.manifest import file_entry
+from tallyformer.errors import ArtifactError, CheckpointError, Interrupted, TrainingError
 from tallyformer.training.checkpoints import Checkpoints, Snapshot
 from tallyformer.training.loop import train
 from tallyformer.training.metrics import MetricsLog, read_metrics
@@ -61,7 +63,7 @@ def final_state(folder: Path) -> dict[str, Any]:
     """Everything that a finished run leaves, but for times."""
     last = folder / "checkpoints" / "last"
     state = json.loads((last / "state.json").read_text(encoding="utf-8"))["state"]
-    state["seconds"] = state["window"] = None
+    state["seconds"] = state["window"] = state["log"] = None  # times
     return {
         "state": state,
         "metrics": metrics(folder),
@@ -290,12 +292,68 @@ def test_dropout_is_off_in_validation(tmp_path):
 
 def test_lines_after_the_checkpoint_are_dropped_and_torn_ones_too(tmp_path):
     with MetricsLog(tmp_path, 0) as log:
-        for step in (1, 2, 3):
+        for step in (1, 2):
             log.write("train", step, {"loss": 1.0 / step})
+        known = log.written()
+        log.write("train", 3, {"loss": 1 / 3})
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + '{"kind": "tr', encoding="utf-8")
-    with MetricsLog(tmp_path, 2) as log:
+    with MetricsLog(tmp_path, 2, known) as log:
         log.write("train", 3, {"loss": float("nan")})
+        assert file_entry(path) == log.written()
     lines = read_metrics(path)
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert lines[-1]["loss"] is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "delete", "folder gone"])
+def test_best_weights_that_the_checkpoint_does_not_know_are_refused(tmp_path, damage):
+    """Between the last validation and the signing, and whenever the run goes on."""
+    run(tmp_path, steps=4, evaluations=1)
+    file = tmp_path / "best" / "weights.txt"
+    data = file.read_bytes()
+    if damage == "folder gone":
+        file.unlink()
+        file.parent.rmdir()
+    elif damage == "delete":
+        file.unlink()
+    else:
+        file.write_bytes(data[:-1] if damage == "cut" else b"0" + data[1:])
+    with pytest.raises(ArtifactError, match=rf"weights\.txt: .*Delete {tmp_path}"):
+        run(tmp_path, steps=4, evaluations=1)
+
+
+def test_damaged_metrics_are_refused_and_can_be_done_without(tmp_path):
+    _, expected = run(tmp_path, steps=4, evaluations=2)
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
+    with pytest.raises(ArtifactError, match=r"metrics\.jsonl: damaged .*Delete it to go on"):
+        run(tmp_path, steps=4, evaluations=2)
+    path.unlink()
+    result, weights = run(tmp_path, steps=4, evaluations=2)
+    assert weights == expected
+    assert result.records == {path: file_entry(path)}
+
+
+def test_a_run_tells_what_it_wrote(tmp_path):
+    result, _ = run(tmp_path, steps=4, evaluations=2)
+    for written in (result.files, result.records):
+        for file, entry in written.items():
+            assert entry == file_entry(file)
+    assert [*result.files, *result.records] == [
+        tmp_path / "best" / "weights.txt",
+        tmp_path / "metrics.jsonl",
+    ]
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_the_last_to_the_same_end(tmp_path):
+    """Its best weights were replaced since; the next validation writes them again."""
+    settings = {"steps": 12, "evaluations": 6}
+    run(tmp_path / "whole", **settings)
+    broken = tmp_path / "broken"
+    with pytest.raises(Interrupted):
+        run(broken, train_source=Stopping(2 * 9), **settings)
+    checkpoints = Checkpoints(broken / "checkpoints", "go on")
+    shutil.rmtree(checkpoints.last)
+    run(broken, **settings)
+    assert_same(final_state(broken), final_state(tmp_path / "whole"))

@@ -30,7 +30,7 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     partial = path.with_name(path.name + PARTIAL)
     encoding = None if "b" in mode else "utf-8"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with partial.open(mode, encoding=encoding) as file:
             yield file
             file.flush()
@@ -57,16 +57,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for leftover in (partial, old):
             if leftover.exists():
                 shutil.rmtree(leftover)
-        partial.mkdir(parents=True)
+        make_folder(partial)
         yield partial
-        for file in partial.rglob("*"):
-            if file.is_file():
-                _sync_file(file)
-        if path.exists():
-            path.replace(old)
-        partial.replace(path)
-        _sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        _sync_all(partial)
+        replace_folder(path, partial)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise cannot_write(path, error) from error
@@ -75,11 +69,44 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, so that a power failure does not take them away.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = []
+    place = path
+    while not place.is_dir():
+        missing.append(place)
+        place = place.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def replace_folder(path: Path, fresh: Path) -> None:
+    """Put a folder that is whole in the place of another, or where there was none.
+
+    A kill in between is mended by `recover_replaced`; `fresh` is still there then.
+
+    Raises:
+        OSError: the system refused.
+    """
+    old = _old(path)
+    if path.exists():
+        path.replace(old)
+    fresh.replace(path)
+    _sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def recover_replaced(folder: Path) -> None:
     """Put back a folder whose replacement by `atomic_folder` was cut off half-way."""
     old = _old(folder)
     if old.is_dir() and not folder.exists():
         old.replace(folder)
+        _sync_folder(folder.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -110,6 +137,16 @@ def _old(folder: Path) -> Path:
 def _remove(file: Path) -> None:
     with contextlib.suppress(OSError):
         file.unlink()
+
+
+def _sync_all(folder: Path) -> None:
+    """Everything below a folder, and the folders themselves: a file's name is its folder's."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            _sync_folder(path)
+        elif path.is_file():
+            _sync_file(path)
+    _sync_folder(folder)
 
 
 def _sync_file(path: Path) -> None:

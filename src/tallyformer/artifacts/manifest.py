@@ -25,6 +25,9 @@ UNCHECKED_FORMAT = 1
 """Of an earlier version, without checksum and result. Its model folders load, its runs do not go
 on."""
 
+Files = Iterable[Path] | Mapping[Path, Mapping[str, Any]]
+"""Files, or with each the size and checksum that were taken when it was written."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -74,14 +77,18 @@ def write_manifest(
     seed: int,
     inputs: Mapping[str, str],
     metrics: Mapping[str, Any],
-    files: Iterable[Path],
-    records: Iterable[Path] = (),
+    files: Files,
+    records: Files = (),
     versions: Mapping[str, str],
     now: datetime.datetime,
 ) -> Manifest:
-    """Hash `files` and `records` (below `folder`, or relative to it) and write the manifest."""
-    named = {name: file_entry(folder / name) for name in _names(folder, files)}
-    recorded = {name: file_entry(folder / name) for name in _names(folder, records)}
+    """Write the manifest of `files` and `records` (below `folder`, or relative to it).
+
+    Raises:
+        ArtifactError: a file is not as it was when its size and checksum were taken, or the
+            manifest cannot be written.
+    """
+    named, recorded = _entries(folder, files), _entries(folder, records)
     work = fingerprint(stage, config, seed, inputs)
     manifest = Manifest(
         stage=stage,
@@ -100,7 +107,7 @@ def write_manifest(
     return manifest
 
 
-def resign(folder: Path, manifest: Manifest, files: Iterable[Path]) -> Manifest:
+def resign(folder: Path, manifest: Manifest, files: Files) -> Manifest:
     """Write the manifest of a folder whose files were changed on purpose.
 
     Args:
@@ -108,7 +115,7 @@ def resign(folder: Path, manifest: Manifest, files: Iterable[Path]) -> Manifest:
         manifest: what stays as it is: stage, inputs, metrics.
         files: all that the folder consists of now, below it or relative to it.
     """
-    entries = {name: file_entry(folder / name) for name in _names(folder, files)}
+    entries = _entries(folder, files)
     outputs = {name: entry for name, entry in entries.items() if name not in manifest.records}
     changed = replace(
         manifest, files=entries, result=_result(manifest.fingerprint, outputs), format=FORMAT
@@ -183,9 +190,16 @@ def _result(work: str, outputs: Mapping[str, Mapping[str, Any]]) -> str:
     return digest([work, {name: entry["sha256"] for name, entry in outputs.items()}])
 
 
-def _names(folder: Path, files: Iterable[Path]) -> list[str]:
-    below = [f.relative_to(folder) if f.is_relative_to(folder) else f for f in files]
-    return sorted(f.as_posix() for f in below)
+def _entries(folder: Path, files: Files) -> dict[str, Mapping[str, Any]]:
+    """What the manifest says of files, by name; those with sizes and checksums are compared."""
+    known = files if isinstance(files, Mapping) else dict.fromkeys(files)
+    entries: dict[str, Mapping[str, Any]] = {}
+    for file, entry in known.items():
+        below = file.relative_to(folder) if file.is_relative_to(folder) else file
+        if entry is not None:
+            check_file(folder / below, entry, fix=f"Delete {folder} and run this stage again")
+        entries[below.as_posix()] = entry or file_entry(folder / below)
+    return dict(sorted(entries.items()))
 
 
 _TYPES = {

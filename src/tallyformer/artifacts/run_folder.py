@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tallyformer.artifacts.json_files import read_checked_json, write_checked_js
 from tallyformer.artifacts.manifest import (
     FORMAT,
     MANIFEST,
+    Files,
     Manifest,
     check_files,
     fingerprint,
@@ -140,15 +141,16 @@ class StageWork:
             raise self._other_work(there)
         return manifest
 
-    def finish(
-        self, *, metrics: Mapping[str, Any], files: Iterable[Path], records: Iterable[Path] = ()
-    ) -> Manifest:
+    def finish(self, *, metrics: Mapping[str, Any], files: Files, records: Files = ()) -> Manifest:
         """Write the manifest; the folder is an artifact from now on.
 
         Args:
             metrics: what was measured.
             files: what later stages may read.
             records: files that tell how the work went; see `Manifest`.
+
+        Raises:
+            ArtifactError: a file is gone or altered, or the manifest cannot be written.
         """
         manifest = write_manifest(
             self.folder,

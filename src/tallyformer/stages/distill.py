@@ -9,8 +9,9 @@ as it was: `best_phase` is 0 then.
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from tallyformer.artifacts.atomic import atomic_folder
 from tallyformer.artifacts.json_files import read_checked_json, write_checked_json
 from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.model_folder import RESULT, check_model_folder
 from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.config.distill import DistillPhase, DistillSection
@@ -44,7 +46,6 @@ from tallyformer.training.teacher import Teacher
 from tallyformer.training.teacher_cache import TeacherCache
 from tallyformer.training.validation import Validation
 
-RESULT = "result.json"
 CACHE = "teacher-cache"
 
 
@@ -106,23 +107,31 @@ class _Distillation:
         self.student = self.folder.stage("pretrain") / BEST
 
     def to_the_end(self) -> Manifest:
-        results = []
+        phases: list[dict[str, Any]] = []
         source = None
         candidates = [self.student]
         for number, phase in enumerate(self.section.phases, start=1):
             place = self.work.folder / f"phase-{number}"
-            if not (place / RESULT).is_file():
+            if not os.path.lexists(place / RESULT):
                 source = source or self._targets()
                 start = candidates[-1]
                 write_checked_json(place / RESULT, self._phase(number, phase, start, place, source))
-            results.append(read_checked_json(place / RESULT, fix=self._anew(place)))
+            phases.append(read_checked_json(place / RESULT, fix=self._anew(place)))
             candidates.append(place / BEST)
         # Phases may validate on different amounts of text, so all are measured on the same.
         measured = [self._measure(folder) for folder in candidates]
         best = min(range(len(measured)), key=lambda i: measured[i].loss)
         with atomic_folder(self.work.folder / BEST) as out:
             shutil.copytree(candidates[best], out, dirs_exist_ok=True)
-        return common.finish(self.work, self._metrics(measured, best, results))
+        chosen = phases[best - 1]["files"] if best else self.folder.manifest("pretrain").files
+        files = {self.work.folder / name: e for name, e in chosen.items() if _is_of_best(name)}
+        records = {
+            self.work.folder / f"phase-{number}" / name: entry
+            for number, phase in enumerate(phases, start=1)
+            for name, entry in phase["records"].items()
+        }
+        results = [phase["metrics"] for phase in phases]
+        return common.finish(self.work, self._metrics(measured, best, results), files, records)
 
     def _anew(self, phase: Path) -> str:
         return f"Delete {phase}, then: {common.resume_command(self.folder, 'distill')}"
@@ -145,6 +154,7 @@ class _Distillation:
         )
 
     def _load(self, folder: Path, dropout: float | None) -> Any:
+        check_model_folder(folder)
         made_by = self.folder.command("pretrain")
         return common.load_model(folder, self.tokenizer, dropout=dropout, made_by=made_by)
 
@@ -177,7 +187,11 @@ class _Distillation:
                 resume_command=common.resume_command(self.folder, "distill"),
             )
         )
-        return result.metrics()
+        return {
+            "metrics": result.metrics(),
+            "files": _below(place, result.files),
+            "records": _below(place, result.records),
+        }
 
     def _targets(self) -> TargetSource:
         """The teacher, or its stored pass."""
@@ -230,3 +244,11 @@ class _Distillation:
             ),
             "phases": results,
         }
+
+
+def _is_of_best(name: str) -> bool:
+    return name.startswith(f"{BEST}/")
+
+
+def _below(place: Path, files: Mapping[Path, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {file.relative_to(place).as_posix(): entry for file, entry in files.items()}

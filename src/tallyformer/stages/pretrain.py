@@ -101,4 +101,5 @@ def train_from_scratch(
             resume_command=common.resume_command(folder, stage),
         )
     )
-    return common.finish(work, {**result.metrics(), "parameters": count_parameters(model.config)})
+    metrics = {**result.metrics(), "parameters": count_parameters(model.config)}
+    return common.finish(work, metrics, result.files, result.records)

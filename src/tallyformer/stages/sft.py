@@ -159,7 +159,7 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
         "conversations_shortened": sum(c.turns_cut > 0 for c in conversations),
         **truncations(conversations),
     }
-    return common.finish(work, metrics, outputs=(ADAPTER,))
+    return common.finish(work, metrics, result.files, result.records)
 
 
 def _batches(

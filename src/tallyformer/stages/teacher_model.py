@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from tallyformer.artifacts.manifest import sha256
+from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.artifacts.run_folder import BEST, RunFolder
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, TokenizerError
@@ -72,6 +73,7 @@ def load_teacher_model(
     Raises:
         ArtifactError: it cannot be loaded, or reads fewer positions.
     """
+    check_model_folder(Path(source))
     try:
         with quiet_library():
             described, _ = TallyFormerConfig.get_config_dict(source, revision=revision)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.data.cleaning import Cleaning
@@ -40,6 +42,7 @@ def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageW
 def _pretrained(recipe: Recipe) -> Tokenizer:
     section = recipe.tokenizer
     place = recipe.locate(section.source, section.revision)
+    check_model_folder(Path(place))
     return Tokenizer.from_pretrained(place, section.revision)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from tallyformer.artifacts.manifest import Manifest
-from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork, clear
+from tallyformer.artifacts.manifest import Files, Manifest
+from tallyformer.artifacts.run_folder import RunFolder, StageWork, clear
 from tallyformer.config.model import ModelSection
 from tallyformer.config.training import TrainSection
 from tallyformer.data.batch import BatchSource
@@ -22,7 +22,6 @@ from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.model.pretrained import check_complete, quiet_library
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.loop import CHECKPOINTS
-from tallyformer.training.metrics import METRICS
 from tallyformer.training.random_state import preserved_random_states
 
 
@@ -162,11 +161,12 @@ def result_of(folder: RunFolder, stage: str) -> str:
     return folder.manifest(stage, check=True).result
 
 
-def finish(
-    work: StageWork, metrics: Mapping[str, Any], outputs: tuple[str, ...] = (BEST,)
-) -> Manifest:
-    """Sign a training stage: its result folders and metrics. One checkpoint is kept."""
+def finish(work: StageWork, metrics: Mapping[str, Any], files: Files, records: Files) -> Manifest:
+    """Sign a training stage: its weights and metrics as they were written. One checkpoint is kept.
+
+    Raises:
+        ArtifactError: a file is gone, or has changed since it was written.
+    """
     for previous in work.folder.glob(f"**/{CHECKPOINTS}/previous"):
         clear(previous)
-    files = [f for name in outputs for f in (work.folder / name).rglob("*") if f.is_file()]
-    return work.finish(metrics=metrics, files=files, records=work.folder.glob(f"**/{METRICS}"))
+    return work.finish(metrics=metrics, files=files, records=records)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from tallyformer.artifacts.atomic import atomic_folder, recover_replaced
 from tallyformer.config.training import TrainSection
 from tallyformer.data.batch import BatchSource
 from tallyformer.errors import CheckpointError, Interrupted
 from tallyformer.progress import progress_bar
+from tallyformer.training.best_weights import BestWeights
 from tallyformer.training.checkpoints import (
     Checkpoints,
     Snapshot,
-    disk_errors,
     model_tensors,
     optimizer_tensors,
     restore,
@@ -47,7 +46,7 @@ from tallyformer.training.hardware import (
 from tallyformer.training.inputs import Placement
 from tallyformer.training.interrupt import Interruption, watch_signals
 from tallyformer.training.losses import Loss
-from tallyformer.training.metrics import MetricsLog
+from tallyformer.training.metrics import METRICS, MetricsLog
 from tallyformer.training.optimizers import build_optimizer
 from tallyformer.training.precision import choose_precision
 from tallyformer.training.random_state import (
@@ -134,6 +133,8 @@ class TrainingResult:
 
     Attributes:
         best: the best validation.
+        files: size and checksum of each file of the best weights, as they were written.
+        records: the same of the metrics.
         best_step: optimizer steps done at that time.
         steps: optimizer steps done.
         tokens: ids read.
@@ -143,6 +144,8 @@ class TrainingResult:
     """
 
     best: Validation
+    files: Mapping[Path, Mapping[str, Any]]
+    records: Mapping[Path, Mapping[str, Any]]
     best_step: int
     steps: int
     tokens: int
@@ -197,7 +200,7 @@ class _Run:
         self.started = self.saved_at = job.clock()
         self.checkpoints = Checkpoints(job.folder / CHECKPOINTS, job.resume_command)
         self.optimizer = build_optimizer(job.model, job.section.optimizer)
-        recover_replaced(job.best)
+        self.best = BestWeights(job.best, f"Delete {job.folder} to start this stage anew")
         self.state = self._start_or_resume()
         self.precision = choose_precision(self.state.precision, job.device)
         self.seconds_before = self.state.seconds
@@ -210,6 +213,7 @@ class _Run:
         job = self.job
         snapshot = self.checkpoints.load()
         if snapshot is None:
+            self.best.settle({}, is_newest=True)
             seed_everything(job.seed)
             flops = job.flops_per_token * job.tokens_per_step * job.steps
             return RunState(
@@ -227,11 +231,23 @@ class _Run:
                 f"{where}: was written by another version of TallyFormer (it has no {error}). "
                 "Delete it to start this stage anew, or go on with that version"
             ) from None
+        self._settle_best(state, where)
         if state.compiled:
             require_compiler(
                 job.device, f"{job.name}: the run began compiled and", "or go on where it began"
             )
         return state
+
+    def _settle_best(self, state: RunState, checkpoint: Path) -> None:
+        """Compare the best weights with the checkpoint.
+
+        Gone on with from an older one, the run forgets best weights that were replaced since: its
+        next validation writes them again.
+        """
+        ends = state.step >= self.job.steps or state.stopped_early
+        is_newest = ends or checkpoint != self.checkpoints.previous
+        if not self.best.settle(state.best_files, is_newest=is_newest):
+            state.best, state.best_files = {}, {}
 
     def _prepare_step(self) -> None:
         job, section = self.job, self.job.section
@@ -259,7 +275,7 @@ class _Run:
         self.usage = Usage(job.device)
         total, done = job.steps * job.tokens_per_step, self.state.tokens
         with (
-            MetricsLog(job.folder, self.state.step) as self.log,
+            MetricsLog(job.folder, self.state.step, self.state.log) as self.log,
             progress_bar(job.name, total, "tok", initial=done) as self.bar,
         ):
             while self.state.step < job.steps and not self.state.stopped_early:
@@ -358,13 +374,13 @@ class _Run:
                 "bits_per_byte": found.bits_per_byte,
             }
             state.stale_evaluations = 0
-            with atomic_folder(job.best) as folder, disk_errors():
-                job.save_best(folder)
+            state.best_files = self.best.write(job.save_best)
         else:
             state.stale_evaluations += 1
         patience = job.section.early_stopping_patience
         state.stopped_early = patience is not None and state.stale_evaluations >= patience
         self._save(random_states(job.device))
+        self.best.publish()
 
     def _validate(self) -> Validation:
         return validate(
@@ -378,6 +394,7 @@ class _Run:
     def _save(self, states: dict[str, torch.Tensor]) -> None:
         state = self.state
         state.seconds = self.seconds_before + self.job.clock() - self.started
+        state.log = self.log.written()
         tensors = {
             "model": model_tensors(self.job.model),
             "optimizer": optimizer_tensors(self.job.model, self.optimizer),
@@ -401,6 +418,8 @@ class _Run:
         validation = Validation(best["loss"], int(best["tokens"]), best["bits_per_byte"])
         return TrainingResult(
             best=validation,
+            files={self.job.best / name: e for name, e in self.state.best_files.items()},
+            records={self.job.folder / METRICS: self.state.log},
             best_step=int(best["step"]),
             steps=self.state.step,
             tokens=self.state.tokens,

@@ -5,7 +5,10 @@ A line has `kind` "train" or "validation" and `step`, the optimizer steps done.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 _LARGEST = 1e300
+_ANEW = "Delete the stage's folder and run the stage again"
+_WITHOUT = "Delete it to go on without these lines; nothing else needs them"
 
 
 class MetricsLog:
@@ -26,16 +31,21 @@ class MetricsLog:
 
     Args:
         folder: the stage's folder.
-        steps_done: lines of later steps, which a killed run left, are dropped.
+        steps_done: of TensorBoard, events of later steps, which a killed run left, are dropped.
+        written: size and checksum of the lines that a checkpoint knows; later ones are dropped.
+            None begins anew.
+
+    Raises:
+        ArtifactError: those lines are damaged, or the file cannot be written.
     """
 
-    def __init__(self, folder: Path, steps_done: int):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = path = folder / METRICS
-        kept = [line for line in read_metrics(path) if line["step"] <= steps_done]
-        with atomic_file(path, "w") as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
-        self._file = path.open("a", encoding="utf-8")
+    def __init__(self, folder: Path, steps_done: int, written: Mapping[str, Any] | None = None):
+        self._path = folder / METRICS
+        kept = _known_lines(self._path, written) if written else b""
+        with atomic_file(self._path) as file:
+            file.write(kept)
+        self._bytes, self._sha256 = len(kept), hashlib.sha256(kept)
+        self._file = self._path.open("ab")
         self._events = _events(folder / TENSORBOARD, steps_done)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
@@ -44,15 +54,25 @@ class MetricsLog:
         Raises:
             ArtifactError: the disk is full.
         """
-        line = {"kind": kind, "step": step, **values}
+        line = json.dumps(_finite({"kind": kind, "step": step, **values})).encode() + b"\n"
         try:
-            self._file.write(json.dumps(_finite(line)) + "\n")
+            self._file.write(line)
             self._file.flush()
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._events.add_scalar(f"{kind}/{name}", value, step)
         except OSError as error:
             raise cannot_write(self._path, error) from error
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._events.add_scalar(f"{kind}/{name}", value, step)
+        self._bytes += len(line)
+        self._sha256.update(line)
+
+    def written(self) -> dict[str, Any]:
+        """Size and checksum of all lines, which lie on the disk from now on."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+        return {"bytes": self._bytes, "sha256": self._sha256.hexdigest()}
 
     def close(self) -> None:
         """Flush and close both files."""
@@ -81,6 +101,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [_line(text, path, number) for number, text in enumerate(whole, start=1)]
 
 
+def _known_lines(path: Path, written: Mapping[str, Any]) -> bytes:
+    """The lines that a checkpoint knows; none if the user has deleted them."""
+    try:
+        with path.open("rb") as file:
+            kept = file.read(written["bytes"])
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise _damaged(path, error.strerror, _WITHOUT) from None
+    if hashlib.sha256(kept).hexdigest() != written["sha256"]:
+        raise _damaged(path, "its lines do not match the checkpoint's checksum", _WITHOUT)
+    return kept
+
+
 def _line(text: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         line = parse_json(text)
@@ -100,10 +134,8 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and abs(value) < _LARGEST)
 
 
-def _damaged(path: Path, reason: str | None) -> ArtifactError:
-    return ArtifactError(
-        f"{path}: damaged ({reason}). Delete {path.parent} and run the stage again"
-    )
+def _damaged(path: Path, reason: str | None, fix: str = _ANEW) -> ArtifactError:
+    return ArtifactError(f"{path}: damaged ({reason}). {fix}")
 
 
 def _finite(line: dict[str, Any]) -> dict[str, Any]:

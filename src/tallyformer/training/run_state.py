@@ -18,6 +18,8 @@ class RunState:
         tokens: ids read, those without a label too.
         seconds: wall time spent training, over all processes that worked on the run.
         best: the best evaluation so far: step, loss, tokens (labels), bits_per_byte.
+        best_files: size and checksum of each file of its weights.
+        log: size and checksum of the metrics written so far.
         stale_evaluations: evaluations since then.
         skipped: steps in a row that fp16's loss scaling left out.
         window: sums since the last line of metrics, by name; "tokens" is their count.
@@ -31,6 +33,8 @@ class RunState:
     tokens: int = 0
     seconds: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
+    best_files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    log: dict[str, Any] = field(default_factory=dict)
     stale_evaluations: int = 0
     skipped: int = 0
     window: dict[str, float] = field(default_factory=dict)
