@@ -5,6 +5,8 @@ N positions, D hidden size, V student's vocabulary, U shared ids, K stored ids.
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 import transformers
@@ -23,7 +25,7 @@ from tallyformer.training.distillation import (
 from tallyformer.training.inputs import Placement
 from tallyformer.training.precision import Precision
 from tallyformer.training.teacher import Teacher
-from tallyformer.training.teacher_cache import ROWS, TeacherCache
+from tallyformer.training.teacher_cache import BINDING, ROWS, TeacherCache
 
 from .jobs import VOCABULARY, RandomBatches, tiny_model
 
@@ -232,10 +234,12 @@ def inputs(index: int, rows: int = 2):
     return Placement(CPU.device)(RandomBatches(rows=rows).batch(index))
 
 
+SHAPE = {"context": 12, "top_k": 7, "temperatures": [3.0, 2.5]}
+
+
 def cache_in(folder, teacher=None, **changes) -> TeacherCache:
     teacher = teacher or Teacher(tiny_model(initializer_range=0.3), VOCABULARY, "t")
-    values = {"context": 12, "top_k": 7, "temperatures": [3.0, 2.5]}
-    return TeacherCache(folder, {"shards": "a"}, teacher, **{**values, **changes})
+    return TeacherCache(folder, {"shards": "a"}, teacher, **{**SHAPE, **changes})
 
 
 def test_a_stored_pass_is_the_teachers_distribution_at_every_temperature(tmp_path):
@@ -288,3 +292,30 @@ def test_a_stored_pass_of_another_run_is_refused(tmp_path):
     cache_in(tmp_path)
     with pytest.raises(ArtifactError, match=r"another run.*temperatures"):
         cache_in(tmp_path, temperatures=[1.0])
+
+
+def test_rows_without_the_note_of_their_pass_are_refused(tmp_path):
+    cache_in(tmp_path).targets(inputs(1), CPU, 3.0)
+    (tmp_path / BINDING).unlink()
+    with pytest.raises(ArtifactError, match=r"binding\.json: missing\. Delete"):
+        cache_in(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[1]", b"{}", b"\xff", b"[" * 100000])
+def test_a_damaged_note_of_a_pass_is_one_line(tmp_path, content):
+    cache_in(tmp_path).targets(inputs(1), CPU, 3.0)
+    (tmp_path / BINDING).write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"binding\.json: damaged .*Delete"):
+        cache_in(tmp_path)
+
+
+def test_rows_under_the_note_of_another_pass_are_never_used(tmp_path):
+    """The teacher has changed, and the folder's note with it."""
+    one = tmp_path / "one"
+    cache_in(one).targets(inputs(1), CPU, 3.0)
+    changed = Teacher(tiny_model(initializer_range=0.6), VOCABULARY, "t")
+    expected = TeacherCache(tmp_path / "two", {"shards": "b"}, changed, **SHAPE)
+    expected = expected.targets(inputs(1), CPU, 3.0)
+    shutil.copy(tmp_path / "two" / BINDING, one / BINDING)
+    found = TeacherCache(one, {"shards": "b"}, changed, **SHAPE).targets(inputs(1), CPU, 3.0)
+    assert torch.equal(found.log_p, expected.log_p)
