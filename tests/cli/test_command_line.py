@@ -122,6 +122,8 @@ def _raise(error: BaseException) -> Any:
         (KeyboardInterrupt(), 130, "error: interrupted."),
         (OSError(errno.ENOSPC, "No space left", "/d/f"), 3, "error: /d/f: the disk is full."),
         (PermissionError(errno.EACCES, "Permission denied", "/d"), 3, "error: /d: permission d"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "/d"), 3, "error: /d: file name too"),
+        (OSError(errno.EIO, "Input/output error", "/d"), 3, "error: /d: input/output error. The"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line_and_a_status(
@@ -133,7 +135,7 @@ def test_what_a_user_can_mend_is_one_line_and_a_status(
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("defect"), OSError(errno.EIO, "I/O"), EOFError(), FileNotFoundError("x")]
+    "error", [ValueError("defect"), OSError(errno.EINVAL, "x"), EOFError(), FileNotFoundError("x")]
 )
 def test_a_defect_keeps_its_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):

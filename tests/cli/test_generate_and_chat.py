@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -47,6 +48,31 @@ def test_a_model_that_is_not_there_is_one_line(tallyformer: Any, tmp_path: Path)
     done = tallyformer("generate", "--model", tmp_path / "no", "--prompt", "x")
     assert done.returncode == 3 and done.stderr.count("\n") == 1
     assert "no such model folder" in done.stderr
+
+
+def test_a_model_that_is_not_there_is_told_though_the_hub_is_silent(
+    tallyformer: Any, tmp_path: Path
+) -> None:
+    """A path is not looked for on the hub at all; a name is, for a bounded time and once."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        env = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+        for model, expected in {
+            "runs/nothing": "runs/nothing: no such model folder",
+            "owner/nothing": "owner/nothing: no such folder, and on the hub: the hub does not",
+        }.items():
+            done = tallyformer("chat", "--model", model, env=env)
+            assert done.returncode == 3 and done.stderr.count("\n") == 1
+            assert expected in done.stderr
+        silent.settimeout(0)
+        asked = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                asked += 1
+    assert asked == 1
 
 
 def test_a_piped_chat_answers_each_line_and_ends_at_its_end(

@@ -82,7 +82,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
     try:
-        with pytest.raises(ArtifactError, match=r"cannot be written .*Free disk space"):
+        with pytest.raises(ArtifactError, match=r"cannot be written .*ulimit -f"):
             checkpoints.save(large)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

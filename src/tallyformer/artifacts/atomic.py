@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tallyformer.errors import ArtifactError
+from tallyformer.artifacts.system_errors import cannot_write, system_error
 
 PARTIAL = ".partial"
 
@@ -25,7 +25,7 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears at `path` only when the block ends without an exception.
 
     Raises:
-        ArtifactError: the disk is full or the folder cannot be written.
+        ArtifactError: the system refuses to write it, or another place that the block writes.
     """
     partial = path.with_name(path.name + PARTIAL)
     encoding = None if "b" in mode else "utf-8"
@@ -36,12 +36,11 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
+        sync_folder(path.parent)
+    except BaseException as error:
         _remove(partial)
-        raise cannot_write(path, error) from error
-    except BaseException:
-        _remove(partial)
+        if refused := system_error(error):
+            raise cannot_write(path, refused) from error
         raise
 
 
@@ -50,6 +49,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` when the block ends without an exception.
 
     An existing `path` is replaced, so callers decide beforehand whether it may be.
+
+    Raises:
+        ArtifactError: the system refuses to write it, or another place that the block writes.
     """
     partial = path.with_name(path.name + PARTIAL)
     old = _old(path)
@@ -61,11 +63,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield partial
         _sync_all(partial)
         replace_folder(path, partial)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise cannot_write(path, error) from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        if refused := system_error(error):
+            raise cannot_write(path, refused) from error
         raise
 
 
@@ -82,7 +83,7 @@ def make_folder(path: Path) -> None:
         place = place.parent
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
 def replace_folder(path: Path, fresh: Path) -> None:
@@ -97,7 +98,7 @@ def replace_folder(path: Path, fresh: Path) -> None:
     if path.exists():
         path.replace(old)
     fresh.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -106,7 +107,7 @@ def recover_replaced(folder: Path) -> None:
     old = _old(folder)
     if old.is_dir() and not folder.exists():
         old.replace(folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -118,15 +119,6 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with atomic_file(path) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
-
-
-def cannot_write(path: Path, error: OSError) -> ArtifactError:
-    """The error for a write that the operating system refused."""
-    reason = error.strerror or str(error)
-    return ArtifactError(
-        f"{path}: cannot be written ({reason}). Free disk space or choose another folder; "
-        "a stage then goes on with --resume, and finished work is kept"
-    )
 
 
 def _old(folder: Path) -> Path:
@@ -143,10 +135,10 @@ def _sync_all(folder: Path) -> None:
     """Everything below a folder, and the folders themselves: a file's name is its folder's."""
     for path in folder.rglob("*"):
         if path.is_dir():
-            _sync_folder(path)
+            sync_folder(path)
         elif path.is_file():
             _sync_file(path)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def _sync_file(path: Path) -> None:
@@ -154,7 +146,8 @@ def _sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Let the names in a folder outlast a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

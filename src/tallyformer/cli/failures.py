@@ -16,8 +16,10 @@ from collections.abc import Callable
 
 import click
 
+from tallyformer.artifacts.system_errors import advice
 from tallyformer.errors import TallyFormerError
 
+_PERHAPS_OURS = (errno.ENOENT, errno.EBADF, errno.EINVAL, errno.ESPIPE)
 DEFECT, USAGE, RUN, INTERRUPTED, PIPE_CLOSED = 1, 2, 3, 130, 141
 
 
@@ -54,17 +56,13 @@ def exit_status_of(action: Callable[[], object]) -> int:
 
 
 def describe_os_error(error: OSError) -> str | None:
-    """One line for a full disk or a missing permission; None for what may be our own defect."""
+    """One line for what the system refused; None for what may be our own defect."""
+    if error.errno is None or error.errno in _PERHAPS_OURS:
+        return None
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    reason = "the disk is full" if full else (error.strerror or str(error)).lower()
     where = f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"{where}the disk is full. Free space or choose another folder; a stage then goes on "
-            "with --resume, and finished work is kept"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        reason = error.strerror.lower() if error.strerror else "permission denied"
-        return f"{where}{reason}. Allow it for this user, or choose another path"
-    return None
+    return f"{where}{reason}. {advice(error.errno)}"
 
 
 def _print_usage_error(error: click.ClickException) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tallyformer.artifacts.atomic import atomic_file, cannot_write
+from tallyformer.artifacts.atomic import atomic_file
+from tallyformer.artifacts.system_errors import cannot_write
 
 PARTITION_DOCUMENTS = 250_000
 MOST_PARTITIONS = 512

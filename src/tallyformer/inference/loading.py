@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tallyformer.artifacts.hub_names import could_be_hub_name
+from tallyformer.artifacts.hub_reach import Hub
 from tallyformer.artifacts.json_files import read_json
 from tallyformer.errors import ArtifactError, CheckpointError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
@@ -91,6 +92,10 @@ def _is_ours(folder: str | Path) -> bool:
     if not path.is_dir():
         if path.exists() or not could_be_hub_name(str(folder)):
             raise ArtifactError(f"{folder}: no such model folder. Give a Hugging Face folder")
+        if reason := Hub().problem(str(folder), None, kind="model", cached=(config.name,)):
+            raise ArtifactError(
+                f"{folder}: no such folder, and on the hub: {reason}. Give a Hugging Face folder"
+            )
         return False
     if not os.path.lexists(config):
         inner = path / "model"

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from tallyformer.artifacts.hub_names import could_be_hub_name
+from tallyformer.artifacts.hub_reach import Hub
 from tallyformer.config import Recipe
 from tallyformer.config.data import PairSource, TextSource
 from tallyformer.data.cleaning import Cleaning, clean_rows
@@ -15,7 +16,6 @@ from tallyformer.data.pairs import read_pairs
 from tallyformer.data.rows import Row
 from tallyformer.data.sources import RowSource, dataset_files, pair_source, text_source
 from tallyformer.errors import DataError
-from tallyformer.stages.hub_reach import Hub
 
 _FILES, _ROWS = 8, 3
 """Rows of a file, and files of a source, spread evenly over it."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tallyformer.artifacts.hub_names import could_be_hub_name
+from tallyformer.artifacts.hub_reach import Hub
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
@@ -17,7 +18,6 @@ from tallyformer.data.files import find_files, kind_of
 from tallyformer.data.sources import dataset_files
 from tallyformer.errors import ArtifactError, DataError
 from tallyformer.stages.first_rows import problems_of_first_rows
-from tallyformer.stages.hub_reach import Hub
 from tallyformer.tokenizer.loading import FILES
 
 NEEDS = {

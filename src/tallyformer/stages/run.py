@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, cast
 
-from tallyformer.artifacts.atomic import atomic_file, cannot_write
+from tallyformer.artifacts.atomic import atomic_file
 from tallyformer.artifacts.manifest import MANIFEST, Manifest
 from tallyformer.artifacts.run_folder import CLAIM, RunFolder, StageWork
 from tallyformer.artifacts.stages import STAGES
+from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.config import Recipe, recipe_as_yaml
 from tallyformer.errors import ArtifactError, Interrupted, UsageError
 from tallyformer.stages.foreseen import finished_inputs, foresee

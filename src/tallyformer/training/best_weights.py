@@ -13,14 +13,13 @@ from typing import Any
 
 from tallyformer.artifacts.atomic import (
     atomic_folder,
-    cannot_write,
     recover_replaced,
     replace_folder,
 )
 from tallyformer.artifacts.manifest import check_file, file_entry
 from tallyformer.artifacts.run_folder import clear
+from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.errors import ArtifactError
-from tallyformer.training.checkpoints import disk_errors
 
 
 class BestWeights:
@@ -43,8 +42,7 @@ class BestWeights:
             ArtifactError: they cannot be written.
         """
         with atomic_folder(self._fresh) as out:
-            with disk_errors():
-                save(out)
+            save(out)
             files = sorted(f for f in out.rglob("*") if f.is_file())
             return {f.relative_to(out).as_posix(): file_entry(f) for f in files}
 

@@ -11,12 +11,7 @@ Nothing is pickled, so loading a checkpoint runs no code of its author's.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tallyformer.artifacts.atomic import atomic_folder
+from tallyformer.artifacts.atomic import atomic_folder, sync_folder
 from tallyformer.artifacts.json_files import read_checked_json, write_checked_json
 from tallyformer.artifacts.manifest import sha256
+from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.errors import CheckpointError
 from tallyformer.training.optimizers import Optimizer
 
@@ -68,17 +64,20 @@ class Checkpoints:
         """
         fresh = self.last.with_name("next")
         with atomic_folder(fresh) as folder:
-            with disk_errors():
-                for name in _TENSOR_FILES:
-                    save_file(snapshot.tensors[name], folder / f"{name}.safetensors")
+            for name in _TENSOR_FILES:
+                save_file(snapshot.tensors[name], folder / f"{name}.safetensors")
             sums = {name: sha256(folder / f"{name}.safetensors") for name in _TENSOR_FILES}
             body = {"state": snapshot.state, "sha256": sums}
             write_checked_json(folder / STATE, body)
-        if self.last.exists():
-            if self.previous.exists():
-                shutil.rmtree(self.previous)
-            self.last.replace(self.previous)
-        fresh.replace(self.last)
+        try:
+            if self.last.exists():
+                if self.previous.exists():
+                    shutil.rmtree(self.previous)
+                self.last.replace(self.previous)
+            fresh.replace(self.last)
+            sync_folder(self.last.parent)
+        except OSError as error:
+            raise cannot_write(self.last, error) from error
 
     def newest(self) -> Path | None:
         """Folder of the newest checkpoint, or None."""
@@ -121,17 +120,6 @@ class Checkpoints:
         else:
             fix = f"Delete {folder} to start this stage anew"
         return f"{fix}, then: {self._resume_command}"
-
-
-@contextlib.contextmanager
-def disk_errors() -> Iterator[None]:
-    """Raise what safetensors could not write as the OSError that it was."""
-    try:
-        yield
-    except SafetensorError as error:
-        code = re.search(r"code: (\d+)", str(error))
-        number = int(code[1]) if code else errno.EIO
-        raise OSError(number, os.strerror(number)) from error
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

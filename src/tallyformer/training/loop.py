@@ -281,6 +281,7 @@ class _Run:
             while self.state.step < job.steps and not self.state.stopped_early:
                 with memory_errors(self._where, job.section, job.resume_command):
                     self._one_step()
+            self.state.log = self.log.written()  # of a file that was begun anew, if it was deleted
         return self._result()
 
     def _where(self) -> str:

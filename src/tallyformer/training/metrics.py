@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tallyformer.artifacts.atomic import atomic_file, cannot_write
+from tallyformer.artifacts.atomic import atomic_file
 from tallyformer.artifacts.json_files import parse_json
+from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.errors import ArtifactError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tallyformer.artifacts.atomic import cannot_write
+from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.errors import ArtifactError
 
 KEY_BYTES = 16

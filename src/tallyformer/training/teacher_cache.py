@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tallyformer.artifacts.atomic import cannot_write, make_folder
+from tallyformer.artifacts.atomic import make_folder
 from tallyformer.artifacts.json_files import digest, read_checked_json, write_checked_json
+from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.data.batch import Batch
 from tallyformer.errors import ArtifactError
 from tallyformer.training.chunked_head import chunk_length
