@@ -77,9 +77,9 @@ def test_an_altered_adapter_is_named(tuned, make_recipe):
 def test_an_adapter_with_other_shapes_is_refused(tuned, make_recipe):
     """A larger adapter in the place of this run's, with a manifest that vouches for it."""
     file = tuned.stage("sft") / "adapter" / "adapter_model.safetensors"
+    manifest = tuned.manifest("sft")
     wide = {n: t.repeat(2, 2) if t.ndim == 2 else t for n, t in load_file(file).items()}
     save_file(wide, file, metadata={"format": "pt"})
-    manifest = tuned.manifest("sft")
     resign(tuned.stage("sft"), manifest, [Path(name) for name in manifest.files])
     with pytest.raises(ArtifactError, match="made for another model"):
         merge.run(make_recipe(), tuned)

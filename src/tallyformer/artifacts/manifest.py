@@ -69,6 +69,12 @@ def file_entry(file: Path) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
+def entries_below(folder: Path) -> dict[str, dict[str, Any]]:
+    """The same of every file below a folder, by name."""
+    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    return {f.relative_to(folder).as_posix(): file_entry(f) for f in files}
+
+
 def write_manifest(
     folder: Path,
     *,

@@ -18,6 +18,7 @@ from tallyformer.config.plain_yaml import (
 )
 from tallyformer.config.problems import problems_of
 from tallyformer.config.recipe import Recipe
+from tallyformer.config.written_recipe import check_checksum
 from tallyformer.errors import ConfigError
 
 
@@ -60,8 +61,13 @@ def recipe_as_yaml(recipe: Recipe) -> str:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    text = _read_text(path)
     try:
-        tree = read_plain_yaml(_read_text(path))
+        check_checksum(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    try:
+        tree = read_plain_yaml(text)
     except RepeatedKeyError as error:
         raise ConfigError(f"{path}: {error}. Give it once") from None
     except (yaml.YAMLError, ValueError) as error:

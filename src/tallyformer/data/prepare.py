@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from tallyformer.artifacts.atomic import write_json
+from tallyformer.artifacts.manifest import file_entry
 from tallyformer.artifacts.run_folder import clear
 from tallyformer.config.data import PrepareSection, TextSource
 from tallyformer.data.cleaning import Cleaning
@@ -112,7 +113,7 @@ def write_shards(
     folder: Path,
     seed: int,
     workers: int,
-) -> tuple[dict[str, Any], list[Path]]:
+) -> tuple[dict[str, Any], dict[Path, dict[str, Any]]]:
     """Do all three passes.
 
     Args:
@@ -124,7 +125,7 @@ def write_shards(
         workers: number of processes.
 
     Returns:
-        Metrics for the manifest, and the files it lists.
+        Metrics for the manifest, and the files it lists with their sizes and checksums.
 
     Raises:
         DataError: an input cannot be used, or nothing of it is left.
@@ -152,7 +153,7 @@ def write_shards(
         "eot_id": vocabulary.eot_id,
         "vocab_size": vocabulary.vocab_size,
     }
-    return metrics, [*files, folder / FILES]
+    return metrics, {**files, folder / FILES: file_entry(folder / FILES)}
 
 
 def make_units(
@@ -240,10 +241,10 @@ def _write(
     folder: Path,
     dtype: np.dtype[Any],
     shard_tokens: int,
-) -> tuple[dict[str, SourceCounts], list[Path]]:
+) -> tuple[dict[str, SourceCounts], dict[Path, dict[str, Any]]]:
     """Pass 3."""
     counts: dict[str, SourceCounts] = {}
-    files: list[Path] = []
+    files: dict[Path, dict[str, Any]] = {}
     total = sum(len(paths) for paths in units)
     with progress_bar("shards", total, "units") as bar:
         for source, paths in zip(sources, units, strict=True):
@@ -260,7 +261,7 @@ def _write(
                     count.add(unit, marks)
                     _write_unit(unit, marks, writers)
                     bar.update(1)
-            files += [path for writer in writers.values() for path in writer.paths]
+            files |= {path: file_entry(path) for w in writers.values() for path in w.paths}
             _check_not_empty(source.name, count)
     return counts, files
 

@@ -6,6 +6,7 @@ unit's file appears whole or not at all, so a killed run goes on with the units 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -24,6 +25,7 @@ from tallyformer.data.hashing import content_hash
 from tallyformer.data.rows import Row, row_bytes
 from tallyformer.data.shards import id_type
 from tallyformer.data.sources import RowSource
+from tallyformer.errors import ArtifactError
 from tallyformer.tokenizer import Tokenizer
 
 CHUNK_BYTES = 4 << 20
@@ -151,8 +153,12 @@ def write_unit(path: Path, unit: Unit) -> None:
 
 
 def read_unit(path: Path) -> Unit:
-    """Read a unit's file."""
-    with np.load(path) as arrays:
+    """Read a unit's file.
+
+    Raises:
+        ArtifactError: it is damaged; each array has a checksum.
+    """
+    with _opened(path) as arrays:
         rows, dropped = json.loads(str(arrays["counts"]))
         values = {name: arrays[name] for name in arrays.files if name != "counts"}
         return Unit(**values, rows=rows, dropped=dropped)
@@ -192,9 +198,23 @@ def cut_unit(path: Path, max_bytes: int) -> None:
 
 
 def _array(path: Path, name: str) -> np.ndarray:
-    with np.load(path) as arrays:
+    with _opened(path) as arrays:
         array: np.ndarray = arrays[name]
         return array
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of a unit's file; anything that goes wrong in reading them is damage."""
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            yield arrays
+    except Exception as error:  # NumPy and zipfile raise a dozen kinds
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(
+            f"{path}: damaged ({reason or type(error).__name__}). Delete it, and run the same "
+            "command again"
+        ) from None
 
 
 @functools.lru_cache(maxsize=1)

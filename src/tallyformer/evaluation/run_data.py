@@ -21,6 +21,7 @@ from tallyformer.artifacts.manifest import (
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.artifacts.stages import STAGES, TRAINING_STAGES
 from tallyformer.config.plain_yaml import read_plain_yaml
+from tallyformer.config.written_recipe import check_checksum
 from tallyformer.errors import ArtifactError
 from tallyformer.evaluation.results_schema import check_recipe_shape, check_results
 from tallyformer.training.metrics import METRICS, read_metrics
@@ -114,6 +115,7 @@ def _natural(folder: Path) -> tuple[int, str]:
 def _recipe(run: RunFolder, text: str) -> dict[str, Any]:
     path = run.path / RECIPE
     try:
+        check_checksum(text)
         values: dict[str, Any] = read_plain_yaml(text) or {}
         check_recipe_shape(values)
         return values

@@ -15,7 +15,7 @@ from tallyformer.artifacts.hub_reach import Hub
 from tallyformer.artifacts.json_files import read_json
 from tallyformer.errors import ArtifactError, CheckpointError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.model.pretrained import check_complete, quiet_library
+from tallyformer.model.pretrained import REPORTED, check_complete, quiet_library
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -48,7 +48,7 @@ def load_model(folder: str | Path, *, dtype: str | torch.dtype | None, device: t
     cls = TallyFormerForCausalLM if ours else AutoModelForCausalLM
     try:
         with quiet_library():
-            model, report = cls.from_pretrained(str(folder), output_loading_info=True, **arguments)
+            model, report = cls.from_pretrained(str(folder), **REPORTED, **arguments)
         check_complete(report, exactly=ours)
     except Exception as error:  # safetensors, json, torch and the hub each raise their own
         raise CheckpointError(

@@ -13,7 +13,7 @@ def check_complete(report: Mapping[str, Any], *, exactly: bool = False) -> None:
     """Refuse weights that lack a tensor, which transformers would fill with random numbers.
 
     Args:
-        report: what `from_pretrained(..., output_loading_info=True)` says.
+        report: what `from_pretrained(..., **REPORTED)` says.
         exactly: refuse tensors that the model has no place for, too. Folders of other projects
             may hold some.
 
@@ -27,6 +27,13 @@ def check_complete(report: Mapping[str, Any], *, exactly: bool = False) -> None:
     for what, names in wrong.items():
         if names:
             raise ValueError(f"{len(names)} tensors {what}, the first is {min(names)!r}")
+
+
+REPORTED: Mapping[str, bool] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+"""Arguments of `from_pretrained` that leave it to `check_complete` to refuse weights.
+
+transformers itself refuses wrong shapes with a look at a table that `quiet_library` hides.
+"""
 
 
 @contextlib.contextmanager

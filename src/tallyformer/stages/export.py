@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tallyformer.artifacts.atomic import atomic_folder
-from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.manifest import Manifest, entries_below
 from tallyformer.artifacts.run_folder import CLAIM, RunFolder, StageWork
 from tallyformer.artifacts.stages import STAGES
 from tallyformer.config import Recipe
@@ -51,6 +51,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
                 recipe, _metrics(folder), model_class=name, parameters=parameters
             ),
         )
+        files = entries_below(written)  # before the check, so that what is signed was checked
         found = verify_hf_folder(model, written, dtype=dtype)
     metrics: dict[str, Any] = {
         "source": source.shown,
@@ -59,8 +60,8 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
         "dtype": recipe.export.dtype,
         **asdict(found),
     }
-    files = [f.relative_to(work.folder) for f in work.folder.rglob("*") if f.is_file()]
-    return work.finish(metrics=metrics, files=[f for f in files if f != Path(CLAIM)])
+    signed = {work.folder / name: entry for name, entry in files.items() if name != CLAIM}
+    return work.finish(metrics=metrics, files=signed)
 
 
 def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:

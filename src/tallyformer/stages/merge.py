@@ -7,7 +7,7 @@ if its logits are those of the base with the adapter.
 from __future__ import annotations
 
 from tallyformer.artifacts.atomic import atomic_folder
-from tallyformer.artifacts.manifest import Manifest
+from tallyformer.artifacts.manifest import Manifest, entries_below
 from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, UsageError
@@ -70,6 +70,7 @@ def _merge(recipe: Recipe, folder: RunFolder, work: StageWork) -> Manifest:
     model = merge(adapted)
     with atomic_folder(work.folder / MERGED) as out:
         common.save_model(model, tokenizer, out, dropout=recipe.model.dropout)
+        written = entries_below(out)  # before the check, so that what is signed was checked
         difference = largest_difference(fresh_logits(out, ids_BT), expected_BTV)
         if not difference <= TOLERANCE:
             raise ArtifactError(
@@ -82,5 +83,5 @@ def _merge(recipe: Recipe, folder: RunFolder, work: StageWork) -> Manifest:
         "parameters": count_parameters(model.config),
         "tied": model.config.tie_word_embeddings,
     }
-    files = [f for f in (work.folder / MERGED).rglob("*") if f.is_file()]
+    files = {work.folder / MERGED / name: entry for name, entry in written.items()}
     return work.finish(metrics=metrics, files=files)

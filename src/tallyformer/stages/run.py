@@ -16,6 +16,7 @@ from tallyformer.artifacts.run_folder import CLAIM, RunFolder, StageWork
 from tallyformer.artifacts.stages import STAGES
 from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.config import Recipe, recipe_as_yaml
+from tallyformer.config.written_recipe import with_checksum
 from tallyformer.errors import ArtifactError, Interrupted, UsageError
 from tallyformer.stages.foreseen import finished_inputs, foresee
 from tallyformer.stages.inputs import check_inputs, needs_of
@@ -170,10 +171,10 @@ def _state(
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write the full recipe atomically, unless that very text is already there."""
-    text = recipe_as_yaml(recipe)
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
+    text = with_checksum(recipe_as_yaml(recipe)).encode()
+    if path.is_file() and path.read_bytes() == text:
         return
-    with atomic_file(path, "w") as file:
+    with atomic_file(path) as file:
         file.write(text)
 
 

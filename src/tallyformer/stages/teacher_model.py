@@ -22,7 +22,7 @@ from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, TokenizerError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.model.pretrained import check_complete, quiet_library
+from tallyformer.model.pretrained import REPORTED, check_complete, quiet_library
 from tallyformer.stages.training_stage import result_of
 from tallyformer.tokenizer import Tokenizer
 
@@ -80,7 +80,7 @@ def load_teacher_model(
             ours = described.get("model_type") == TallyFormerConfig.model_type
             if ours:
                 model, report = TallyFormerForCausalLM.from_pretrained(
-                    source, dtype=dtype, revision=revision, output_loading_info=True
+                    source, dtype=dtype, revision=revision, **REPORTED
                 )
             else:
                 model, report = AutoModelForCausalLM.from_pretrained(
@@ -88,7 +88,7 @@ def load_teacher_model(
                     dtype=dtype,
                     revision=revision,
                     trust_remote_code=False,
-                    output_loading_info=True,
+                    **REPORTED,
                 )
         check_complete(report, exactly=ours)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

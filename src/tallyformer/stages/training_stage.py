@@ -19,7 +19,7 @@ from tallyformer.data.shards import Shards, read_shards
 from tallyformer.errors import ArtifactError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.model.pretrained import check_complete, quiet_library
+from tallyformer.model.pretrained import REPORTED, check_complete, quiet_library
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.loop import CHECKPOINTS
 from tallyformer.training.random_state import preserved_random_states
@@ -112,7 +112,7 @@ def load_model(
     try:
         with quiet_library():
             model, report = TallyFormerForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, **changed
+                folder, dtype=torch.float32, **REPORTED, **changed
             )
         check_complete(report, exactly=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -16,7 +16,7 @@ from tallyformer.artifacts.atomic import (
     recover_replaced,
     replace_folder,
 )
-from tallyformer.artifacts.manifest import check_file, file_entry
+from tallyformer.artifacts.manifest import check_file, entries_below
 from tallyformer.artifacts.run_folder import clear
 from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.errors import ArtifactError
@@ -43,8 +43,7 @@ class BestWeights:
         """
         with atomic_folder(self._fresh) as out:
             save(out)
-            files = sorted(f for f in out.rglob("*") if f.is_file())
-            return {f.relative_to(out).as_posix(): file_entry(f) for f in files}
+            return entries_below(out)
 
     def publish(self) -> None:
         """Put fresh weights, if there are any, in the folder's place.
