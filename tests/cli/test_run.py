@@ -77,9 +77,10 @@ def test_a_killed_run_goes_on_where_it_was(finished: Finished) -> None:
 
 
 def test_a_run_ends_with_the_paths_of_its_report_and_its_model(finished: Finished) -> None:
-    report, model = finished.output.stdout.splitlines()[-2:]
+    report, model, chat = finished.output.stdout.splitlines()[-3:]
     assert report == "report: runs/tiny/evaluate/report.html"
     assert model == "model:  runs/tiny/model"
+    assert chat == "chat:   tallyformer chat --model runs/tiny/model"
     assert (finished.folder / "evaluate" / "report.html").is_file()
     assert (finished.folder / "model" / "model.safetensors").is_file()
 
@@ -101,7 +102,7 @@ def test_a_finished_run_is_checked_and_left_as_it_is(finished: Finished, tallyfo
     again = tallyformer("run", "--recipe", finished.recipe, "--out", finished.folder, "--resume")
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("finished before") == 9
-    assert again.stdout.splitlines()[-1] == f"model:  {finished.folder / 'model'}"
+    assert again.stdout.splitlines()[-2] == f"model:  {finished.folder / 'model'}"
     assert _times(finished.folder) == before
 
 

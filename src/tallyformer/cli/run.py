@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,9 @@ def run(
     """Run all stages of a recipe, and resume.
 
     Stages that are finished are checked and skipped; one that was interrupted goes on where it
-    was. Ends with the final model's answers to the recipe's prompts (or to five questions it has
-    never seen), and the paths of the report and of the model.
+    was. Ends with the final model's answers to the recipe's prompts (or to five held-out
+    questions; without fine-tuning, with five held-out texts continued), and the paths of the report
+    and of the model.
     """
     from tallyformer.stages.run import dry_run_stages, run_stages, stages_of
     from tallyformer.stages.run_size import advice_before
@@ -43,7 +45,10 @@ def run(
     run_stages(checked, folder, stages, resume=True, announcer=StageAnnouncer())
     print_samples(folder.stage("evaluate"), _heading(checked))
     click.echo(f"report: {shown(folder.stage('evaluate') / 'report.html')}")
-    click.echo(f"model:  {shown(folder.stage('export'))}")
+    model = shown(folder.stage("export"))
+    click.echo(f"model:  {model}")
+    if checked.sft:
+        click.echo(f"chat:   {shlex.join(['tallyformer', 'chat', '--model', str(model)])}")
 
 
 def _heading(recipe: Recipe) -> str:
