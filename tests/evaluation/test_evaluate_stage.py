@@ -81,7 +81,7 @@ def test_every_number_names_a_model_and_every_model_its_folder_and_fingerprint(
     results = _results(run)
     for row in [*results["perplexity"], *results["responses"]]:
         assert row["model"] in results["models"]
-    for section in ("arithmetic", "samples"):
+    for section in ("manners", "arithmetic", "samples"):
         assert results[section]["model"] in results["models"]
     for stage, model in results["models"].items():
         assert (run.path / model["folder"] / "config.json").is_file()
@@ -94,11 +94,12 @@ def test_the_manifest_repeats_the_headline_numbers(tiny: tuple[Recipe, RunFolder
     metrics, results = run.manifest("evaluate", check=True).metrics, _results(run)
     for row in results["perplexity"]:
         assert metrics["perplexity"][row["model"]][row["domain"]] == row["perplexity"]
-    answers = results["arithmetic"]["answers"]
-    assert metrics["arithmetic"] == {
-        "right": sum(a["right"] for a in answers),
-        "asked": len(answers),
-    }
+    for name in ("manners", "arithmetic"):
+        answers = results[name]["answers"]
+        assert answers and metrics[name] == {
+            "right": sum(a["right"] for a in answers),
+            "asked": len(answers),
+        }
 
 
 def test_evaluating_again_changes_nothing(tiny: tuple[Recipe, RunFolder]) -> None:

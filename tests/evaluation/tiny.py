@@ -45,6 +45,6 @@ def tiny_recipe(root: Path, **changes: Any) -> Recipe:
             "log_every": 1,
             "precision": "fp32",
         },
-        "evaluate": {"tokens_per_domain": 3000, "arithmetic": 40, "max_tokens": 4},
+        "evaluate": {"tokens_per_domain": 3000, "arithmetic": 40, "manners": True, "max_tokens": 4},
     }
     return check_recipe({**tree, **changes}, "tiny.yaml")

@@ -18,6 +18,8 @@ class EvaluateSection(Section):
     """At most so many held-out pairs for the response perplexity."""
     facts: bool = False
     """Ask the primer's held-out questions and look for the key fact in each answer."""
+    manners: bool = False
+    """Ask held-out greetings, thanks, off-topic questions and follow-ups."""
     arithmetic: int = Field(0, ge=0)
     """How many held-out worked examples to ask."""
     prompts: tuple[str, ...] = ()

@@ -79,11 +79,16 @@ def conversations() -> Iterator[Turns]:
 
 
 def held_out_conversations() -> Iterator[tuple[Manner, Turns]]:
-    """Each held-out phrasing as the last question of a conversation, with what is expected."""
-    for manner in manners():
-        for question in manner.held_out:
-            before = (manner.fact.held_out[0], manner.fact.answer) if manner.fact else ()
-            yield manner, (*before, question)
+    """Each held-out phrasing as the last question of a conversation, with what is expected.
+
+    Of a follow-up there is one, after a held-out question for its fact and the right answer.
+    """
+    for number, manner in enumerate(manners()):
+        if manner.fact is None:
+            yield from ((manner, (question,)) for question in manner.held_out)
+        else:
+            before = (manner.fact.held_out[0], manner.fact.answer)
+            yield manner, (*before, _of(manner.held_out, number))
 
 
 def _follow_ups(fact: Fact, every: Sequence[Manner]) -> Iterator[Turns]:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.progress import progress_bar
 
-Ask = Callable[[Sequence[str]], list[str]]
-"""Questions to answers, in the same order."""
+Ask = Callable[[Sequence[Any]], list[str]]
+"""Questions, each a text or the messages of a conversation, to answers, in the same order."""
 
 QUESTIONS_AT_ONCE = 64
 
 
 def greedy_answers(llm: LLM, *, max_tokens: int, label: str) -> Ask:
-    """A function that asks each question as the first user message and decodes greedily."""
+    """A function that asks each question, a text as the first user's message, greedily."""
     params = llm.chat_params(SamplingParams(max_tokens=max_tokens, temperature=0.0))
 
-    def ask(questions: Sequence[str]) -> list[str]:
+    def ask(questions: Sequence[Any]) -> list[str]:
         answers: list[str] = []
         with progress_bar(label, len(questions), "question") as bar:
             for start in range(0, len(questions), QUESTIONS_AT_ONCE):
                 group = questions[start : start + QUESTIONS_AT_ONCE]
-                prompts = [llm.chat_prompt([user_says(question)]) for question in group]
+                prompts = [llm.chat_prompt(question) for question in group]
                 answers += [output.text.strip() for output in llm.generate(prompts, params)]
                 bar.update(len(group))
         return answers
@@ -39,8 +40,3 @@ def greedy_continuations(llm: LLM, *, max_tokens: int) -> Ask:
         return [output.text.strip() for output in llm.generate(list(texts), params)]
 
     return ask
-
-
-def user_says(text: str) -> dict[str, str]:
-    """A user's chat message."""
-    return {"role": "user", "content": text}

@@ -17,6 +17,7 @@ from tallyformer.evaluation.curves import StageCurves, stage_curves
 from tallyformer.evaluation.results_tables import (
     arithmetic_tables,
     facts_tables,
+    manners_tables,
     perplexity_tables,
     response_table,
 )
@@ -160,6 +161,7 @@ def _parts(runs: Sequence[RunData]) -> list[Part]:
             absent="No held-out pairs in this recipe, or not measured yet.",
         ),
         _judged_part(runs, "facts", "Facts", "topic", facts_tables(runs)),
+        _judged_part(runs, "manners", "Small talk and follow-ups", "kind", manners_tables(runs)),
         _judged_part(runs, "arithmetic", "Arithmetic", "kind", arithmetic_tables(runs)),
         Part(
             "curves",

@@ -58,6 +58,11 @@ class _Example(_Judged):
     kind: str
 
 
+class _Manners(_Part):
+    model: str = ""
+    answers: list[_Example] = []
+
+
 class _Facts(_Part):
     model: str = ""
     answers: list[_Fact] = []
@@ -92,6 +97,7 @@ class _Results(_Part):
     perplexity: list[_Text] = []
     responses: list[_Response] = []
     facts: _Facts = _Facts()
+    manners: _Manners = _Manners()
     arithmetic: _Arithmetic = _Arithmetic()
     samples: _Samples = _Samples()
 

@@ -177,6 +177,17 @@ def facts_tables(runs: Sequence[RunData]) -> list[Table]:
     )
 
 
+def manners_tables(runs: Sequence[RunData]) -> list[Table]:
+    """Held-out greetings, thanks, off-topic questions and follow-ups, all and by kind."""
+    return _accuracy_tables(
+        runs,
+        "manners",
+        "kind",
+        "New wordings of small talk, off-topic questions and follow-ups, answered as expected",
+        "all kinds",
+    )
+
+
 def arithmetic_tables(runs: Sequence[RunData]) -> list[Table]:
     """Held-out worked examples, all and by kind."""
     return _accuracy_tables(

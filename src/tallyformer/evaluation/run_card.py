@@ -50,6 +50,7 @@ def run_card(run: RunData) -> Card:
         ("fine-tuning", _fine_tuning(run)),
         ("", _texts_after_tuning(run)),
         ("facts", _accuracy(run, "facts", "new wordings of trained questions")),
+        ("manners", _accuracy(run, "manners", "greetings, off-topic questions, follow-ups")),
         ("arithmetic", _accuracy(run, "arithmetic", "worked examples with new numbers")),
         ("cost", _cost(run)),
     ]

@@ -134,7 +134,7 @@ def _evaluation(metrics: Metrics) -> str:
     ]
     rows += [
         (f"held-out {name} right", f"{found[name]['right']} of {found[name]['asked']}")
-        for name in ("facts", "arithmetic")
+        for name in ("facts", "manners", "arithmetic")
         if name in found
     ]
     return _section("Evaluation", ("measure", "value"), rows)

@@ -19,6 +19,7 @@ from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.config.data import PairSource
+from tallyformer.corpus.manners import held_out_conversations
 from tallyformer.corpus.questions import facts
 from tallyformer.corpus.worked_examples import held_out_examples
 from tallyformer.data.batch import Batch
@@ -30,6 +31,7 @@ from tallyformer.evaluation.answers import greedy_answers, greedy_continuations
 from tallyformer.evaluation.arithmetic import ask_arithmetic
 from tallyformer.evaluation.facts import ask_facts
 from tallyformer.evaluation.machine import describe_machine
+from tallyformer.evaluation.manners import ask_manners
 from tallyformer.evaluation.perplexity import TextLoss, measure_passages
 from tallyformer.evaluation.report import write_report
 from tallyformer.evaluation.responses import measure_responses, spread
@@ -260,7 +262,7 @@ class _Evaluation:
         )
 
     def _chat(self) -> dict[str, Any]:
-        """Facts, arithmetic and samples of the final model."""
+        """Facts, manners, arithmetic and samples of the final model."""
         section, final = self.recipe.evaluate, final_model(self.recipe, self.folder)
         with quiet_library():
             llm = LLM.from_pretrained(final.source, dtype="float32", device=self.device)
@@ -268,6 +270,9 @@ class _Evaluation:
         if section.facts:
             ask = greedy_answers(llm, max_tokens=section.max_tokens, label="facts")
             asked["facts"] = ask_facts(facts(), ask)
+        if section.manners:
+            ask = greedy_answers(llm, max_tokens=section.max_tokens, label="manners")
+            asked["manners"] = ask_manners(list(held_out_conversations()), ask)
         if section.arithmetic:
             examples = held_out_examples(section.arithmetic, self.recipe.seed)
             ask = greedy_answers(llm, max_tokens=section.max_tokens, label="arithmetic")
@@ -357,7 +362,7 @@ def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
         perplexity.setdefault(row["model"], {})[row["domain"]] = row["perplexity"]
     accuracy = {
         name: {"right": sum(a["right"] for a in answers), "asked": len(answers)}
-        for name in ("facts", "arithmetic")
+        for name in ("facts", "manners", "arithmetic")
         if (answers := results.get(name, {}).get("answers"))
     }
     responses = {row["when"]: row["perplexity"] for row in results["responses"]}
