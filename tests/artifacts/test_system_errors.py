@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,28 +16,9 @@ from tallyformer.artifacts.atomic import atomic_file, atomic_folder, write_json
 from tallyformer.errors import ArtifactError
 
 
-def mounted(place: Path, options: str) -> Iterator[Path]:
-    """A small file system of its own; only root may mount one."""
-    place.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True
-        ).returncode
-    ):
-        pytest.skip("may not mount a file system")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    yield from mounted(tmp_path / "disk", "size=64k")
-
-
-@pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Path]:
-    yield from mounted(tmp_path / "disk", "ro")
+def small_disk(make_disk: Callable[[str], Path]) -> Path:
+    return make_disk("size=64k")
 
 
 def refusal(path: Path) -> str:
@@ -83,8 +63,10 @@ def test_a_full_disk_leaves_the_old_file(small_disk: Path) -> None:
     assert [path.name for path in small_disk.iterdir()] == ["x.json"]
 
 
-def test_a_disk_that_cannot_be_written_is_told(read_only: Path) -> None:
-    assert "Choose a folder on a file system that can be written" in refusal(read_only / "x.json")
+def test_a_disk_that_cannot_be_written_is_told(make_disk: Callable[[str], Path]) -> None:
+    assert "Choose a folder on a file system that can be written" in refusal(
+        make_disk("ro") / "x.json"
+    )
 
 
 def test_the_advice_fits_the_reason(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tallyformer.artifacts.manifest import resign
+from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.errors import ArtifactError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.stages import merge, pretrain, sft
+from tallyformer.stages import export, merge, pretrain, sft
 from tallyformer.stages import training_stage as common
 from tallyformer.training.lora import load_adapter
 
@@ -98,3 +99,16 @@ def test_a_head_that_is_not_trained_merges_too(pretrained, make_recipe):
 def test_a_recipe_without_sft_has_nothing_to_merge(pretrained, make_recipe):
     with pytest.raises(UsageError, match="nothing to merge"):
         merge.run(make_recipe(sft=None), pretrained)
+
+
+@pytest.mark.parametrize("stage", [merge, export])
+def test_a_full_disk_is_one_line_and_leaves_the_claim_alone(tuned, make_recipe, make_disk, stage):
+    recipe = make_recipe() if stage is merge else make_recipe(distill=None, sft=None)
+    run = RunFolder(make_disk("size=100k"))
+    for name in ("tokenizer", "pretrain", "distill", "sft"):
+        run.stage(name).symlink_to(tuned.stage(name))
+    with pytest.raises(ArtifactError, match=r"cannot be written \(No space.*Free disk space"):
+        stage.run(recipe, run)
+    left = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if not p.is_symlink()}
+    folder = "merge" if stage is merge else "model"
+    assert left == {folder, f"{folder}/work.txt"}
