@@ -154,7 +154,7 @@ def test_text_from_a_run_is_escaped(tiny: tuple[Recipe, RunFolder], tmp_path: Pa
     evil = "<script>alert('x')</script>&amp;\"'<b>"
     run = _copy(tiny[1], tmp_path / "tiny")
     recipe = (run.path / "recipe.yaml").read_text(encoding="utf-8")
-    changed = recipe.replace("Made for a test.", json.dumps(evil))
+    changed = recipe.partition("\n")[2].replace("Made for a test.", json.dumps(evil))
     (run.path / "recipe.yaml").write_text(changed, encoding="utf-8")
 
     def poison(results: dict[str, Any]) -> None:
