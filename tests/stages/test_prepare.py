@@ -586,6 +586,18 @@ def test_bad_input_is_one_line_with_exit_status_3(
     assert "Traceback" not in errors
 
 
+def test_one_text_file_is_trained_on_and_validated_on(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("\n\n".join(prose(1, 300)))
+    recipe = checked(recipe_of(tmp_path, [{"name": "book", "paths": ["book.txt"]}]))
+    manifest, shards, _ = prepared(recipe, tmp_path / "run")
+    counts = manifest.metrics["sources"]["book"]
+    assert counts["documents_in"] == counts["documents"]["total"] + sum(counts["dropped"].values())
+    assert counts["passage_characters"] > 0
+    validation, whole = (counts["tokens"][split] for split in ("validation", "total"))
+    assert 0.03 < validation / whole < 0.25
+    assert shards.train["book"].tokens > 64 < shards.validation["book"].tokens
+
+
 def test_an_input_that_changes_while_it_is_read_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

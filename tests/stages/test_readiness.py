@@ -187,13 +187,13 @@ def test_a_source_without_a_sequence_is_refused(make_recipe: Any, tmp_path: Path
 
 
 def test_texts_without_one_that_is_held_out_are_refused(make_recipe: Any, tmp_path: Path) -> None:
-    (tmp_path / "one.txt").write_text("A bond pays interest. " * 99, encoding="utf-8")
+    (tmp_path / "one.txt").write_text("A bond pays interest. " * 15, encoding="utf-8")
     sources = [{"name": "one", "paths": [str(tmp_path / "one.txt")]}]
     prepare = {"sources": sources, "validation_fraction": 0.001}
     said = dry(
         make_recipe(prepare=prepare, tokenizer={"kind": "train", "vocab_size": 262}), tmp_path
     )
-    assert "validation: every source is empty. Raise prepare.validation_fraction" in said
+    assert "validation: every source is empty. Give prepare more text" in said
 
 
 def test_texts_of_which_nothing_is_kept_are_refused(make_recipe: Any, tmp_path: Path) -> None:

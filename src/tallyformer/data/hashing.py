@@ -18,8 +18,13 @@ def in_validation(digest: bytes, *, fraction: float, seed: int) -> bool:
     It depends on the text and the seed alone, so neither order nor other documents matter, and
     equal texts are always on one side.
     """
+    return split_number_of_document(digest, seed) < fraction * 2**64
+
+
+def split_number_of_document(digest: bytes, seed: int) -> int:
+    """Where a document stands in [0, 2**64); below a fraction of that it is held out."""
     keyed = hashlib.blake2b(digest, digest_size=8, key=seed.to_bytes(8, "little")).digest()
-    return int.from_bytes(keyed, "little") < fraction * 2**64
+    return int.from_bytes(keyed, "little")
 
 
 def prompt_in_validation(prompt: str, *, fraction: float, seed: int) -> bool:

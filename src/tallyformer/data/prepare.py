@@ -28,6 +28,7 @@ from tallyformer.config.data import PrepareSection, TextSource
 from tallyformer.data.cleaning import Cleaning
 from tallyformer.data.dedup import mark_first
 from tallyformer.data.filters import DUPLICATE, EMPTY, INVALID_UTF8, TOO_LONG, TOO_SHORT
+from tallyformer.data.passages import SplitSource
 from tallyformer.data.shard_writer import ShardWriter
 from tallyformer.data.shards import FILES, SPLITS, id_type
 from tallyformer.data.sources import RowSource
@@ -133,11 +134,23 @@ def write_shards(
     """
     vocabulary = load_tokenizer(tokenizer)
     cleaning = Cleaning.of(section, seed)
-    work = functools.partial(process, cleaning=cleaning, tokenizer=tokenizer)
+    splits = [
+        SplitSource.of(source, limits, cleaning)
+        for source, limits in zip(sources, section.sources, strict=True)
+    ]
     with Workers(workers) as processes:
         units = [
-            make_units(source, limits, number, folder / UNITS, work, processes)
-            for number, (source, limits) in enumerate(zip(sources, section.sources, strict=True))
+            make_units(
+                source,
+                limits,
+                number,
+                folder / UNITS,
+                functools.partial(process, split=split, tokenizer=tokenizer),
+                processes,
+            )
+            for number, (source, limits, split) in enumerate(
+                zip(sources, section.sources, splits, strict=True)
+            )
         ]
     first = _deduplicate(units, folder / UNITS)
     for split in SPLITS:
@@ -145,9 +158,15 @@ def write_shards(
     dtype = id_type(vocabulary.vocab_size)
     counts, files = _write(sources, units, first, folder, dtype, section.shard_tokens)
     write_json(folder / FILES, {source.name: list(source.files) for source in sources})
-    empty = {source.name: len(source.empty_files) for source in sources}
     metrics = {
-        "sources": {n: {**c.as_dict(), "empty_files": empty[n]} for n, c in counts.items()},
+        "sources": {
+            source.name: {
+                **counts[source.name].as_dict(),
+                "empty_files": len(source.empty_files),
+                "passage_characters": split.passage,
+            }
+            for source, split in zip(sources, splits, strict=True)
+        },
         "total": SourceCounts.total(list(counts.values())).as_dict(),
         "dtype": dtype.str,
         "eot_id": vocabulary.eot_id,

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from tallyformer.config.data import TextSource
-from tallyformer.data.cleaning import Cleaning, clean_rows
-from tallyformer.data.hashing import content_hash
+from tallyformer.data.cleaning import Cleaning
+from tallyformer.data.passages import SplitSource
 from tallyformer.data.rows import Row
 from tallyformer.data.sources import RowSource
 from tallyformer.errors import DataError
@@ -44,10 +44,11 @@ def training_sample(
     left = float(max_bytes)
     for number, (source, section) in enumerate(zip(sources, limits, strict=True)):
         of_source = left / (len(sources) - number)
+        split = SplitSource.of(source, section, cleaning)
         parts = _parts(source, section)
         for place, (rows, most) in enumerate(parts):
             of_file = of_source / (len(parts) - place)
-            for text in _training_texts(source, rows, most, cleaning, seen):
+            for text in _training_texts(source, rows, most, split, seen):
                 if of_file <= 0:
                     break
                 text = text[:LONGEST]
@@ -70,13 +71,12 @@ def _parts(source: RowSource, section: TextSource) -> list[tuple[Iterable[Row], 
 
 
 def _training_texts(
-    source: RowSource, rows: Iterable[Row], most: float, cleaning: Cleaning, seen: set[bytes]
+    source: RowSource, rows: Iterable[Row], most: float, split: SplitSource, seen: set[bytes]
 ) -> Iterator[str]:
-    for row, text in clean_rows(rows, source.files, source.required[0], cleaning, Counter()):
-        digest = content_hash(text)
-        if digest not in seen and not cleaning.holds_out(row, digest):
-            seen.add(digest)
-            yield text
-        most -= len(text.encode())
+    for document in split.documents(rows, source.files, source.required[0], Counter()):
+        if document.digest not in seen and not document.held_out:
+            seen.add(document.digest)
+            yield document.text
+        most -= len(document.text.encode())
         if most <= 0:
             return

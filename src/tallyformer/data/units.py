@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 from tallyformer.artifacts.atomic import atomic_file
-from tallyformer.data.cleaning import Cleaning, clean_rows
 from tallyformer.data.filters import BEYOND_MAX_BYTES
-from tallyformer.data.hashing import content_hash
+from tallyformer.data.passages import SplitSource
 from tallyformer.data.rows import Row, row_bytes
 from tallyformer.data.shards import id_type
 from tallyformer.data.sources import RowSource
@@ -70,7 +69,7 @@ class Unit:
         digests: content hash of each, uint64 (n, 2).
         validation: which belong to the validation split, bool (n,).
         origins: (file number, row) of each, uint64 (n, 2).
-        rows: how many rows came in.
+        rows: how many rows came in; of a source that is cut into passages, how many documents.
         dropped: how many rows were dropped, by reason.
     """
 
@@ -107,27 +106,27 @@ def chunks_of(
         yield _chunk(source, number, chunks, folder, rows)
 
 
-def process(chunk: Chunk, cleaning: Cleaning, tokenizer: TokenizerName) -> None:
+def process(chunk: Chunk, split: SplitSource, tokenizer: TokenizerName) -> None:
     """Clean and tokenise a chunk and write the unit's file.
 
     Raises:
         DataError: a row cannot be used.
         ArtifactError: the disk is full.
     """
-    write_unit(chunk.path, make_unit(chunk, cleaning, load_tokenizer(tokenizer)))
+    write_unit(chunk.path, make_unit(chunk, split, load_tokenizer(tokenizer)))
 
 
-def make_unit(chunk: Chunk, cleaning: Cleaning, tokenizer: Tokenizer) -> Unit:
+def make_unit(chunk: Chunk, split: SplitSource, tokenizer: Tokenizer) -> Unit:
     """Clean and tokenise a chunk; the same chunk always gives the same unit."""
     dropped: Counter[str] = Counter()
     table: list[tuple[int, int, bytes, bool, int, int]] = []
     pieces: list[np.ndarray] = []
     dtype = id_type(tokenizer.vocab_size)
-    for row, text in clean_rows(chunk.rows, chunk.files, chunk.field, cleaning, dropped):
+    for row, text, digest, held_out in split.documents(
+        chunk.rows, chunk.files, chunk.field, dropped
+    ):
         ids = tokenizer.encode_to_numpy(text)
         pieces += [ids.astype(dtype), np.array([tokenizer.eot_id], dtype=dtype)]
-        digest = content_hash(text)
-        held_out = cleaning.holds_out(row, digest)
         size = len(text) if text.isascii() else len(text.encode())
         table.append((len(ids) + 1, size, digest, held_out, row.file, row.number))
     lengths, sizes, digests, held, files, numbers = list(zip(*table, strict=True)) or [()] * 6
@@ -138,7 +137,7 @@ def make_unit(chunk: Chunk, cleaning: Cleaning, tokenizer: Tokenizer) -> Unit:
         digests=np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2),
         validation=np.array(held, dtype=bool),
         origins=np.array([files, numbers], dtype=np.uint64).reshape(2, -1).T,
-        rows=len(chunk.rows),
+        rows=len(table) + dropped.total(),
         dropped=dict(dropped),
     )
 

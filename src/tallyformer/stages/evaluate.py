@@ -72,7 +72,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     """
     models = models_of(recipe, folder)
     work = _work(recipe, folder, models, resume)
-    if _pair_sources(recipe):
+    if _pair_sources(recipe) and not folder.is_finished("evaluate"):
         check_same_inputs(work.inputs, folder.manifest("sft"))
     if done := work.already_done():
         return done

@@ -11,8 +11,8 @@ from pathlib import Path
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.config.data import TextSource
-from tallyformer.data.cleaning import Cleaning, clean_rows
-from tallyformer.data.hashing import content_hash
+from tallyformer.data.cleaning import Cleaning
+from tallyformer.data.passages import Document, SplitSource
 from tallyformer.data.prepare import nothing_kept
 from tallyformer.data.sample import training_sample
 from tallyformer.data.sources import RowSource, text_source
@@ -119,8 +119,7 @@ def _counted(
     documents: Counter[bool] = Counter()
     tokens: Counter[bool] = Counter()
     dropped: Counter[str] = Counter()
-    for held_out, text in _documents(source, limits, cleaning, dropped):
-        digest = content_hash(text)
+    for _, text, digest, held_out in _documents(source, limits, cleaning, dropped):
         if digest in seen:
             dropped["duplicate"] += 1
             continue
@@ -134,12 +133,13 @@ def _counted(
 
 def _documents(
     source: RowSource, limits: TextSource, cleaning: Cleaning, dropped: Counter[str]
-) -> Iterator[tuple[bool, str]]:
+) -> Iterator[Document]:
     left = limits.max_bytes
     rows = islice(source.rows(), limits.max_documents)
-    for row, text in clean_rows(rows, source.files, source.required[0], cleaning, dropped):
-        yield cleaning.holds_out(row, content_hash(text)), text
+    split = SplitSource.of(source, limits, cleaning)
+    for document in split.documents(rows, source.files, source.required[0], dropped):
+        yield document
         if left is not None:
-            left -= len(text.encode())
+            left -= len(document.text.encode())
             if left <= 0:
                 return

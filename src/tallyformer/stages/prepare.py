@@ -24,7 +24,8 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
             is full.
     """
     work = work_of(recipe, folder, resume=resume)
-    check_same_inputs(work.inputs, folder.manifest("tokenizer"))
+    if not folder.is_finished("prepare"):
+        check_same_inputs(work.inputs, folder.manifest("tokenizer"))
     if done := work.already_done():
         clear(work.folder / UNITS)
         return done

@@ -95,8 +95,8 @@ def _check_text(
         Epoch.of(counted, context, weights)
     if all(s.validation_tokens is not None and s.validation_tokens < 2 for s in taking_part):
         raise DataError(
-            "validation: every source is empty. Raise prepare.validation_fraction, or give "
-            "prepare more documents"
+            "validation: every source is empty. Give prepare more text: one of two passages, "
+            "about 1,000 characters, can be split"
         )
 
 
