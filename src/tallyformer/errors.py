@@ -11,7 +11,7 @@
         │   └── CheckpointError   a checkpoint or weights: damaged, or of another model
         ├── TokenizerError        a tokenizer that is missing or does not fit
         ├── TrainingError         a run that cannot go on, for example a loss that is not finite
-        └── Interrupted           SIGINT or SIGTERM, after everything has been saved
+        └── Interrupted           SIGINT, SIGTERM or SIGHUP, after everything has been saved
 
 Each message says what is wrong, where, and how to mend it: one line, and one more for each problem
 where several are listed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from tqdm import tqdm
@@ -30,3 +31,12 @@ def progress_bar(label: str, total: float | None, unit: str, initial: float = 0)
         mininterval=0.2 if terminal else 10.0,
         leave=True,
     )
+
+
+def note(bar: tqdm[Any], text: str) -> None:
+    """Show a text behind a bar that stands still, as often as the bar itself is drawn."""
+    bar.set_postfix_str(text, refresh=False)
+    now = time.time()
+    if now - bar.last_print_t >= bar.mininterval:
+        bar.last_print_t = now
+        bar.refresh()

@@ -52,7 +52,7 @@ def test_other_work_in_the_folder_is_an_error_and_nothing_is_lost(
 
 def test_started_work_is_gone_on_with_only_when_asked(tmp_path: Path) -> None:
     assert work(tmp_path).already_done() is None
-    with pytest.raises(ArtifactError, match="Add --resume"):
+    with pytest.raises(ArtifactError, match=r"or resume with: tallyformer .* --resume"):
         work(tmp_path, resume=False).already_done()
     with pytest.raises(ArtifactError, match="belongs to another run"):
         work(tmp_path, steps=9).already_done()

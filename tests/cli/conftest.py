@@ -63,7 +63,7 @@ def tallyformer() -> Run:
             env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **(env or {})},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
 
     return run

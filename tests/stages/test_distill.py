@@ -36,6 +36,7 @@ def measured(run, recipe, folder: Path) -> float:
         device=torch.device("cpu"),
         section=section,
         token_bytes=tokenizer.token_bytes(),
+        label="validation",
     )
     return found.perplexity
 

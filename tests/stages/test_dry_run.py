@@ -106,7 +106,7 @@ def test_unfinished_work_asks_a_single_stage_for_resume(
     pretrain.work_of(recipe, prepared).claim()
     assert states(recipe, prepared)["pretrain"] == "unfinished"
     found = refusals(recipe, prepared, stages=["pretrain"], resume=False)
-    assert_same(found, "Add --resume")
+    assert_same(found, "or resume with: tallyformer ")
 
 
 def test_a_folder_in_which_another_process_works_is_refused(

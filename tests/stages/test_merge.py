@@ -21,7 +21,7 @@ def test_the_merged_folder_has_the_adapters_logits_and_the_bases_shape(tuned, ma
     assert metrics["largest_logit_difference"] <= 1e-4
     base = TallyFormerForCausalLM.from_pretrained(tuned.stage("distill") / "best")
     parameters = sum(p.numel() for p in base.parameters())
-    adapted = load_adapter(base, tuned.stage("sft") / "adapter").eval()
+    adapted = load_adapter(base, tuned.stage("sft") / "adapter", "MAKE").eval()
     merged = TallyFormerForCausalLM.from_pretrained(tuned.stage("merge") / "merged").eval()
     ids = torch.randint(300, (2, 32), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():

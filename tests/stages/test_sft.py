@@ -29,6 +29,7 @@ def test_fine_tuning_lowers_the_response_perplexity_of_the_saved_adapter(tuned, 
         device=torch.device("cpu"),
         section=recipe.sft,
         token_bytes=tokenizer.token_bytes(),
+        label="validation",
     )
     assert found.perplexity == pytest.approx(metrics["response_perplexity"], rel=1e-5)
 

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, GPT2Tokenizer
 from tallyformer import Tokenizer as PublicTokenizer
 from tallyformer.errors import TokenizerError, UsageError
 from tallyformer.tokenizer import Tokenizer
+from tallyformer.tokenizer.training import train_backend_in_child
 
 from .conftest import TEXTS
 from .strategies import CONTROL, benign_texts, texts
@@ -115,6 +116,13 @@ def test_a_trained_vocabulary_is_bytes_then_merges_then_control_tokens(
 
 def test_training_twice_gives_the_same_tokenizer() -> None:
     assert Tokenizer.train(TEXTS, 400).fingerprint == Tokenizer.train(TEXTS, 400).fingerprint
+
+
+def test_a_vocabulary_learnt_in_a_process_of_its_own_is_the_same(tmp_path: Path) -> None:
+    backend = train_backend_in_child(iter(TEXTS), 400, tmp_path)
+    assert Tokenizer(backend).fingerprint == Tokenizer.train(TEXTS, 400).fingerprint
+    with pytest.raises(TokenizerError, match="supports only"):
+        train_backend_in_child(["abab abab"], 400, tmp_path)
 
 
 def test_training_on_too_little_text_names_the_reachable_size() -> None:

@@ -109,6 +109,7 @@ def job(folder: Path, *, train_source: Any = None, model: Any = None, **override
         flops_per_token=1e6,
         head_flops=2e5,
         resume_command="tallyformer pretrain --resume",
+        anew_command=lambda changes: f"ANEW {changes}",
     )
 
 

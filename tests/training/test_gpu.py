@@ -118,6 +118,7 @@ def gpu_job(folder: Path, *, source: Any = None, **overrides: Any) -> TrainingJo
         flops_per_token=1e6,
         head_flops=2e5,
         resume_command="tallyformer pretrain --resume",
+        anew_command=lambda changes: f"ANEW {changes}",
     )
 
 

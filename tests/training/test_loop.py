@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
 import json
 import math
@@ -42,8 +44,8 @@ TIMING = {
 class Stopping(RandomBatches):
     """Sends this process a signal when a batch is first asked for."""
 
-    def __init__(self, at: int, number: int = signal.SIGTERM):
-        super().__init__()
+    def __init__(self, at: int, number: int = signal.SIGTERM, **shape: Any):
+        super().__init__(**shape)
         self.at, self.number = at, number
 
     def batch(self, index: int) -> Any:
@@ -95,15 +97,13 @@ def test_resume_at_any_micro_batch_equals_an_uninterrupted_run(
 ):
     folder = tmp_path_factory.mktemp("stopped")
     for at in stops:
-        try:
+        with contextlib.suppress(Interrupted):  # asked for no batch, if it was past this one
             train(job(folder, train_source=Stopping(at)))
-        except Interrupted as stopped:
-            assert stopped.exit_status == 128 + signal.SIGTERM
     run(folder)
     assert_same(final_state(folder), uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number):
     before = signal.getsignal(number)
     with pytest.raises(Interrupted) as stopped:
@@ -111,10 +111,47 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number):
     assert stopped.value.exit_status == 128 + number
     assert str(stopped.value) == (
         "pretrain: stopped at step 4 of 20; everything is saved. "
-        "Go on with: tallyformer pretrain --resume"
+        "Resume with: tallyformer pretrain --resume"
     )
     assert (tmp_path / "checkpoints" / "last").is_dir()
     assert signal.getsignal(number) is before
+
+
+def _at_the_last_batch(folder: Path) -> Any:
+    return job(folder, train_source=Stopping(39))
+
+
+def _in_validation(folder: Path) -> Any:
+    one = job(folder)
+    return dataclasses.replace(one, validation=Stopping(0, batches_per_epoch=2, first=100))
+
+
+def _in_the_last_validation(folder: Path) -> Any:
+    one = job(folder, evaluations=1)
+    return dataclasses.replace(one, validation=Stopping(1, batches_per_epoch=2, first=100))
+
+
+def _in_saving(folder: Path) -> Any:
+    """The last save of the best weights."""
+    one = job(folder, evaluations=1)
+
+    def save(best: Path) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        one.save_best(best)
+
+    return dataclasses.replace(one, save_best=save)
+
+
+@pytest.mark.parametrize(
+    "make", [_at_the_last_batch, _in_validation, _in_the_last_validation, _in_saving]
+)
+def test_a_signal_at_the_end_is_answered_and_nothing_is_lost(tmp_path, make):
+    evaluations = make(tmp_path).section.evaluations
+    run(tmp_path / "whole", evaluations=evaluations)
+    with pytest.raises(Interrupted, match="everything is saved"):
+        train(make(tmp_path / "stopped"))
+    run(tmp_path / "stopped", evaluations=evaluations)
+    assert_same(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -223,7 +260,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
     message = str(error.value)
     assert f"The last good checkpoint is {tmp_path / 'checkpoints' / 'last'}" in message
     assert message.startswith("pretrain: step 5: ")
-    assert message.endswith("the same settings go on with: tallyformer pretrain --resume")
+    assert message.endswith("learning_rate: ANEW {'optimizer.learning_rate': 0.001}")
 
 
 def test_precision_and_compilation_are_recorded(tmp_path):
@@ -283,6 +320,7 @@ def test_dropout_is_off_in_validation(tmp_path):
             device=one.device,
             section=section(),
             token_bytes=one.token_bytes,
+            label="validation",
         )
         losses.add(found.loss)
     assert len(losses) == 1

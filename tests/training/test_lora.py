@@ -60,7 +60,7 @@ def test_a_saved_adapter_merges_into_a_model_with_its_logits(tmp_path, kind, tie
     expected = logits(adapted)
     assert (expected - logits(start)).abs().max() > 0.01
     save_adapter(adapted, tmp_path, SECTIONS[kind].modules_to_save)
-    loaded = load_adapter(copy.deepcopy(start), tmp_path).eval()
+    loaded = load_adapter(copy.deepcopy(start), tmp_path, "MAKE").eval()
     # The same numbers in the same order.
     assert torch.equal(logits(loaded), expected)
     merged = merge(loaded)
@@ -177,7 +177,7 @@ def test_a_gated_model_adapts_its_gate_too():
 def test_an_adapter_for_another_model_is_refused(tmp_path, other):
     save_adapter(disturbed(tiny_model(), LoraSection()), tmp_path, ("lm_head",))
     with pytest.raises(ArtifactError, match="made for another model"):
-        load_adapter(tiny_model(**other), tmp_path)
+        load_adapter(tiny_model(**other), tmp_path, "MAKE")
 
 
 @pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
@@ -185,7 +185,7 @@ def test_a_damaged_adapter_is_named(tmp_path, file):
     save_adapter(disturbed(tiny_model(), LoraSection()), tmp_path, ("lm_head",))
     (tmp_path / file).write_bytes(b"{broken")
     with pytest.raises(ArtifactError, match="no adapter can be loaded"):
-        load_adapter(tiny_model(), tmp_path)
+        load_adapter(tiny_model(), tmp_path, "MAKE")
 
 
 def test_a_checkpoint_of_an_adapter_holds_what_is_trained_only():

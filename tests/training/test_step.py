@@ -41,7 +41,7 @@ def make_step(model: Any, source: Any, precision: str = "fp32", **overrides: Any
         precision=Precision(precision, CPU),
         placement=Placement(CPU),
         checkpoints=Checkpoints(Path("nowhere"), "go on"),
-        resume_command="go on",
+        anew_command=lambda changes: f"ANEW {changes}",
     )
 
 
@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_names_step_documents_and_the_way_on():
     message = str(error.value)
     assert message.startswith("pretrain: step 3: the loss is not finite")
     assert "document 4, document 5" in message
-    assert message.endswith("There is no checkpoint yet")
+    assert "There is no checkpoint yet" in message and "ANEW" in message
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change():

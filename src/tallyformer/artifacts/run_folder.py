@@ -12,7 +12,9 @@ runs/quickstart/
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,17 +46,44 @@ BEST = "best"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where one run lives, and how to find what its stages wrote."""
+    """Where one run lives, and how to find what its stages wrote.
+
+    Attributes:
+        path: the folder.
+        options: `--recipe`, `--set` and `--out` as the user typed them; by default those that
+            name the recipe in the folder.
+        begun_by: the command that was typed, for example "run"; by default each stage's own.
+    """
 
     path: Path
+    options: tuple[str, ...] = ()
+    begun_by: str | None = None
 
     def stage(self, name: str) -> Path:
         """Folder of a stage; it may not exist yet."""
         return self.path / FOLDER_OF_STAGE.get(name, name)
 
     def command(self, stage: str) -> str:
-        """The command that makes a stage's folder, for error messages."""
-        return f"tallyformer {stage} --recipe {self.path / 'recipe.yaml'} --out {self.path}"
+        """The command that makes a stage's folder, quoted so that it can be pasted."""
+        recipe = str(self.path / "recipe.yaml")
+        options = self.options or ("--recipe", recipe, "--out", str(self.path))
+        return shlex.join(["tallyformer", stage, *options])
+
+    def resume_command(self, stage: str) -> str:
+        """The command that resumes the work which a stage has begun."""
+        return f"{self.command(self.begun_by or stage)} --resume"
+
+    def anew_command(self, stage: str, section: str, changes: Mapping[str, Any]) -> str:
+        """The command that drops a stage's work and begins it with changed values.
+
+        Args:
+            section: of the recipe, for example "teacher.train".
+            changes: key in the section -> value.
+        """
+        values = [f"{section}.{key}={json.dumps(value)}" for key, value in changes.items()]
+        changed = shlex.join(part for value in values for part in ("--set", value))
+        drop = shlex.join(["rm", "-r", str(self.stage(stage))])
+        return f"{drop} && {self.resume_command(stage)} {changed}"
 
     def manifest(self, stage: str, *, check: bool = False) -> Manifest:
         """Manifest of a finished stage; with `check`, its files are hashed and compared.
@@ -194,8 +223,8 @@ class StageWork:
                 raise self._other_work(claim)
             if not self.resume:
                 raise ArtifactError(
-                    f"{self.folder}: holds unfinished work of this recipe. Add --resume to go "
-                    "on with it, or delete the folder to start anew"
+                    f"{self.folder}: holds unfinished work of this recipe. Delete the folder to "
+                    f"start anew, or resume with: {self.run.resume_command(self.stage)}"
                 )
         elif self.folder.is_dir() and set(self.folder.iterdir()) - {self._unsigned}:
             raise ArtifactError(

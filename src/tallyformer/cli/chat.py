@@ -43,6 +43,8 @@ def chat(
     from tallyformer.inference.llm import LLM
 
     session = Chat(LLM.from_pretrained(model, dtype=dtype, device=device), params, system)
+    # From here on Ctrl-C ends a line or an answer; other signals end the chat.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     click.secho(HELP, err=True, dim=True)
     while (line := _read_line()) is not None:
         if line in ("/exit", "/quit"):

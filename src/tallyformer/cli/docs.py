@@ -16,8 +16,10 @@ HEAD = """# Command line
 This page is generated from the commands: `python -m tallyformer.cli.docs`. Do not edit it.
 
 Exit status: 0 done, 2 the command line or the recipe is wrong, 3 an input, an artifact, the disk
-or the run failed, 130 Ctrl-C, 143 SIGTERM. Errors are one line on standard error that says what is
-wrong, where, and the fix. Results go to standard output, progress to standard error.
+or the run failed, 129 SIGHUP, 130 Ctrl-C, 143 SIGTERM, 141 the reader of the output went away.
+Errors are one line on standard error that says what is wrong, where, and the fix. Results go to
+standard output, progress to standard error. What a terminal's encoding lacks is printed as an
+escape, for example `\\u20ac`.
 """
 WIDTH = 88
 

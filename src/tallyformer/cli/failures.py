@@ -4,7 +4,7 @@
 1    a defect of TallyFormer itself: the traceback is printed, so that it can be reported
 2    the command line or the recipe is wrong
 3    an input, an artifact, the disk or the run itself failed
-130  Ctrl-C, 143 SIGTERM; 141 the reader of our output went away
+129  SIGHUP, 130 Ctrl-C, 143 SIGTERM; 141 the reader of our output went away
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import click
 
 from tallyformer.artifacts.system_errors import advice
 from tallyformer.errors import TallyFormerError
+from tallyformer.interrupt import Stopped, stop_on_signals
 
 _PERHAPS_OURS = (errno.ENOENT, errno.EBADF, errno.EINVAL, errno.ESPIPE)
 DEFECT, USAGE, RUN, INTERRUPTED, PIPE_CLOSED = 1, 2, 3, 130, 141
@@ -29,8 +30,9 @@ def exit_status_of(action: Callable[[], object]) -> int:
     Any other exception passes through, so Python prints its traceback and exits with 1.
     """
     try:
-        action()
-        sys.stdout.flush()
+        with stop_on_signals():
+            action()
+            sys.stdout.flush()
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
@@ -39,9 +41,15 @@ def exit_status_of(action: Callable[[], object]) -> int:
     except TallyFormerError as error:
         _print_error(str(error))
         return error.exit_status
+    except Stopped as stopped:
+        _print_error(f"{stopped}. Finished work is kept")
+        return 128 + stopped.signal_number
     except (KeyboardInterrupt, click.Abort):
         _print_error("interrupted. Finished work is kept")
         return INTERRUPTED
+    except MemoryError:
+        _print_error("out of memory. Free memory, or use a smaller model or a shorter context")
+        return RUN
     except BrokenPipeError:
         _drop_output()
         return PIPE_CLOSED

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tallyformer import __version__
+from tallyformer.artifacts.scratch import sweep
 from tallyformer.cli.failures import exit_status_of
 from tallyformer.cli.lazy import CommandEntry, LazyGroup
+from tallyformer.cli.streams import open_standard_streams
+from tallyformer.cli.text import is_text
+from tallyformer.errors import UsageError
 
 _HERE = "tallyformer.cli"
 COMMANDS = {
@@ -75,23 +78,31 @@ def tallyformer() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `tallyformer` command; exits with the status `failures` describes."""
     args = sys.argv[1:] if arguments is None else arguments
-    _open_standard_streams()
+    open_standard_streams()
     _complete_shell()
     sys.exit(exit_status_of(lambda: invoke(args)))
 
 
 def invoke(args: list[str]) -> Any:
     """Run one command line; raises what the command raises."""
+    _check_are_text(args)
+    sweep()
     with tallyformer.make_context("tallyformer", list(args)) as context:
         return tallyformer.invoke(context)
 
 
-def _open_standard_streams() -> None:
-    """Where a service manager closed one, Python has None; nothing is read or written then."""
-    nothing = Path(os.devnull)
-    sys.stdin = sys.stdin or nothing.open(encoding="utf-8")
-    sys.stdout = sys.stdout or nothing.open("w", encoding="utf-8")
-    sys.stderr = sys.stderr or nothing.open("w", encoding="utf-8")
+def _check_are_text(args: list[str]) -> None:
+    """Refuse bytes that are no text before any work: they could not be written into results.
+
+    Raises:
+        UsageError: an argument holds such bytes.
+    """
+    for argument in args:
+        if not is_text(argument):
+            raise UsageError(
+                f"the argument {argument!a} is not UTF-8 text. Rename the file or folder "
+                "(files that a recipe's pattern finds may have any name)"
+            )
 
 
 def _complete_shell() -> None:

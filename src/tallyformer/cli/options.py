@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tallyformer.cli.text import is_text
+from tallyformer.errors import UsageError
+
 if TYPE_CHECKING:
     from tallyformer.artifacts.run_folder import RunFolder
     from tallyformer.config import Recipe
@@ -123,7 +126,6 @@ def read_sampling(flags: dict[str, Any]) -> SamplingParams:
     Raises:
         UsageError: one is out of range; the flag is named.
     """
-    from tallyformer.errors import UsageError
     from tallyformer.inference.errors import InvalidRequestError
     from tallyformer.inference.sampling_params import SamplingParams
 
@@ -141,4 +143,13 @@ def load(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Re
 
     checked = load_recipe(recipe, overrides)
     place = out if out is not None else Path("runs") / checked.name
-    return checked, RunFolder(place.absolute())
+    folder = place.absolute()
+    if not is_text(str(folder)):
+        raise UsageError(f"{str(folder)!a} is not UTF-8 text. Give another --out")
+    typed = ["--recipe", str(recipe)]
+    for override in overrides:
+        typed += ["--set", override]
+    if out is not None:
+        typed += ["--out", str(out)]
+    begun_by = click.get_current_context().info_name
+    return checked, RunFolder(folder, tuple(typed), begun_by)

@@ -16,6 +16,6 @@ def pretrain(**options: Any) -> None:
     """Train the model from scratch.
 
     Writes the best weights to DIR/pretrain/best, with metrics and checkpoints beside them. Needs
-    the prepare stage. Ctrl-C and SIGTERM save and exit; --resume goes on where the run stopped.
+    the prepare stage. Ctrl-C, SIGTERM and SIGHUP save and exit; --resume resumes.
     """
     run_one_stage("pretrain", **options)

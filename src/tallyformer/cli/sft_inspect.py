@@ -70,7 +70,7 @@ def _tokenizer(recipe: Recipe, folder: RunFolder) -> Tokenizer:
         return Tokenizer.from_pretrained(place, section.revision)
     raise UsageError(
         f"{folder.stage('tokenizer')}: this recipe trains its tokenizer, and that is not done. "
-        "Run `tallyformer tokenizer` with the same options first"
+        f"Make it first: {folder.command('tokenizer')}"
     )
 
 

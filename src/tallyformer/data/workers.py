@@ -14,7 +14,6 @@ import itertools
 import multiprocessing
 import os
 import queue
-import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from tallyformer.errors import RunError
+from tallyformer.interrupt import left_to_the_parent
 
 Item = TypeVar("Item")
 _UNDER_WAY = 2
@@ -117,7 +117,8 @@ class _Worker:
         self.under_way: collections.deque[Any] = collections.deque()
         self.pipe, end = context.Pipe()
         self._process = context.Process(target=_work, args=(end,), daemon=True)
-        self._process.start()
+        with left_to_the_parent():
+            self._process.start()
         end.close()
 
     def give(self, function: Callable[[Item], Any], item: Item) -> None:
@@ -153,11 +154,7 @@ def _killed_is_an_error() -> Iterator[None]:
 
 
 def _work(pipe: Connection) -> None:
-    """Answer each (function, item) with None or the exception, until the parent is gone.
-
-    Ctrl-C is left to the parent.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Answer each (function, item) with None or the exception, until the parent is gone."""
     received: queue.SimpleQueue[tuple[Callable[[Any], Any], Any]] = queue.SimpleQueue()
 
     def receive() -> None:

@@ -137,7 +137,7 @@ def _comparison(runs: Sequence[RunData]) -> list[str]:
 
 
 def _parts(runs: Sequence[RunData]) -> list[Part]:
-    not_evaluated = "Not measured yet. It comes with the command: tallyformer evaluate."
+    not_evaluated = "Not measured yet: the stage evaluate of this run has not finished."
     by_domain = perplexity_tables(runs)
     return [
         Part("samples", "Samples", samples=_samples(runs), absent=not_evaluated),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from tallyformer.data.batch import Batch
 from tallyformer.data.conversations import ConversationBatches, encode_pair
 from tallyformer.data.pairs import Pair
 from tallyformer.evaluation.perplexity import TextLoss, measure_passages
+from tallyformer.progress import progress_bar
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.precision import Precision
 
@@ -47,8 +49,15 @@ def measure_responses(
         pad_id=tokenizer.pad_id,
         shuffle=False,
     )
-    every = (batches.batch(index) for index in range(batches.batches_per_epoch))
-    return measure_passages(model, every, tokenizer.token_bytes(), precision=precision)
+    count = batches.batches_per_epoch
+    with progress_bar("responses", count * batches.tokens_per_batch, "tok") as bar:
+
+        def every() -> Iterator[Batch]:
+            for index in range(count):
+                yield batches.batch(index)
+                bar.update(batches.tokens_per_batch)
+
+        return measure_passages(model, every(), tokenizer.token_bytes(), precision=precision)
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:

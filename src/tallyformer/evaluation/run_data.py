@@ -67,7 +67,7 @@ def read_run(run: RunFolder, name: str) -> RunData:
         ArtifactError: the folder does not exist, or a file in it is damaged.
     """
     if not run.path.is_dir():
-        raise ArtifactError(f"{run.path}: no such run. Make it: {_run_command(run)}")
+        raise ArtifactError(f"{run.path}: no such run. Give the folder that a run was written to")
     text = _text(run.path / RECIPE)
     manifests = {stage: _manifest(run, stage) for stage in STAGES if run.is_finished(stage)}
     evaluated = manifests.get("evaluate")
@@ -122,8 +122,8 @@ def _recipe(run: RunFolder, text: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(
-            f"{path}: damaged ({reason}). Delete it and let the run write it again: "
-            f"{_run_command(run)}"
+            f"{path}: damaged ({reason}). Delete it and type the run's own command again: "
+            "finished work is kept"
         ) from None
 
 
@@ -140,10 +140,6 @@ def _results(run: RunFolder, format: int) -> dict[str, Any]:
         return values
     except ValueError as error:
         raise ArtifactError(f"{path}: damaged ({error}). {fix}") from None
-
-
-def _run_command(run: RunFolder) -> str:
-    return f"tallyformer run --recipe RECIPE --out {run.path}"
 
 
 def _text(path: Path) -> str:

@@ -9,15 +9,14 @@ Shapes: B rows, T positions, V vocabulary.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tallyformer.artifacts.scratch import scratch_folder
+from tallyformer.child import run_child
 from tallyformer.errors import ArtifactError
 
 LOAD_AND_RUN = """
@@ -41,25 +40,15 @@ def fresh_logits(folder: Path, ids_BT: torch.Tensor) -> torch.Tensor:
     Raises:
         ArtifactError: the folder cannot be loaded there; the last line of its error is given.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        ids, out = Path(scratch) / "ids.npy", Path(scratch) / "logits.npy"
+    with scratch_folder(folder.parent) as scratch:
+        ids, out = scratch / "ids.npy", scratch / "logits.npy"
         np.save(ids, ids_BT.numpy())
-        command = [sys.executable, "-c", LOAD_AND_RUN, str(folder.resolve()), str(ids), str(out)]
-        done = subprocess.run(
-            command,
-            env=_environment(scratch),
-            cwd=scratch,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            reason = lines[-1].strip()
+        arguments = [str(path.resolve()) for path in (folder, ids, out)]
+        done = run_child(LOAD_AND_RUN, arguments, env=_environment(scratch), cwd=scratch)
+        if done.status:
             raise ArtifactError(
-                f"{folder}: a fresh process cannot load it with transformers ({reason}). Check "
-                "the installed versions with `tallyformer doctor`, then export again"
+                f"{folder}: a fresh process cannot load it with transformers ({done.last_line}). "
+                "Check the installed versions with `tallyformer doctor`, then export again"
             )
         return torch.from_numpy(np.load(out))
 
@@ -86,7 +75,8 @@ def largest_difference(first: torch.Tensor, second: torch.Tensor) -> float:
     return difference if difference == difference else float("inf")
 
 
-def _environment(scratch: str) -> dict[str, str]:
-    """This process's, but offline and with a cache of its own for the folder's code."""
-    own = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": scratch, "CUDA_VISIBLE_DEVICES": ""}
-    return {**os.environ, **own, "TRANSFORMERS_VERBOSITY": "error"}
+def _environment(scratch: Path) -> dict[str, str]:
+    """This process's, but offline and with a place of its own for all that the process writes."""
+    place = str(scratch.resolve())
+    own = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": place, "TMPDIR": place}
+    return {**os.environ, **own, "CUDA_VISIBLE_DEVICES": "", "TRANSFORMERS_VERBOSITY": "error"}

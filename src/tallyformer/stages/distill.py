@@ -9,6 +9,7 @@ as it was: `best_phase` is 0 then.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -134,7 +135,7 @@ class _Distillation:
         return common.finish(self.work, self._metrics(measured, best, results), files, records)
 
     def _anew(self, phase: Path) -> str:
-        return f"Delete {phase}, then: {common.resume_command(self.folder, 'distill')}"
+        return f"Delete {phase}, then: {self.folder.resume_command('distill')}"
 
     def _measure(self, model_folder: Path) -> Validation:
         """Validation of weights as they lie on the disk."""
@@ -146,6 +147,7 @@ class _Distillation:
             device=self.device,
             section=section,
             token_bytes=self.tokenizer.token_bytes(),
+            label=f"measure {model_folder.parent.name}",
         )
 
     def _sources(self, section: DistillPhase, seed: int) -> Any:
@@ -184,7 +186,10 @@ class _Distillation:
                 token_bytes=self.tokenizer.token_bytes(),
                 flops_per_token=flops_per_token(model.config, self.context, backward=True),
                 head_flops=head_flops(model.config),
-                resume_command=common.resume_command(self.folder, "distill"),
+                resume_command=self.folder.resume_command("distill"),
+                anew_command=functools.partial(
+                    self.folder.anew_command, "distill", f"distill.phases.{number - 1}"
+                ),
             )
         )
         return {

@@ -64,7 +64,7 @@ def _check_base(folder: RunFolder, base: str) -> None:
 def _merge(recipe: Recipe, folder: RunFolder, work: StageWork) -> Manifest:
     tokenizer = common.load_tokenizer(folder)
     base = load_base(recipe, folder, tokenizer, None)
-    adapted = load_adapter(base, folder.stage("sft") / ADAPTER)
+    adapted = load_adapter(base, folder.stage("sft") / ADAPTER, folder.command("sft"))
     ids_BT = probe_ids(base.config.vocab_size, base.config.max_position_embeddings, recipe.seed)
     expected_BTV = own_logits(adapted, ids_BT)
     model = merge(adapted)
@@ -76,7 +76,8 @@ def _merge(recipe: Recipe, folder: RunFolder, work: StageWork) -> Manifest:
             raise ArtifactError(
                 f"{work.folder / MERGED}: the merged model's logits differ from the adapter's by "
                 f"{difference:.2g}, more than {TOLERANCE:g}; it is not kept. Check the installed "
-                "versions with `tallyformer doctor`, then run `tallyformer merge` again"
+                "versions with `tallyformer doctor`, then resume with: "
+                f"{folder.resume_command('merge')}"
             )
     metrics = {
         "largest_logit_difference": difference,

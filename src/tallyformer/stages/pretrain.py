@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
 from tallyformer.config import Recipe
@@ -98,7 +100,10 @@ def train_from_scratch(
             token_bytes=tokenizer.token_bytes(),
             flops_per_token=flops_per_token(model.config, context, backward=True),
             head_flops=head_flops(model.config),
-            resume_command=common.resume_command(folder, stage),
+            resume_command=folder.resume_command(stage),
+            anew_command=functools.partial(
+                folder.anew_command, stage, "teacher.train" if stage == "teacher" else stage
+            ),
         )
     )
     metrics = {**result.metrics(), "parameters": count_parameters(model.config)}

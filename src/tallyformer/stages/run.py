@@ -18,6 +18,7 @@ from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.config import Recipe, recipe_as_yaml
 from tallyformer.config.written_recipe import with_checksum
 from tallyformer.errors import ArtifactError, Interrupted, UsageError
+from tallyformer.interrupt import Stopped
 from tallyformer.stages.foreseen import finished_inputs, foresee
 from tallyformer.stages.inputs import check_inputs, needs_of
 from tallyformer.stages.readiness import AFTER_PREPARE, check_readiness
@@ -116,6 +117,12 @@ def run_stages(
             except Interrupted:
                 write_recipe(recipe, folder.path / RECIPE)
                 raise
+            except Stopped as stopped:
+                raise Interrupted(
+                    f"{stage}: {stopped}; finished work is kept. Resume with: "
+                    f"{folder.resume_command(stage)}",
+                    stopped.signal_number,
+                ) from None
             if not finished:
                 write_recipe(recipe, folder.path / RECIPE)
             announcer.ends(stage, folder.stage(stage), manifest, finished=finished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,7 +116,12 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
     batches = _with_replay(recipe, section, folder, tokenizer, learnt, conversations, context)
     token_bytes = tokenizer.token_bytes()
     before = evaluate_only(
-        model, validation, device=device, section=section, token_bytes=token_bytes
+        model,
+        validation,
+        device=device,
+        section=section,
+        token_bytes=token_bytes,
+        label="before sft",
     )
     with preserved_random_states(device):
         seed_everything(recipe.seed)
@@ -145,7 +151,8 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
                 modules_to_save=section.lora.modules_to_save,
             ),
             head_flops=head_flops(model.config, trained="lm_head" in section.lora.modules_to_save),
-            resume_command=common.resume_command(folder, "sft"),
+            resume_command=folder.resume_command("sft"),
+            anew_command=functools.partial(folder.anew_command, "sft", "sft"),
         )
     )
     metrics = {

@@ -9,12 +9,14 @@ from typing import Any
 from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.artifacts.run_folder import RunFolder, StageWork
+from tallyformer.artifacts.scratch import scratch_folder
 from tallyformer.config import Recipe
 from tallyformer.data.cleaning import Cleaning
 from tallyformer.data.sample import training_sample
 from tallyformer.data.sources import RowSource, check_unchanged, text_source
 from tallyformer.progress import progress_bar
 from tallyformer.tokenizer import Tokenizer
+from tallyformer.tokenizer.training import train_backend_in_child
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
@@ -88,7 +90,8 @@ def _train(recipe: Recipe, folder: RunFolder, resume: bool) -> Manifest:
     read = {"documents": 0, "bytes": 0}
     sample = training_sample(sources, recipe.prepare.sources, cleaning, section.train_bytes)
     texts = _counted(sample, section.train_bytes, read)
-    tokenizer = Tokenizer.train(texts, section.vocab_size)
+    with scratch_folder(work.folder) as scratch:
+        tokenizer = Tokenizer(train_backend_in_child(texts, section.vocab_size, scratch))
     check_unchanged(sources, work.inputs)
     return _save(recipe, work, tokenizer, {"trained_on": read})
 

@@ -147,11 +147,6 @@ def save_model(
     tokenizer.save(folder, model_max_length=model.config.max_position_embeddings)
 
 
-def resume_command(folder: RunFolder, stage: str) -> str:
-    """What a user types to go on with a stage."""
-    return f"{folder.command(stage)} --resume"
-
-
 def result_of(folder: RunFolder, stage: str) -> str:
     """The `result` of a finished stage whose files are as it left them.
 

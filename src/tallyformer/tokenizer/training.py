@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, trainers
 
+from tallyformer.child import run_child
 from tallyformer.errors import TokenizerError
 from tallyformer.tokenizer.chat import CONTROL_TOKENS
 from tallyformer.tokenizer.loading import byte_level_backend, make_ready
@@ -33,6 +36,44 @@ def train_backend(texts: Iterable[str], vocab_size: int) -> Backend:
     Raises:
         TokenizerError: the text has too few different pairs for so many ids.
     """
+    return _complete(_learn(texts, vocab_size), vocab_size)
+
+
+def train_backend_in_child(texts: Iterable[str], vocab_size: int, scratch: Path) -> Backend:
+    """As `train_backend`, in a process that ends with this one.
+
+    Merges are learnt by one call of native code that no signal reaches, so it must be one that
+    can be killed.
+
+    Args:
+        scratch: an empty folder that holds the texts meanwhile.
+    """
+    sample, learnt = scratch / "texts.jsonl", scratch / "learnt.json"
+    with sample.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(text) + "\n" for text in texts)
+    done = run_child(_LEARN, [str(vocab_size), str(sample), str(learnt)])
+    if done.status:
+        raise TokenizerError(
+            f"the process that learns the vocabulary died ({done.last_line}). If memory ran out, "
+            "lower tokenizer.train_bytes"
+        )
+    return _complete(Backend.from_file(str(learnt)), vocab_size)
+
+
+_LEARN = """
+import sys
+from tallyformer.tokenizer.training import learn_file
+learn_file(*sys.argv[1:])
+"""
+
+
+def learn_file(vocab_size: str, sample: str, learnt: str) -> None:
+    """What the child of `train_backend_in_child` does."""
+    with Path(sample).open(encoding="utf-8") as file:
+        _learn(map(json.loads, file), int(vocab_size)).save(learnt)
+
+
+def _learn(texts: Iterable[str], vocab_size: int) -> Backend:
     if vocab_size < SMALLEST:
         raise ValueError(f"vocab_size {vocab_size} is below {SMALLEST}")
     backend = byte_level_backend(models.BPE())
@@ -43,6 +84,11 @@ def train_backend(texts: Iterable[str], vocab_size: int) -> Backend:
         special_tokens=[],
     )
     backend.train_from_iterator(map(in_short_words, texts), trainer)
+    return backend
+
+
+def _complete(backend: Backend, vocab_size: int) -> Backend:
+    """The learnt vocabulary with its control tokens, if it is as large as asked for."""
     reached = backend.get_vocab_size() + len(CONTROL_TOKENS)
     if reached != vocab_size:
         raise TokenizerError(

@@ -1,79 +1,81 @@
-"""What a run that cannot go on tells: what happened, where, and the ways on.
+"""What a run that cannot go on tells: what happened, where, and the commands that help.
 
-A run folder takes only the settings that it was begun with, so changed ones need another.
+A run folder takes only the settings that it was begun with, so changed ones begin a stage anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tallyformer.config.training import TrainSection
 from tallyformer.errors import TrainingError
 
-_ANOTHER_RUN = "another run: give it another --out, or delete this stage's folder"
+Anew = Callable[[Mapping[str, Any]], str]
+"""Changed keys of the stage's section of the recipe, to the command that begins anew with them."""
 
 
 def not_finite(
-    where: str, what: str, documents: str, last: Path | None, resume_command: str
+    where: str, what: str, documents: str, last: Path | None, rate: float, anew: Anew
 ) -> TrainingError:
     """The error of a loss or gradient that is not a number.
+
+    The same settings would come to the same end, so no command is given that resumes with them.
 
     Args:
         where: stage and step.
         what: is not finite.
         documents: what the step was about.
         last: the newest checkpoint.
-        resume_command: goes on from it with the same settings.
+        rate: `optimizer.learning_rate`.
     """
-    kept = "There is no checkpoint yet"
-    if last is not None:
-        kept = f"The last good checkpoint is {last}; the same settings go on with: {resume_command}"
+    kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
+    lower = float(f"{rate / 10:.3g}")
     return TrainingError(
-        f"{where}: {what} is not finite (documents: {documents}). Look at these documents; others, "
-        f"or a lower optimizer.learning_rate, are {_ANOTHER_RUN}. {kept}"
+        f"{where}: {what} is not finite (documents: {documents}). {kept}. Look at these "
+        "documents, or begin this stage anew with a lower optimizer.learning_rate: "
+        f"{anew({'optimizer.learning_rate': lower})}"
     )
 
 
 @contextlib.contextmanager
 def memory_errors(
-    where: Callable[[], str], section: TrainSection, resume_command: str
+    where: Callable[[], str], section: TrainSection, resume_command: str, anew: Anew
 ) -> Iterator[None]:
-    """Raise torch's want of memory as an error that says what to change.
+    """Raise torch's lack of memory as an error that says what to change.
 
     Raises:
         TrainingError: the device's or the machine's memory is full.
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not _is_about_memory(error):
             raise
         asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
         amount = f" ({asked[1]} more were asked for)" if asked else ""
         raise TrainingError(
-            f"{where()}: out of memory{amount}. {_smaller_batches(section)}; that is "
-            f"{_ANOTHER_RUN}. Where more memory is free, the same settings go on with: "
-            f"{resume_command}"
+            f"{where()}: out of memory{amount}. {_smaller_batches(section, anew)}. Where more "
+            f"memory is free, resume with: {resume_command}"
         ) from None
 
 
-def _is_about_memory(error: RuntimeError) -> bool:
+def _is_about_memory(error: RuntimeError | MemoryError) -> bool:
     words = r"out of memory|can't allocate memory|not enough memory|STATUS_ALLOC_FAILED"
-    return isinstance(error, torch.OutOfMemoryError) or bool(re.search(words, str(error)))
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or bool(re.search(words, str(error)))
 
 
-def _smaller_batches(section: TrainSection) -> str:
+def _smaller_batches(section: TrainSection, anew: Anew) -> str:
     """The same step in the largest smaller parts."""
     rows, count = section.micro_batch, section.gradient_accumulation
     if rows == 1:
         return "micro_batch is 1 already; use a smaller model or a shorter context"
     parts = next(n for n in range(2, rows + 1) if rows % n == 0)
-    return (
-        f"Set micro_batch: {rows // parts} and gradient_accumulation: {count * parts}, the same "
-        "step in smaller parts"
-    )
+    changes = {"micro_batch": rows // parts, "gradient_accumulation": count * parts}
+    return f"Begin this stage anew with the same step in smaller parts: {anew(changes)}"

@@ -1,14 +1,14 @@
 """The training loop: one for pretraining, the teacher, distillation and fine-tuning.
 
 A step is: batches -> loss and gradients, weighted by tokens -> clipping -> AdamW. Around it are
-metrics, validation, checkpoints, early stopping and a clean end on SIGINT and SIGTERM.
+metrics, validation, checkpoints, early stopping and a clean end on SIGINT, SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from tallyformer.config.training import TrainSection
-from tallyformer.data.batch import BatchSource
+from tallyformer.data.batch import Batch, BatchSource
 from tallyformer.errors import CheckpointError, Interrupted
-from tallyformer.progress import progress_bar
+from tallyformer.interrupt import Interruption, watch_signals
+from tallyformer.progress import note, progress_bar
 from tallyformer.training.best_weights import BestWeights
 from tallyformer.training.checkpoints import (
     Checkpoints,
@@ -35,7 +36,7 @@ from tallyformer.training.compiling import (
     require_compiler,
     wants_compile,
 )
-from tallyformer.training.failures import memory_errors
+from tallyformer.training.failures import Anew, memory_errors
 from tallyformer.training.hardware import (
     Peak,
     PeakMemory,
@@ -44,7 +45,6 @@ from tallyformer.training.hardware import (
     start_gpu_peak,
 )
 from tallyformer.training.inputs import Placement
-from tallyformer.training.interrupt import Interruption, watch_signals
 from tallyformer.training.losses import Loss
 from tallyformer.training.metrics import METRICS, MetricsLog
 from tallyformer.training.optimizers import build_optimizer
@@ -81,6 +81,7 @@ class TrainingJob:
         flops_per_token: forward and backward.
         head_flops: the part of them that only tokens with a label cost.
         resume_command: what the user types to go on.
+        anew_command: the same to begin anew, with changed keys of the section.
         clock: seconds, monotonic.
     """
 
@@ -99,6 +100,7 @@ class TrainingJob:
     flops_per_token: float
     head_flops: float
     resume_command: str
+    anew_command: Anew
     clock: Callable[[], float] = time.monotonic
 
     @property
@@ -180,7 +182,7 @@ def train(job: TrainingJob) -> TrainingResult:
     times ends with the same bits as one that was not.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; everything is saved.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; everything is saved.
         TrainingError: a loss or gradient is not finite, memory is full, or this machine lacks what
             the run needs.
         CheckpointError: the checkpoint is damaged, or belongs to another model or version.
@@ -264,7 +266,7 @@ class _Run:
             precision=self.precision,
             placement=self.placement,
             checkpoints=self.checkpoints,
-            resume_command=job.resume_command,
+            anew_command=job.anew_command,
         )
         self.step.load_scaler(self.state.scaler)
 
@@ -277,10 +279,12 @@ class _Run:
         with (
             MetricsLog(job.folder, self.state.step, self.state.log) as self.log,
             progress_bar(job.name, total, "tok", initial=done) as self.bar,
+            memory_errors(self._where, job.section, job.resume_command, job.anew_command),
         ):
+            if self.state.evaluation_due:
+                self._evaluate()
             while self.state.step < job.steps and not self.state.stopped_early:
-                with memory_errors(self._where, job.section, job.resume_command):
-                    self._one_step()
+                self._one_step()
             self.state.log = self.log.written()  # of a file that was begun anew, if it was deleted
         return self._result()
 
@@ -293,19 +297,22 @@ class _Run:
         before = random_states(job.device)
         factor = learning_rate_factor(job.section.schedule, state.step, job.steps)
         rate = job.section.optimizer.learning_rate * factor
-        result = self.step.run(state, rate, lambda: self.interruption.signal_number is not None)
+        result = self.step.run(state, rate, self._is_interrupted)
         if result is None:
-            self._stop(before)
-        assert result is not None
+            raise self._stopped(before)
         self._count(result, job.clock() - began)
         if job.logs_after(state.step):
             self._log_window(rate, result.gradient_norm)
         if state.step in job.evaluation_steps:
+            state.evaluation_due = True
             self._evaluate()
         elif job.clock() - self.saved_at > 60 * job.section.checkpoint_minutes:
             self._save(random_states(job.device))
-        if self.interruption.signal_number is not None and state.step < job.steps:
-            self._stop(random_states(job.device))
+        if self._is_interrupted():
+            raise self._stopped(random_states(job.device))
+
+    def _is_interrupted(self) -> bool:
+        return self.interruption.signal_number is not None
 
     def _count(self, result: StepResult, seconds: float) -> None:
         state, job = self.state, self.job
@@ -355,6 +362,7 @@ class _Run:
     def _evaluate(self) -> None:
         job, state = self.job, self.state
         found = self._validate()
+        self.bar.set_postfix_str(f"validation loss {found.loss:.3f}", refresh=False)
         self.peak.look()
         self.log.write(
             "validation",
@@ -380,17 +388,27 @@ class _Run:
             state.stale_evaluations += 1
         patience = job.section.early_stopping_patience
         state.stopped_early = patience is not None and state.stale_evaluations >= patience
+        state.evaluation_due = False
         self._save(random_states(job.device))
         self.best.publish()
 
     def _validate(self) -> Validation:
         return validate(
             self.job.model,
-            self.job.validation,
+            self._validation_batches(),
             precision=self.precision,
             placement=self.placement,
             token_bytes=self.job.token_bytes,
         )
+
+    def _validation_batches(self) -> Iterator[Batch]:
+        """The batches, with progress; a run that is asked to stop here validates when resumed."""
+        source = self.job.validation
+        for index in range(source.batches_per_epoch):
+            if self._is_interrupted():
+                raise self._stopped(random_states(self.job.device))
+            note(self.bar, f"validating {index}/{source.batches_per_epoch}")
+            yield source.batch(index)
 
     def _save(self, states: dict[str, torch.Tensor]) -> None:
         state = self.state
@@ -404,13 +422,13 @@ class _Run:
         self.checkpoints.save(Snapshot(tensors, state.as_json()))
         self.saved_at = self.job.clock()
 
-    def _stop(self, states: dict[str, torch.Tensor]) -> None:
+    def _stopped(self, states: dict[str, torch.Tensor]) -> Interrupted:
         number = self.interruption.signal_number
         assert number is not None
         self._save(states)
-        raise Interrupted(
+        return Interrupted(
             f"{self.job.name}: stopped at step {self.state.step} of {self.job.steps}; everything "
-            f"is saved. Go on with: {self.job.resume_command}",
+            f"is saved. Resume with: {self.job.resume_command}",
             number,
         )
 
@@ -443,12 +461,25 @@ def evaluate_only(
     device: torch.device,
     section: TrainSection,
     token_bytes: np.ndarray,
+    label: str,
 ) -> Validation:
-    """Validation of a model in the precision and with the mask that a run of `section` uses."""
-    return validate(
-        model,
-        source,
-        precision=choose_precision(section.precision, device),
-        placement=Placement(device, attend_across_documents=section.attend_across_documents),
-        token_bytes=token_bytes,
-    )
+    """Validation of a model in the precision and with the mask that a run of `section` uses.
+
+    Args:
+        label: of the progress bar.
+    """
+    total = source.batches_per_epoch * source.tokens_per_batch
+    with progress_bar(label, total, "tok") as bar:
+
+        def batches() -> Iterator[Batch]:
+            for index in range(source.batches_per_epoch):
+                yield source.batch(index)
+                bar.update(source.tokens_per_batch)
+
+        return validate(
+            model,
+            batches(),
+            precision=choose_precision(section.precision, device),
+            placement=Placement(device, attend_across_documents=section.attend_across_documents),
+            token_bytes=token_bytes,
+        )

@@ -59,13 +59,16 @@ def save_adapter(adapted: PeftModel, folder: Path, modules_to_save: Sequence[str
     """
     adapted.save_pretrained(str(folder))
     path = folder / ADAPTER_CONFIG
-    values = read_json(path, fix="Run `tallyformer sft` again")
+    values = read_json(path, fix="Make the adapter again")
     values["modules_to_save"] = list(modules_to_save) or None
     write_json(path, values)
 
 
-def load_adapter(model: Any, folder: Path) -> PeftModel:
+def load_adapter(model: Any, folder: Path, made_by: str) -> PeftModel:
     """Put a saved adapter on its base model, in place.
+
+    Args:
+        made_by: the command that makes it, named in errors.
 
     Raises:
         ArtifactError: it is missing, damaged, or was made for another model.
@@ -76,14 +79,14 @@ def load_adapter(model: Any, folder: Path) -> PeftModel:
             adapted = PeftModel.from_pretrained(model, str(folder))
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise ArtifactError(
-            f"{folder}: no adapter can be loaded from it ({_line(error)}). Delete the sft folder "
-            "and run `tallyformer sft` again"
+            f"{folder}: no adapter can be loaded from it ({_line(error)}). Delete "
+            f"{folder.parent} and make it again: {made_by}"
         ) from None
     except (RuntimeError, ValueError, KeyError) as error:
-        raise _another_model(folder, _line(error)) from None
+        raise _another_model(folder, _line(error), made_by) from None
     missing = [str(w.message) for w in said if "missing adapter keys" in str(w.message)]
     if missing:
-        raise _another_model(folder, missing[0])
+        raise _another_model(folder, missing[0], made_by)
     return adapted
 
 
@@ -123,10 +126,10 @@ def check_lora(model: Any, section: LoraSection) -> None:
         )
 
 
-def _another_model(folder: Path, reason: str) -> ArtifactError:
+def _another_model(folder: Path, reason: str, made_by: str) -> ArtifactError:
     return ArtifactError(
         f"{folder}: the adapter was made for another model ({reason}). Use the base model it was "
-        "trained on, or delete the sft folder and run `tallyformer sft` again"
+        f"trained on, or delete {folder.parent} and make it again: {made_by}"
     )
 
 

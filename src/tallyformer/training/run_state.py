@@ -27,6 +27,7 @@ class RunState:
         compiled: whether this run is compiled, so that it stays so.
         precision: what the run computes in, so that it stays so.
         stopped_early: patience has run out.
+        evaluation_due: the run was stopped before the evaluation that follows `step`.
     """
 
     step: int = 0
@@ -42,6 +43,7 @@ class RunState:
     compiled: bool = False
     precision: PrecisionName = "fp32"
     stopped_early: bool = False
+    evaluation_due: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -54,4 +56,5 @@ class RunState:
         Raises:
             KeyError: a value is missing.
         """
+        values = {"evaluation_due": False, **values}  # checkpoints of earlier versions have none
         return cls(**{f.name: values[f.name] for f in fields(cls)})

@@ -13,7 +13,7 @@ from torch import nn
 from tallyformer.config.training import TrainSection
 from tallyformer.data.batch import BatchSource
 from tallyformer.training.checkpoints import Checkpoints, trainable
-from tallyformer.training.failures import not_finite
+from tallyformer.training.failures import Anew, not_finite
 from tallyformer.training.inputs import Placement, count_labels
 from tallyformer.training.losses import Loss
 from tallyformer.training.optimizers import Optimizer
@@ -47,7 +47,7 @@ class Step:
     precision: Precision
     placement: Placement
     checkpoints: Checkpoints
-    resume_command: str
+    anew_command: Anew
 
     def __post_init__(self) -> None:
         self.scaler = self.precision.scaler()
@@ -137,7 +137,8 @@ class Step:
             "the loss" if bad else "the gradient norm",
             self._documents(bad or numbers),
             self.checkpoints.newest(),
-            self.resume_command,
+            self.section.optimizer.learning_rate,
+            self.anew_command,
         )
 
     def _documents(self, numbers: list[int]) -> str:
