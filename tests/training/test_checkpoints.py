@@ -126,7 +126,7 @@ def test_a_torn_or_altered_checkpoint_is_named_with_the_way_on(
     message = str(error.value)
     assert "\n" not in message
     assert str(file) in message
-    assert f"Delete {checkpoints.last} to go on from {checkpoints.previous}" in message
+    assert f"Delete {checkpoints.last} to resume from {checkpoints.previous}" in message
     for rest in checkpoints.last.iterdir():
         rest.unlink()
     checkpoints.last.rmdir()
@@ -144,7 +144,7 @@ def test_a_damaged_only_checkpoint_says_to_start_anew(tmp_path):
     checkpoints = Checkpoints(tmp_path, "go on")
     checkpoints.save(snapshot(1))
     (checkpoints.last / "state.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(CheckpointError, match="start this stage anew"):
+    with pytest.raises(CheckpointError, match="start this stage again"):
         checkpoints.load()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tallyformer.errors import ArtifactError, TallyFormerError
 
 _FULL = (
-    "Free disk space or choose another folder; a stage then goes on with --resume, and finished "
+    "Free disk space or choose another folder, then resume the stage with --resume; finished "
     "work is kept"
 )
 _NOT_ALLOWED = "Allow it for this user, or choose another path"

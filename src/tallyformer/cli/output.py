@@ -61,7 +61,7 @@ def print_dry_run(stages: Sequence[PlannedStage]) -> None:
     """One line a stage: what a run without --dry-run would do."""
     say = {
         "finished": "finished; its files are intact and would be kept",
-        "unfinished": "unfinished; would go on",
+        "unfinished": "unfinished; would be resumed",
         "undecided": "not empty; kept only if the stages before it come out as they were",
         "to do": "would run",
     }

@@ -26,8 +26,8 @@ def run(
 ) -> None:
     """Run all stages of a recipe, and resume.
 
-    Stages that are finished are checked and skipped; one that was interrupted goes on where it
-    was. Ends with the final model's answers to the recipe's prompts (or to five held-out
+    Stages that are finished are checked and skipped; one that was interrupted resumes where
+    it was. Ends with the final model's answers to the recipe's prompts (or to five held-out
     questions; without fine-tuning, with five held-out texts continued), and the paths of the report
     and of the model.
     """

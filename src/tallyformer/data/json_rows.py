@@ -19,7 +19,7 @@ BOM = b"\xef\xbb\xbf"
 _PIECE = 1 << 16
 _NO_SPACE = re.compile("[^ \\t\\n\\r\\ufeff]")
 _NEAR_THE_END = 16
-"""Characters; an error so near the end of what was read may be for want of the rest: a literal or
+"""Characters; an error so near the end of what was read may be for lack of the rest: a literal or
 an escape that is cut off."""
 
 

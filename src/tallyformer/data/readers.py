@@ -124,13 +124,13 @@ def _read_csv(
                 if len(row) != len(header):
                     raise DataError(
                         f"{label}:{number}: {len(row)} columns, the header has {len(header)}. "
-                        "Mend or remove that row"
+                        "Fix or remove that row"
                     )
                 values = {n: row[c].encode("utf-8", "surrogateescape") for n, c in columns}
                 yield number, values, raw.tell()
         except csv.Error as error:
             raise DataError(
-                f"{label}:{number + 1}: not valid CSV ({error}). Mend or remove that row"
+                f"{label}:{number + 1}: not valid CSV ({error}). Fix or remove that row"
             ) from None
 
 

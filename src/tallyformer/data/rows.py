@@ -99,7 +99,7 @@ def _parse(line: bytes, where: str) -> Mapping[str, Any]:
 
 def bad_json(where: str, reason: str) -> DataError:
     """The error for a row that cannot be parsed."""
-    return DataError(f"{where}: not valid JSON ({reason}). Mend or remove that row")
+    return DataError(f"{where}: not valid JSON ({reason}). Fix or remove that row")
 
 
 def row_bytes(row: Row) -> int:
@@ -134,7 +134,7 @@ def text_of(value: Any, name: str, where: str) -> str:
     except UnicodeEncodeError as error:
         raise InvalidTextError(
             f"{where}: field {name!r} has a lone surrogate at character {error.start}, which is "
-            "no valid UTF-8. Mend the row"
+            "no valid UTF-8. Fix the row"
         ) from None
     return value
 

@@ -47,7 +47,7 @@ def make_plan(
 
     Raises:
         DataError, TokenizerError: an input is missing or cannot be used.
-        RunError: the rehearsal died, for example for want of memory.
+        RunError: the rehearsal died, for example for lack of memory.
         Interrupted: SIGTERM arrived. As with Ctrl-C, nothing is left over.
     """
     with _sigterm_raises(), tempfile.TemporaryDirectory(prefix="tallyformer-plan-") as name:

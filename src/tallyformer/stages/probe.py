@@ -71,7 +71,7 @@ def rehearse(recipe: Path, folder: Path, stages: Sequence[str]) -> dict[str, dic
         of each call of the training loop; or {"error": message} for a stage that failed.
 
     Raises:
-        RunError: the process died, for example for want of memory.
+        RunError: the process died, for example for lack of memory.
     """
     result = folder / "probe.json"
     command = [sys.executable, "-m", __name__, str(recipe), str(folder), str(result), *stages]

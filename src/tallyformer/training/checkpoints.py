@@ -116,9 +116,9 @@ class Checkpoints:
 
     def _fix(self, folder: Path) -> str:
         if folder == self.last and self.previous.is_dir():
-            fix = f"Delete {folder} to go on from {self.previous}"
+            fix = f"Delete {folder} to resume from {self.previous}"
         else:
-            fix = f"Delete {folder} to start this stage anew"
+            fix = f"Delete {folder} to start this stage again"
         return f"{fix}, then: {self._resume_command}"
 
 
@@ -161,7 +161,7 @@ def restore(
     if wrong:
         raise CheckpointError(
             f"{where}: holds another model's weights (first difference: {min(wrong)}). "
-            "Delete it to start this stage anew, or use the recipe it was made with"
+            "Delete it to start this stage again, or use the recipe it was made with"
         )
     with torch.no_grad():
         for name, parameter in parameters.items():

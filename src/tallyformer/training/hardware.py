@@ -161,7 +161,7 @@ def _gpu_percent(device: torch.device) -> float | None:
     try:
         return float(torch.cuda.utilization(device))
     # The driver's library has errors of its own (a slice of a GPU, for example, has no load), and
-    # a run does not end for want of this number.
+    # a run does not end for lack of this number.
     except Exception:
         return None
 
