@@ -99,7 +99,7 @@ def test_too_few_steps_are_said_with_the_epochs_or_steps_that_are_enough() -> No
 
     assert text(LEAST_STEPS, epochs=1) == []
     [few] = text(6, epochs=2)
-    assert "about 6 steps" in few and "pretrain.epochs=34 " in few
+    assert "about 6 steps" in few and "pretrain.epochs=17 " in few
     [few] = text(10, steps=10)
     assert f"pretrain.steps={LEAST_STEPS} or more" in few
 

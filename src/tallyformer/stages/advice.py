@@ -14,8 +14,8 @@ from tallyformer.config.training import TrainSection
 from tallyformer.evaluation.run_card import LITTLE_TEXT
 from tallyformer.evaluation.statistics import ENOUGH
 
-LEAST_STEPS = 100
-"""Optimizer steps below which AdamW has hardly left its warm-up."""
+LEAST_STEPS = 50
+"""Optimizer steps below which a training has hardly begun, whatever it starts from."""
 PARAMETERS_PER_TOKEN = 50
 """More parameters than this for a token of text, and a model learns its text by heart."""
 LEAST_TOKENS = 20_000

@@ -148,7 +148,7 @@ def _pairs(recipe: Recipe) -> tuple[int, int, int] | None:
             validation_fraction=recipe.sft.validation_fraction,
             seed=recipe.seed,
         )
-        texts = (len(f"{pair.question}{pair.response}".encode()) for pair in split.train)
+        texts = (len("".join(pair.turns).encode()) for pair in split.train)
         positions = sum(size / BYTES_PER_TOKEN + _CONTROL_TOKENS for size in texts)
         # Repeats of a pair are no other pairs.
         return len({pair.id for pair in split.train}), len(split.validation), round(positions)
