@@ -10,10 +10,10 @@
         ├── ArtifactError         a folder or file written by an earlier stage
         │   └── CheckpointError   a checkpoint or weights: damaged, or of another model
         ├── TokenizerError        a tokenizer that is missing or does not fit
-        ├── TrainingError         a run that cannot go on, for example a loss that is not finite
+        ├── TrainingError         a run that cannot continue, for example a loss that is not finite
         └── Interrupted           SIGINT, SIGTERM or SIGHUP, after everything has been saved
 
-Each message says what is wrong, where, and how to mend it: one line, and one more for each problem
+Each message says what is wrong, where, and how to fix it: one line, and one more for each problem
 where several are listed.
 """
 
@@ -70,7 +70,7 @@ class TokenizerError(RunError):
 
 
 class TrainingError(RunError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class Interrupted(RunError):  # noqa: N818 - it is no mistake of anybody

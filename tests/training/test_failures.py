@@ -32,7 +32,7 @@ def test_a_want_of_memory_names_step_amount_and_both_ways_on(tmp_path):
         train(dataclasses.replace(one, make_loss=greedy))
     assert str(error.value) == (
         f"pretrain: after 2 of 20 steps: out of memory ({2**62} bytes more were asked for). "
-        "Begin this stage anew with the same step in smaller parts: "
+        "Start this stage again with the same step in smaller parts: "
         "ANEW {'micro_batch': 6, 'gradient_accumulation': 4}. Where more memory is free, "
         "resume with: tallyformer pretrain --resume"
     )
@@ -64,7 +64,7 @@ def test_a_lower_learning_rate_begins_anew_since_the_same_settings_would_fail_ag
     for last in (None, Path("runs/x/checkpoints/last")):
         text = str(not_finite("pretrain: step 3", "the loss", "a, b", last, 8e-4, str))
         assert text.endswith(
-            "anew with a lower optimizer.learning_rate: {'optimizer.learning_rate': 8e-05}"
+            "again with a lower optimizer.learning_rate: {'optimizer.learning_rate': 8e-05}"
         )
         assert (str(last) in text) == (last is not None)
         assert ("no checkpoint yet" in text) == (last is None)

@@ -224,7 +224,7 @@ class StageWork:
             if not self.resume:
                 raise ArtifactError(
                     f"{self.folder}: holds unfinished work of this recipe. Delete the folder to "
-                    f"start anew, or resume with: {self.run.resume_command(self.stage)}"
+                    f"start again, or resume with: {self.run.resume_command(self.stage)}"
                 )
         elif self.folder.is_dir() and set(self.folder.iterdir()) - {self._unsigned}:
             raise ArtifactError(
@@ -237,14 +237,14 @@ class StageWork:
             raise of_earlier_version(self.folder)
         return read_checked_json(
             self._claim_file,
-            fix=f"Delete {self.folder} to start this stage anew: {self.run.command(self.stage)}",
+            fix=f"Delete {self.folder} to start this stage again: {self.run.command(self.stage)}",
         )
 
     def _other_work(self, there: Mapping[str, Any]) -> ArtifactError:
         found = differences(there, self._described, stage=self.stage, sections=self.sections)
         return ArtifactError(
             f"{self.folder}: belongs to another run ({found}). "
-            f"Choose another --out, or delete {self.folder} to make it anew"
+            f"Choose another --out, or delete {self.folder} to make it again"
         )
 
 
@@ -252,8 +252,8 @@ def of_earlier_version(folder: Path) -> ArtifactError:
     """The error for a stage's folder that another format of manifest describes."""
     return ArtifactError(
         f"{folder}: was made by an earlier version of TallyFormer, whose checksums bind less. Its "
-        "models load, but no stage goes on from it: choose another --out, or delete it to make it "
-        "anew"
+        "models load, but no stage can build on it: choose another --out, or delete it to make it "
+        "again"
     )
 
 

@@ -25,7 +25,7 @@ DEFECT, USAGE, RUN, INTERRUPTED, PIPE_CLOSED = 1, 2, 3, 130, 141
 
 
 def exit_status_of(action: Callable[[], object]) -> int:
-    """Run `action`; print what a user can mend as one line and return the exit status.
+    """Run `action`; print what a user can fix as one line and return the exit status.
 
     Any other exception passes through, so Python prints its traceback and exits with 1.
     """

@@ -64,7 +64,7 @@ def stage_options(command: Command) -> Command:
 def work_options(command: Command) -> Command:
     """The options of every stage but the recipe's."""
     resume = click.option(
-        "--resume", is_flag=True, help="Go on with unfinished work in the run's folder."
+        "--resume", is_flag=True, help="Resume unfinished work in the run's folder."
     )
     return out_option(resume(dry_run_option(command)))
 
@@ -97,7 +97,7 @@ _SAMPLING_HELP = {
     "presence_penalty": (float, "Lower a token's logit once it has been generated."),
     "stop": (str, "End before this text. Repeatable."),
     "seed": (int, "Make the answer reproducible."),
-    "ignore_eos": (bool, "Go on after the model's end-of-text."),
+    "ignore_eos": (bool, "Continue after the model's end-of-text."),
 }
 
 

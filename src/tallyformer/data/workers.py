@@ -148,8 +148,8 @@ def _killed_is_an_error() -> Iterator[None]:
         yield
     except (EOFError, ConnectionError):
         raise RunError(
-            "a worker process was killed, perhaps for want of memory. Lower "
-            "prepare.workers, then go on with --resume; finished work is kept"
+            "a worker process was killed, perhaps for lack of memory. Lower "
+            "prepare.workers, then resume with --resume; finished work is kept"
         ) from None
 
 

@@ -72,7 +72,7 @@ def check_same_inputs(inputs: Mapping[str, str], earlier: Manifest) -> None:
         if earlier.inputs.get(name, now) != now:
             raise DataError(
                 f"{name}: has changed since the stage {earlier.stage} of this run read it. Put it "
-                "back, or choose another --out to start anew"
+                "back, or choose another --out to start again"
             )
 
 

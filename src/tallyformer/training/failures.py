@@ -1,4 +1,4 @@
-"""What a run that cannot go on tells: what happened, where, and the commands that help.
+"""What a run that cannot continue says: what happened, where, and the commands that help.
 
 A run folder takes only the settings that it was begun with, so changed ones begin a stage anew.
 """
@@ -38,7 +38,7 @@ def not_finite(
     lower = float(f"{rate / 10:.3g}")
     return TrainingError(
         f"{where}: {what} is not finite (documents: {documents}). {kept}. Look at these "
-        "documents, or begin this stage anew with a lower optimizer.learning_rate: "
+        "documents, or start this stage again with a lower optimizer.learning_rate: "
         f"{anew({'optimizer.learning_rate': lower})}"
     )
 
@@ -78,4 +78,4 @@ def _smaller_batches(section: TrainSection, anew: Anew) -> str:
         return "micro_batch is 1 already; use a smaller model or a shorter context"
     parts = next(n for n in range(2, rows + 1) if rows % n == 0)
     changes = {"micro_batch": rows // parts, "gradient_accumulation": count * parts}
-    return f"Begin this stage anew with the same step in smaller parts: {anew(changes)}"
+    return f"Start this stage again with the same step in smaller parts: {anew(changes)}"

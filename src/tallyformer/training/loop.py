@@ -202,7 +202,7 @@ class _Run:
         self.started = self.saved_at = job.clock()
         self.checkpoints = Checkpoints(job.folder / CHECKPOINTS, job.resume_command)
         self.optimizer = build_optimizer(job.model, job.section.optimizer)
-        self.best = BestWeights(job.best, f"Delete {job.folder} to start this stage anew")
+        self.best = BestWeights(job.best, f"Delete {job.folder} to start this stage again")
         self.state = self._start_or_resume()
         self.precision = choose_precision(self.state.precision, job.device)
         self.seconds_before = self.state.seconds
@@ -231,12 +231,12 @@ class _Run:
         except KeyError as error:
             raise CheckpointError(
                 f"{where}: was written by another version of TallyFormer (it has no {error}). "
-                "Delete it to start this stage anew, or go on with that version"
+                "Delete it to start this stage again, or continue with that version"
             ) from None
         self._settle_best(state, where)
         if state.compiled:
             require_compiler(
-                job.device, f"{job.name}: the run began compiled and", "or go on where it began"
+                job.device, f"{job.name}: the run began compiled and", "or resume it where it began"
             )
         return state
 

@@ -24,7 +24,7 @@ METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 _LARGEST = 1e300
 _ANEW = "Delete the stage's folder and run the stage again"
-_WITHOUT = "Delete it to go on without these lines; nothing else needs them"
+_WITHOUT = "Delete it to continue without these lines; nothing else needs them"
 
 
 class MetricsLog:
