@@ -284,6 +284,29 @@ def test_inspect_shows_that_the_response_and_its_end_are_trained(
         assert title.endswith(f"{len(rows)} tokens, {sum(r[0] == 'train' for r in rows)} trained")
 
 
+def test_inspect_says_what_was_read_and_marks_every_answer_of_a_conversation(
+    finished: Finished, tallyformer: Any, tmp_path: Path
+) -> None:
+    turns = ("Profit?", "5 EUR.", "Why?", "Cost.")
+    row = {
+        "messages": [
+            {"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)
+        ]
+    }
+    rows = [row, {**row, "messages": [{"role": "user", "content": "x"}]}]
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    options = ["--recipe", finished.recipe, "--out", finished.folder]
+    source = f"sft.sources=[{{name: talk, paths: ['{tmp_path}/talk.jsonl']}}]"
+    done = tallyformer("sft", "inspect", *options, "--set", source)
+    assert done.returncode == 0, done.stderr
+    assert "talk: 2 rows, 1 to train on, 0 held out, dropped: 1 no_answer; 1 are" in done.stderr
+    lines = [line.split(maxsplit=2) for line in done.stdout.strip().splitlines()[1:]]
+    trained = "".join(eval(text) for mark, _, text in lines if mark == "train")
+    read = "".join(eval(text) for mark, _, text in lines if mark == ".")
+    assert trained == " 5 EUR.<|endoftext|> Cost.<|endoftext|>"
+    assert read == "<|user|> Profit? <|assistant|><|user|> Why? <|assistant|>"
+
+
 def test_the_final_model_answers(finished: Finished, tallyformer: Any) -> None:
     options = ["--model", finished.folder / "model", "--temperature", 0, "--max-tokens", 5]
     done = tallyformer("generate", *options, "--chat", "--prompt", "Profit 3?")

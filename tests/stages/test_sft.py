@@ -7,6 +7,8 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from tallyformer.data.conversations import ConversationBatches, encode_pair
+from tallyformer.data.pairs import split_pairs
 from tallyformer.errors import ArtifactError, DataError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.stages import sft
@@ -35,8 +37,6 @@ def test_fine_tuning_lowers_the_response_perplexity_of_the_saved_adapter(tuned, 
 
 
 def held_out(recipe, run):
-    from tallyformer.data.conversations import ConversationBatches, encode_pair
-    from tallyformer.data.pairs import split_pairs
     from tallyformer.stages.training_stage import load_tokenizer
 
     tokenizer = load_tokenizer(run)
@@ -109,3 +109,35 @@ def test_a_module_the_model_lacks_is_named(pretrained, make_recipe):
 def test_a_recipe_without_the_section_is_refused(pretrained, make_recipe):
     with pytest.raises(UsageError, match="no sft section"):
         sft.run(make_recipe(sft=None), pretrained)
+
+
+def test_conversations_are_trained_with_every_answer(pretrained, make_recipe, tmp_path):
+    from tallyformer.stages.training_stage import load_tokenizer
+
+    turns = ["bond?", "share.", "why?", "yield.", "and then?", "price."]
+    roles = ("human", "gpt")
+    rows = [
+        {
+            "conversations": [
+                {"from": roles[n % 2], "value": f"{text} {number}"} for n, text in enumerate(turns)
+            ]
+        }
+        for number in range(30)
+    ]
+    rows += [{"messages": [{"role": "user", "content": f"no answer {n}"}]} for n in range(3)]
+    path = tmp_path / "talk.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    section = {**TRAIN, "steps": 2, "sources": [{"name": "talk", "paths": [str(path)]}]}
+    recipe = make_recipe(distill=None, sft=section)
+    metrics = sft.run(recipe, pretrained).metrics
+    counts = metrics["pairs"]["talk"]
+    assert counts["dropped"] == {"no_answer": 3} and counts["rows"] == 33
+    assert metrics["answers"] == 3 * counts["train"]
+    pairs = split_pairs(
+        recipe.sft.sources,
+        data_root=recipe.data_root,
+        validation_fraction=recipe.sft.validation_fraction,
+        seed=recipe.seed,
+    )
+    cut = [encode_pair(load_tokenizer(pretrained), p, 32).turns_cut for p in pairs.train]
+    assert metrics["conversations_shortened"] == sum(n > 0 for n in cut) > 0
