@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -158,7 +159,7 @@ def test_the_command_that_a_stopped_stage_prints_goes_on_with_it(
     metrics = out / "pretrain" / "metrics.jsonl"
     command = [script, "pretrain", "--recipe", str(recipe), "--out", str(out), *length]
     said = _stopped(command, tmp_path, metrics)
-    goes_on = said.strip().splitlines()[-1].split("Go on with: ")[1].split()
+    goes_on = shlex.split(said.strip().splitlines()[-1].split("Resume with: ")[1])
     metrics.unlink()
     again = _stopped([script, *goes_on[1:]], tmp_path, metrics)
     first, second = (int(re.search(r"stopped at step (\d+)", s)[1]) for s in (said, again))
