@@ -16,7 +16,7 @@ from tallyformer.artifacts.atomic import write_json
 from .printed import ENVIRONMENT
 
 SCRIPT = str(Path(sys.executable).with_name("tallyformer"))
-ASCII = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+LATIN_1 = {"PYTHONIOENCODING": "latin-1"}
 
 
 def test_what_a_terminal_cannot_show_is_printed_as_an_escape(
@@ -24,10 +24,10 @@ def test_what_a_terminal_cannot_show_is_printed_as_an_escape(
 ) -> None:
     text = recipe.read_text(encoding="utf-8")
     recipe.write_text(text + 'description: "5 €"\n', encoding="utf-8")
-    done = tallyformer("config", "show", "--recipe", recipe, env=ASCII)
+    done = tallyformer("config", "show", "--recipe", recipe, env=LATIN_1)
     assert done.returncode == 0, done.stderr
     assert r"description: 5 \u20ac" in done.stdout
-    missing = tallyformer("config", "show", "--recipe", "€.yaml", env=ASCII)
+    missing = tallyformer("config", "show", "--recipe", "€.yaml", env=LATIN_1)
     assert missing.returncode == 2 and missing.stderr.startswith("error: \\u20ac.yaml: no such")
 
 

@@ -101,7 +101,8 @@ def _check_are_text(args: list[str]) -> None:
         if not is_text(argument):
             raise UsageError(
                 f"the argument {argument!a} is not UTF-8 text. Rename the file or folder "
-                "(files that a recipe's pattern finds may have any name)"
+                "(files that a recipe's pattern finds may have any name), or set a UTF-8 locale: "
+                "export LC_ALL=C.UTF-8"
             )
 
 
