@@ -36,7 +36,7 @@ class SftSection(TrainSection):
 
     sources: tuple[PairSource, ...] = Field(min_length=1)
     lora: LoraSection = LoraSection()
-    replay: float = Field(0.0, ge=0, lt=1)
+    replay: float = Field(0.2, ge=0, lt=1)
     """Share of the rows that are text of pretraining, so that it is not forgotten."""
     validation_fraction: float = Field(0.1, gt=0, lt=1)
 
