@@ -295,7 +295,7 @@ def test_a_damaged_recipe_is_an_error_with_the_fix(
 ) -> None:
     run = _copy(tiny[1], tmp_path / "damaged")
     (run.path / "recipe.yaml").write_bytes(content)
-    expected = r"recipe\.yaml: damaged \(.*\)\. Delete it .* run --recipe RECIPE --out"
+    expected = r"recipe\.yaml: damaged \(.*\)\. Delete it and type the run's own command again"
     with pytest.raises(ArtifactError, match=expected) as caught:
         write_report([run], tmp_path / "r.html")
     assert "\n" not in str(caught.value)
