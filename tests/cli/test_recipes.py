@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,29 @@ def test_a_dry_run_names_what_the_hub_does_not_deliver(tallyformer: Any, tmp_pat
     assert all(name in done.stderr for name in names)
     assert done.stderr.count("the hub does not answer") == 6
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_says_of_a_hub_that_does_not_answer_what_the_recipe_says(
+    tallyformer: Any, tmp_path: Path
+) -> None:
+    flagship = Path(__file__).parents[2] / "recipes" / "tally-51m.yaml"
+    env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = tallyformer("plan", "--recipe", flagship, "--json", cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["vocabulary"] == 50_260
+    assert sum(source["tokens"] for source in plan["sources"]) == pytest.approx(1.3e9, rel=0.02)
+    pretrain = plan["trainings"][0]
+    assert pretrain["parameters"] == 50_915_840
+    assert pretrain["tokens"] == pytest.approx(13e9, rel=0.02)
+    assert plan["by_formula"]["pretrain"]["seconds"] > 0 and not plan["measured"]
+    assert plan["trainings"][-1]["steps"] is None
+    assert any("50,260 ids are assumed" in note for note in plan["notes"])
+    assert any("source 'pes2o': the hub does not answer" in note for note in plan["notes"])
+
+
+def test_options_of_a_rehearsal_that_is_left_out_are_refused(
+    tallyformer: Any, recipe: Path
+) -> None:
+    done = tallyformer("plan", "--recipe", recipe, "--no-probe", "--probe-seconds", 5)
+    assert done.returncode == 2 and "--no-probe leaves it out" in done.stderr

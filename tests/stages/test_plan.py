@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import subprocess
@@ -20,9 +19,11 @@ from hypothesis import strategies as st
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.cli.plan import _print_totals
 from tallyformer.config.model import ModelSection
+from tallyformer.config.training import TrainSection
 from tallyformer.model.flops import count_parameters
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.stages.plan_types import Measured, Plan
+from tallyformer.stages.plan_types import Needs, Plan, PlannedTraining
+from tallyformer.stages.probe import rehearse
 from tallyformer.stages.run import write_recipe
 from tallyformer.stages.training_stage import model_config
 
@@ -57,25 +58,60 @@ def test_the_planned_parameters_are_those_of_the_model_that_is_built(
     assert planned == sum(parameter.numel() for parameter in model.parameters())
 
 
-def plan_of(*measured: Measured | str) -> Plan:
-    names = (f"stage {number}" for number in itertools.count())
-    return Plan(300, True, [], [], dict(zip(names, measured, strict=False)))
+def training(part: int) -> PlannedTraining:
+    """A phase of distillation; what it needs is given by name."""
+    return PlannedTraining(
+        stage="distill",
+        part=part,
+        section=TrainSection(steps=1),
+        parameters=1,
+        trained_parameters=1,
+        context=8,
+        steps=1,
+        tokens=1,
+        validation_tokens=1,
+        flops_per_token=1.0,
+    )
+
+
+def plan_of(guessed: list[Needs], measured: dict[str, Needs]) -> Plan:
+    trainings = [training(part) for part in range(len(guessed))]
+    by_formula = {t.name: needs for t, needs in zip(trainings, guessed, strict=True)}
+    return Plan(300, True, [], trainings, ["why"], by_formula, measured)
 
 
 def test_the_memory_of_all_trainings_is_that_of_the_largest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    made = plan_of(Measured(900.0, 5000.0, 1.0), Measured(1000.0, 4000.0, 1.0), "died")
-    assert (made.peak_memory_mb, made.gpu_memory_mb) == (1000.0, 5000.0)
+    guessed = [Needs(900.0, 5000.0, 1.0), Needs(2000.0, 4000.0, 1.0)]
+    made = plan_of(guessed, {"distill 2": Needs(1000.0, 4000.0, 2.0)})
+    assert (made.peak_memory_mb, made.gpu_memory_mb, made.seconds) == (1000.0, 5000.0, 3.0)
     _print_totals(made)
-    assert "Peak memory: 1,000 MB. Peak GPU memory: 5,000 MB." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Peak memory: 1,000 MB. Peak GPU memory: 5,000 MB." in said
+    assert "Why." in said and "With ~: by formula" in said
 
 
 def test_without_a_gpu_none_is_spoken_of(capsys: pytest.CaptureFixture[str]) -> None:
-    made = plan_of(Measured(900.0, None, 1.0))
+    made = plan_of([Needs(900.0, None, None)], {})
     assert made.gpu_memory_mb is None
     _print_totals(made)
-    assert "GPU" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "GPU" not in said and "Time of all trainings: ?" in said
+
+
+@pytest.fixture
+def endless(prepared: RunFolder, make_recipe: Any, tmp_path: Path) -> Path:
+    """A recipe whose pretraining does not end."""
+    recipe = tmp_path / "recipe.yaml"
+    long = {**make_recipe().pretrain.model_dump(mode="json"), "steps": 10**6}
+    write_recipe(make_recipe(pretrain=long), recipe)
+    return recipe
+
+
+def test_a_rehearsal_ends_with_its_time(prepared: RunFolder, endless: Path) -> None:
+    assert rehearse(endless, prepared.path, ["pretrain"], 0.5) == {}
+    assert not psutil.Process().children()
 
 
 def until(condition: Any, process: subprocess.Popen[str]) -> None:
@@ -102,7 +138,8 @@ def test_sigterm_ends_a_plan_with_its_rehearsal_and_its_folder(
     place.mkdir()
     write_recipe(make_recipe(), recipe)
     script = Path(sys.executable).with_name("tallyformer")
-    command = [script, "plan", "--recipe", recipe, "--out", prepared.path]
+    command = [script, "plan", "--probe-seconds", 300, "--recipe", recipe]
+    command += ["--out", prepared.path]
     with started(command, TMPDIR=str(place)) as plan:
         parent = psutil.Process(plan.pid)
         until(lambda: parent.children() and list(place.glob("tallyformer-plan-*")), plan)
@@ -117,11 +154,9 @@ def test_sigterm_ends_a_plan_with_its_rehearsal_and_its_folder(
 
 
 def test_a_rehearsal_that_is_stopped_rehearses_nothing_more(
-    prepared: RunFolder, make_recipe: Any, tmp_path: Path
+    prepared: RunFolder, endless: Path, tmp_path: Path
 ) -> None:
-    recipe, result = tmp_path / "recipe.yaml", tmp_path / "probe.json"
-    long = {**make_recipe().pretrain.model_dump(mode="json"), "steps": 10**6}
-    write_recipe(make_recipe(pretrain=long), recipe)
+    recipe, result = endless, tmp_path / "probe.json"
     module = [sys.executable, "-m", "tallyformer.stages.probe"]
     metrics = prepared.stage("pretrain") / "metrics.jsonl"
     with started([*module, recipe, prepared.path, result, "pretrain", "teacher"]) as rehearsal:

@@ -20,7 +20,6 @@ from tallyformer.errors import DataError
 from tallyformer.stages.plan_lengths import planned_trainings
 from tallyformer.stages.plan_types import PlannedSource
 from tallyformer.stages.source_sample import SampledSource, sample_sources
-from tallyformer.tokenizer import Tokenizer
 
 SAMPLE = 500_000
 
@@ -124,16 +123,15 @@ def test_max_bytes_is_what_a_source_holds_if_it_has_more(tmp_path: Path) -> None
 def test_the_plan_treats_a_source_without_a_whole_sequence_as_training_does(
     tmp_path: Path,
 ) -> None:
-    vocabulary = Tokenizer.train(["a bond is a loan"] * 9, 261)
     planned = [PlannedSource("a", 9, 10_001, 100), PlannedSource("b", 1, 64, 0)]
     sources = [{"name": "a", "corpus": "primer"}, {"name": "b", "corpus": "questions"}]
-    (natural,) = planned_trainings(recipe_of(tmp_path, sources), planned, vocabulary)
+    (natural,) = planned_trainings(recipe_of(tmp_path, sources), planned, 261, None)
     # 156 sequences in rows of 32 times 6.
     assert natural.steps == 1
     assert natural.epochs_by_source == {"a": 192 / 156}
     weighted = recipe_of(tmp_path, [{**source, "weight": 1} for source in sources])
     with pytest.raises(DataError, match="source 'b' has 64 training tokens; one sequence needs 65"):
-        list(planned_trainings(weighted, planned, vocabulary))
+        list(planned_trainings(weighted, planned, 261, None))
 
 
 def test_a_data_set_of_unknown_size_is_what_its_limits_allow(tmp_path: Path) -> None:

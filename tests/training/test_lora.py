@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tallyformer.config.sft import LoraSection
 from tallyformer.data.batch import Batch
 from tallyformer.errors import ArtifactError, UsageError
-from tallyformer.model.flops import lora_flops_per_token
+from tallyformer.model.flops import count_lora_parameters, lora_flops_per_token
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.training.inputs import Placement
 from tallyformer.training.lora import add_lora, load_adapter, merge, save_adapter
@@ -49,6 +49,20 @@ SECTIONS = {
     "attention only": LoraSection(r=2, alpha=3, target_modules=("query", "value")),
     "control tokens": LoraSection(modules_to_save=(), train_control_tokens=True),
 }
+
+
+@pytest.mark.parametrize("kind", ["recipe", "no head", "attention only"])
+def test_the_planned_trained_parameters_are_those_that_get_gradients(kind):
+    section, model = SECTIONS[kind], tiny_model()
+    planned = count_lora_parameters(
+        model.config,
+        rank=section.r,
+        target_modules=section.target_modules,
+        modules_to_save=section.modules_to_save,
+    )
+    adapted = add_lora(model, section)
+    trained = {id(p): p.numel() for p in adapted.parameters() if p.requires_grad}
+    assert planned == sum(trained.values())
 
 
 @pytest.mark.parametrize("tied", [True, False])

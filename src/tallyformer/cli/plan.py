@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from tallyformer.cli.options import load, out_option, recipe_options
 from tallyformer.cli.output import print_advice
 from tallyformer.cli.quiet import quieten_libraries
 
 if TYPE_CHECKING:
-    from tallyformer.stages.plan_types import Measured, Plan, PlannedTraining
+    from tallyformer.stages.plan_types import Needs, Plan, PlannedTraining
 
 _UNKNOWN = "?"
 
@@ -23,31 +24,56 @@ _UNKNOWN = "?"
 @click.command()
 @recipe_options
 @out_option
-@click.option("--no-probe", is_flag=True, help="Leave out what takes a rehearsal: memory, time.")
+@click.option("--no-probe", is_flag=True, help="Leave the rehearsal out.")
+@click.option(
+    "--probe-seconds",
+    type=click.FloatRange(1, 86400),
+    default=20,
+    show_default=True,
+    help="End the rehearsal after so many seconds.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.pass_context
 def plan(
-    recipe: Path, overrides: tuple[str, ...], out: Path | None, no_probe: bool, as_json: bool
+    context: click.Context,
+    recipe: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    no_probe: bool,
+    probe_seconds: float,
+    as_json: bool,
 ) -> None:
     """Say what a run needs before it starts: size, memory, time.
 
     Parameters, tokens, FLOPs and epochs come from the run's manifests where its tokenizer and
-    prepare stages are finished; before that they are estimates from a sample of the sources.
-    Memory and time come from a rehearsal of a few steps in a temporary folder; the run's folder is
-    not touched.
+    prepare stages are finished; before that they are estimates from a sample of the sources. A data
+    set that cannot be reached is taken for as large as its limits in the recipe allow. Memory and
+    time come first from formulas, then from a rehearsal of a few steps in a temporary folder, as
+    far as it gets in its time; the run's folder is not touched.
     """
+    if no_probe and context.get_parameter_source("probe_seconds") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--probe-seconds is for a rehearsal, and --no-probe leaves it out.")
     checked, folder = load(recipe, overrides, out)
     quieten_libraries()
-    from tallyformer.stages.plan import make_plan
+    _say("loading torch")
+    from tallyformer.stages.plan import planning
     from tallyformer.stages.run import stages_of
     from tallyformer.stages.run_size import advice_before
 
     print_advice(advice_before(checked, folder, stages_of(checked)))
-    made = make_plan(checked, folder, probe=not no_probe, say=_say)
+    with planning(checked, folder, say=_say) as open_plan:
+        made = open_plan.by_formula()
+        if not as_json:
+            _print_sources(made)
+            _print_trainings(made)
+        if not no_probe:
+            made = open_plan.rehearsed(made, probe_seconds)
     if as_json:
         click.echo(json.dumps(_as_json(made), indent=2))
         return
-    _print_sources(made)
-    _print_trainings(made)
+    if made.measured:
+        click.secho("\nTrainings, after the rehearsal", bold=True)
+        _print_needs(made)
     _print_totals(made)
 
 
@@ -75,21 +101,21 @@ def _print_sources(made: Plan) -> None:
 
 
 def _print_trainings(made: Plan) -> None:
-    click.secho("\nTrainings", bold=True)
-    rows = [["stage", "parameters", "steps", "tokens", "FLOPs", "memory", "GPU memory", "time"]]
-    for training in made.trainings:
-        found = made.measured.get(training.name)
-        rows.append([*_lengths(training), *_needs(found)])
-    _print_table(rows)
-    for training in made.trainings:
-        found = made.measured.get(training.name)
-        if isinstance(found, str):
-            click.echo(f"{training.name} could not be rehearsed: {found}")
+    click.secho("\nTrainings, memory and time by formula", bold=True)
+    _print_needs(made)
     click.secho("\nEpochs of each source", bold=True)
     for training in made.trainings:
         epochs = training.epochs_by_source.items()
         shown = ", ".join(f"{name} {value:.2f}" for name, value in epochs) or _UNKNOWN
         click.echo(f"{training.name:<10}  {shown}")
+
+
+def _print_needs(made: Plan) -> None:
+    rows = [["stage", "parameters", "steps", "tokens", "FLOPs", "memory", "GPU memory", "time"]]
+    for training in made.trainings:
+        by = "" if training.name in made.measured else "~"
+        rows.append([*_lengths(training), *_needs(made.needs(training), by)])
+    _print_table(rows)
 
 
 def _lengths(training: PlannedTraining) -> list[str]:
@@ -102,23 +128,26 @@ def _lengths(training: PlannedTraining) -> list[str]:
     ]
 
 
-def _needs(found: Measured | str | None) -> list[str]:
-    if found is None or isinstance(found, str):
-        return [_UNKNOWN, _UNKNOWN, _UNKNOWN]
-    gpu = "-" if found.gpu_memory_mb is None else _megabytes(found.gpu_memory_mb)
-    return [_megabytes(found.peak_memory_mb), gpu, _duration(found.seconds)]
+def _needs(found: Needs, by: str) -> list[str]:
+    gpu = "-" if found.gpu_memory_mb is None else by + _megabytes(found.gpu_memory_mb)
+    time = _UNKNOWN if found.seconds is None else by + _duration(found.seconds)
+    return [by + _megabytes(found.peak_memory_mb), gpu, time]
 
 
 def _print_totals(made: Plan) -> None:
-    if not made.measured:
-        return
-    peak, gpu = made.peak_memory_mb, made.gpu_memory_mb
-    on_gpu = "" if gpu is None else f" Peak GPU memory: {_megabytes(gpu)}."
+    on_gpu = made.gpu_memory_mb
+    gpu = "" if on_gpu is None else f" Peak GPU memory: {_megabytes(on_gpu)}."
     click.secho(
         f"\nTime of all trainings: {_duration(made.seconds)}, with early stopping at most. "
-        f"Peak memory: {_UNKNOWN if peak is None else _megabytes(peak)}.{on_gpu}",
+        f"Peak memory: {_megabytes(made.peak_memory_mb)}.{gpu}",
         bold=True,
     )
+    for note in made.notes:
+        click.echo(f"{note[0].upper()}{note[1:]}.")
+    if len(made.measured) < len(made.trainings):
+        click.echo(
+            "With ~: by formula, memory within about a quarter, time within a factor of three."
+        )
     click.echo("The other stages (prepare, merge, evaluate, export) are not in these figures.")
 
 
@@ -133,7 +162,9 @@ def _duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    if seconds < 360_000:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:,.0f} days"
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:

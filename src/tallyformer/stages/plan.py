@@ -1,7 +1,8 @@
 """What a run will need, found out before it starts and without touching its folder.
 
 Sizes come from the run's manifests where its stages are finished, else from a sample of the
-sources. Memory and speed come from a rehearsal: see `tallyformer.stages.probe`.
+sources or from the recipe's limits. Memory and time come from formulas at once, and then from a
+rehearsal of bounded time: see `tallyformer.stages.probe`.
 """
 
 from __future__ import annotations
@@ -11,62 +12,156 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
-from tallyformer.config.data import TextSource
-from tallyformer.errors import DataError, Interrupted, TokenizerError
+from tallyformer.errors import Interrupted
+from tallyformer.stages.plan_formulas import Formulas, slower_than_formula, worked_tokens
+from tallyformer.stages.plan_inputs import planned_inputs
 from tallyformer.stages.plan_lengths import planned_trainings
-from tallyformer.stages.plan_types import Measured, Plan, PlannedSource, PlannedTraining
-from tallyformer.stages.probe import rehearse, shortened
+from tallyformer.stages.plan_types import Needs, Plan, PlannedTraining
+from tallyformer.stages.probe import LEAST_STEPS, rehearse, shortened
 from tallyformer.stages.run import write_recipe
-from tallyformer.stages.source_sample import SampledSource, sample_sources
-from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.compiling import wants_compile
 from tallyformer.training.hardware import pick_device
 
-_SAMPLE_BYTES = 1_000_000
-_SAMPLE_BYTES_PER_ID = 100
-"""A sample of this size for each id of a vocabulary supports learning that vocabulary."""
-_FORWARD_SHARE = 3
-"""A validation token costs the forward pass alone, 1/3 of a training token."""
+_OF_WORK = 0.4
+"""Share of a rehearsal's time that is left for training steps; the rest is loading and saving."""
+_COMPILING_SECONDS = 120.0
+"""A shorter rehearsal does not compile, which takes about a minute for each training."""
 
 
-def make_plan(
-    recipe: Recipe, folder: RunFolder, *, probe: bool, say: Callable[[str], None]
-) -> Plan:
-    """Plan a run.
+@contextlib.contextmanager
+def planning(
+    recipe: Recipe, folder: RunFolder, *, say: Callable[[str], None]
+) -> Iterator[Planning]:
+    """Plan a run, inside the block.
 
     Args:
         folder: where it will be or has been started; only read.
-        probe: rehearse, to know memory and time.
-        say: told what is being done, as it may take minutes.
+        say: told what is being done, as it may take some time.
 
     Raises:
         DataError, TokenizerError: an input is missing or cannot be used.
-        RunError: the rehearsal died, for example for lack of memory.
         Interrupted: SIGTERM arrived. As with Ctrl-C, nothing is left over.
     """
     with _sigterm_raises(), tempfile.TemporaryDirectory(prefix="tallyformer-plan-") as name:
-        rehearsal = _Rehearsal(recipe, Path(name))
-        exact = all(folder.is_finished(s) for s in ("tokenizer", "prepare"))
-        if exact:
-            rehearsal.link(folder)
-            sources = rehearsal.sizes()
-        else:
-            say("reading and tokenising a sample of the sources")
-            sources = rehearsal.estimated_sizes()
-        tokenizer = Tokenizer.from_pretrained(rehearsal.run.stage("tokenizer"))
-        trainings = list(planned_trainings(recipe, sources, tokenizer))
-        measured: Mapping[str, Measured | str] = {}
-        if probe:
-            stages = list(dict.fromkeys(t.stage for t in trainings))
-            say(f"rehearsing a few steps of {', '.join(stages)}")
-            measured = rehearsal.measure(trainings, stages)
-        return Plan(tokenizer.vocab_size, exact, sources, trainings, measured)
+        yield Planning(recipe, folder, Path(name), say)
+
+
+class Planning:
+    """First the formulas, then, if it is wanted, a rehearsal in a temporary folder."""
+
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, place: Path, say: Callable[[str], None]
+    ) -> None:
+        self._recipe, self._place, self._say = recipe, place, say
+        self._run = RunFolder(place / "run")
+        self._run.path.mkdir()
+        self._inputs = planned_inputs(recipe, folder, place, self._run, say)
+        self._formulas = Formulas()
+
+    def by_formula(self) -> Plan:
+        """Sizes, memory and time without trying anything.
+
+        Raises:
+            DataError: a source that takes part has no whole sequence, or there are no pairs.
+        """
+        found = self._inputs
+        trainings = list(
+            planned_trainings(
+                self._recipe,
+                found.sources,
+                found.vocabulary,
+                found.tokenizer if found.pairs_are_there else None,
+            )
+        )
+        notes = [*found.notes]
+        if self._recipe.teacher and self._recipe.teacher.source:
+            notes.append("a ready teacher's memory and FLOPs are not in the formulas")
+        needs = {training.name: self._formulas.needs(training) for training in trainings}
+        return Plan(found.vocabulary, found.exact, found.sources, trainings, notes, needs, {})
+
+    def rehearsed(self, plan: Plan, seconds: float) -> Plan:
+        """The plan with what a rehearsal of at most so many seconds shows.
+
+        Trainings that it does not reach keep the formula's memory, and the formula's time as much
+        longer or shorter as the others' was.
+
+        Raises:
+            RunError: the rehearsal died, for example for lack of memory.
+        """
+        reason = self._why_not(plan, seconds)
+        if reason:
+            return replace(plan, notes=[*plan.notes, reason])
+        stages = list(dict.fromkeys(t.stage for t in plan.trainings))
+        self._say(f"rehearsing a few steps of {', '.join(stages)}, {seconds:.0f} s at most")
+        found = self._rehearse(plan.trainings, stages, seconds)
+        mapped = self._mapped_mb()
+        measured: dict[str, Needs] = {}
+        notes = list(plan.notes)
+        for training in plan.trainings:
+            metrics = found.get(training.stage)
+            if metrics is None:
+                continue
+            if "error" in metrics:
+                notes.append(f"{training.name} could not be rehearsed: {metrics['error']}")
+            else:
+                measured[training.name] = _measured(training, metrics, mapped)
+        if len(found) < len(stages):
+            left = ", ".join(stage for stage in stages if stage not in found)
+            notes.append(
+                f"the time was over before {left} was rehearsed. --probe-seconds gives more"
+            )
+        factor = slower_than_formula(plan.trainings, plan.by_formula, measured)
+        scaled = {name: _slower(needs, factor) for name, needs in plan.by_formula.items()}
+        return replace(plan, notes=notes, by_formula=scaled, measured=measured)
+
+    def _why_not(self, plan: Plan, seconds: float) -> str | None:
+        if self._inputs.short is None:
+            return "nothing was rehearsed, as not all texts and the vocabulary are here"
+        first = plan.trainings[0]
+        tokens = LEAST_STEPS * first.section.micro_batch * first.context
+        least = (self._formulas.seconds(first, tokens) or 0) / _OF_WORK
+        if least > seconds:
+            return (
+                f"nothing was rehearsed, as that takes {least:.0f} s for {first.name} alone. "
+                "--probe-seconds gives more"
+            )
+        return None
+
+    def _rehearse(
+        self, trainings: Sequence[PlannedTraining], stages: list[str], seconds: float
+    ) -> dict[str, dict[str, Any]]:
+        assert self._inputs.short
+        for_each = _OF_WORK * seconds / len(trainings)
+        short = [self._shortened(training, for_each, seconds) for training in trainings]
+        file = self._place / "recipe.yaml"
+        write_recipe(_with_trainings(self._inputs.short, trainings, short), file)
+        return rehearse(file, self._run.path, stages, seconds)
+
+    def _shortened(self, training: PlannedTraining, for_each: float, seconds: float) -> Any:
+        flops = training.flops_per_token * (training.tokens or 0)
+        compiled = seconds >= _COMPILING_SECONDS and wants_compile(
+            training.section.compile, pick_device(), flops
+        )
+        return shortened(
+            training.section,
+            compiled=compiled,
+            context=training.context,
+            seconds_of_tokens=lambda tokens: self._formulas.seconds(training, tokens) or 0.0,
+            seconds=for_each,
+        )
+
+    def _mapped_mb(self) -> float:
+        """Training shards that the rehearsal itself maps."""
+        files = self._run.manifest("prepare").files
+        sizes = [f["bytes"] for n, f in files.items() if n.startswith("train/")]
+        return float(sum(sizes)) / 1e6
 
 
 @contextlib.contextmanager
@@ -86,149 +181,38 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, old)
 
 
-class _Rehearsal:
-    """A shortened run in a temporary folder.
-
-    Args:
-        recipe: the real one.
-        place: an empty folder.
-    """
-
-    def __init__(self, recipe: Recipe, place: Path) -> None:
-        self._recipe = self._short = recipe
-        self._place = place
-        self.run = RunFolder(place / "run")
-        self.run.path.mkdir()
-
-    def link(self, folder: RunFolder) -> None:
-        """Use the real run's tokenizer and shards."""
-        for stage in ("tokenizer", "prepare"):
-            self.run.stage(stage).symlink_to(folder.stage(stage).absolute())
-
-    def sizes(self) -> list[PlannedSource]:
-        """What `prepare` counted."""
-        return [
-            PlannedSource(
-                name,
-                counts["documents"]["train"],
-                counts["tokens"]["train"],
-                counts["tokens"]["validation"],
-            )
-            for name, counts in self._prepared()["sources"].items()
-        ]
-
-    def estimated_sizes(self) -> list[PlannedSource]:
-        """Run the stages `tokenizer` and `prepare` on a sample, and scale their counts up."""
-        size = max(_SAMPLE_BYTES, _SAMPLE_BYTES_PER_ID * self._recipe.tokenizer.vocab_size)
-        samples = sample_sources(self._recipe, self._place, size)
-        self._short = _on_samples(self._recipe, samples)
-        found = self._rehearse(["tokenizer", "prepare"])
-        for stage, kind in (("tokenizer", TokenizerError), ("prepare", DataError)):
-            if "error" in found[stage]:
-                raise kind(found[stage]["error"])
-        counted = self._prepared()["sources"]
-        held_out = self._recipe.prepare.validation_fraction
-        return [_scaled(sample, counted[sample.name], held_out) for sample in samples]
-
-    def measure(
-        self, trainings: Sequence[PlannedTraining], stages: list[str]
-    ) -> dict[str, Measured | str]:
-        """Memory and time of each training by name, or why they are unknown."""
-        self._short = _shortened_trainings(self._short, trainings)
-        mapped = self._mapped_mb()
-        found = self._rehearse(stages)
-        result: dict[str, Measured | str] = {}
-        for training in trainings:
-            metrics = found[training.stage]
-            if "error" in metrics:
-                result[training.name] = str(metrics["error"])
-            else:
-                result[training.name] = _measured(training, metrics, mapped)
-        return result
-
-    def _prepared(self) -> Mapping[str, Any]:
-        return self.run.manifest("prepare").metrics
-
-    def _mapped_mb(self) -> float:
-        """Training shards that the rehearsal itself maps."""
-        files = self.run.manifest("prepare").files
-        sizes = [f["bytes"] for n, f in files.items() if n.startswith("train/")]
-        return float(sum(sizes)) / 1e6
-
-    def _rehearse(self, stages: list[str]) -> dict[str, dict[str, Any]]:
-        file = self._place / "recipe.yaml"
-        write_recipe(self._short, file)
-        return rehearse(file, self.run.path, stages)
-
-
-def _on_samples(recipe: Recipe, samples: Sequence[SampledSource]) -> Recipe:
-    """The recipe with its text sources replaced by their samples."""
-    sources = tuple(
-        TextSource(name=s.name, paths=(str(s.file.absolute()),), weight=section.weight)
-        for s, section in zip(samples, recipe.prepare.sources, strict=True)
-    )
-    prepare = recipe.prepare.model_copy(update={"sources": sources, "workers": 1})
-    return recipe.model_copy(update={"prepare": prepare})
-
-
-def _scaled(sample: SampledSource, counts: Mapping[str, Any], held_out: float) -> PlannedSource:
-    if sample.text_bytes is None or sample.documents is None:
-        return PlannedSource(sample.name, None, None, None)
-    tokens = sample.text_bytes * counts["tokens"]["total"] / max(1, counts["bytes"]["total"])
-    return PlannedSource(
-        sample.name,
-        round(sample.documents * (1 - held_out)),
-        round(tokens * (1 - held_out)),
-        round(tokens * held_out),
-    )
-
-
-def _shortened_trainings(recipe: Recipe, trainings: Sequence[PlannedTraining]) -> Recipe:
-    """The recipe with every training cut down to a few steps."""
-    short: dict[str, list[Any]] = {}
-    for training in trainings:
-        model = recipe.model
-        if training.stage == "teacher":
-            assert recipe.teacher and recipe.teacher.model
-            model = recipe.teacher.model
-        section = shortened(
-            training.section,
-            compiled=_is_compiled(training),
-            context=model.max_position_embeddings,
-            flops_per_token=training.flops_per_token + training.teacher_flops_per_token,
-            device=pick_device().type,
-        )
-        short.setdefault(training.stage, []).append(section)
-    changes: dict[str, Any] = {"pretrain": short["pretrain"][0]}
-    if "teacher" in short:
+def _with_trainings(
+    recipe: Recipe, trainings: Sequence[PlannedTraining], short: Sequence[Any]
+) -> Recipe:
+    """The recipe with its trainings replaced."""
+    by_stage: dict[str, list[Any]] = {}
+    for training, section in zip(trainings, short, strict=True):
+        by_stage.setdefault(training.stage, []).append(section)
+    changes: dict[str, Any] = {"pretrain": by_stage["pretrain"][0]}
+    if "teacher" in by_stage:
         assert recipe.teacher
-        changes["teacher"] = recipe.teacher.model_copy(update={"train": short["teacher"][0]})
-    if "distill" in short:
+        changes["teacher"] = recipe.teacher.model_copy(update={"train": by_stage["teacher"][0]})
+    if "distill" in by_stage:
         assert recipe.distill
-        phases = {"phases": tuple(short["distill"])}
+        phases = {"phases": tuple(by_stage["distill"])}
         changes["distill"] = recipe.distill.model_copy(update=phases)
-    if "sft" in short:
-        changes["sft"] = short["sft"][0]
+    if "sft" in by_stage:
+        changes["sft"] = by_stage["sft"][0]
     return recipe.model_copy(update=changes)
 
 
-def _is_compiled(training: PlannedTraining) -> bool:
-    """Whether the whole training would be compiled; the rehearsal alone would be too short."""
-    flops = training.flops_per_token * (training.tokens or 0)
-    return wants_compile(training.section.compile, pick_device(), flops)
-
-
-def _measured(
-    training: PlannedTraining, metrics: Mapping[str, Any], rehearsed_mb: float
-) -> Measured:
+def _measured(training: PlannedTraining, metrics: Mapping[str, Any], rehearsed_mb: float) -> Needs:
     part = metrics["parts"][training.part]
     phases = metrics.get("phases")
     recorded = phases[training.part] if phases else metrics
     seconds = None
-    if training.tokens is not None and part["tokens_per_second"]:
-        validated = training.section.evaluations * training.validation_tokens
-        tokens = training.tokens + validated / _FORWARD_SHARE
+    tokens = worked_tokens(training)
+    if tokens is not None and part["tokens_per_second"]:
         seconds = tokens / part["tokens_per_second"]
     more = max(0.0, training.mapped_mb - rehearsed_mb)
     peak = recorded["peak_memory_mb"] + more
-    return Measured(peak, recorded["peak_gpu_memory_mb"], seconds)
+    return Needs(peak, recorded["peak_gpu_memory_mb"], seconds)
+
+
+def _slower(needs: Needs, factor: float) -> Needs:
+    return replace(needs, seconds=None if needs.seconds is None else needs.seconds * factor)

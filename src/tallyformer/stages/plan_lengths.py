@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from tallyformer.config import Recipe
 from tallyformer.config.model import ModelSection
@@ -13,7 +14,13 @@ from tallyformer.data.mixture import Epoch
 from tallyformer.data.pairs import split_pairs
 from tallyformer.data.replay import batches_with_replay
 from tallyformer.data.shards import id_type
-from tallyformer.model.flops import count_parameters, flops_per_token, lora_flops_per_token
+from tallyformer.model.flops import (
+    activation_bytes,
+    count_lora_parameters,
+    count_parameters,
+    flops_per_token,
+    lora_flops_per_token,
+)
 from tallyformer.stages.plan_types import PlannedSource, PlannedTraining
 from tallyformer.stages.training_stage import model_config
 from tallyformer.tokenizer import Tokenizer
@@ -23,18 +30,23 @@ _READ_AROUND = 1 << 16
 
 
 def planned_trainings(
-    recipe: Recipe, sources: Sequence[PlannedSource], tokenizer: Tokenizer
+    recipe: Recipe,
+    sources: Sequence[PlannedSource],
+    vocabulary: int,
+    tokenizer: Tokenizer | None,
 ) -> Iterator[PlannedTraining]:
     """Every call of the training loop that the recipe asks for, in order.
 
     Args:
         sources: sizes of the text sources.
-        tokenizer: the run's, or one like it.
+        vocabulary: number of ids.
+        tokenizer: the run's, or one like it; None if it or the pairs are not there, so that the
+            length of fine-tuning is unknown unless the recipe gives its steps.
 
     Raises:
         DataError: a source that takes part has no whole sequence, or there are no pairs.
     """
-    texts = _Texts(recipe, sources, tokenizer.vocab_size)
+    texts = _Texts(recipe, sources, vocabulary)
     yield texts.training("pretrain", recipe.model, recipe.pretrain, recipe.pretrain.weights)
     teacher = recipe.teacher
     if teacher and teacher.model and teacher.train:
@@ -46,7 +58,7 @@ def planned_trainings(
                 "distill", recipe.model, phase, recipe.distill.weights, part=part, teacher=known
             )
     if recipe.sft:
-        yield _sft(recipe, tokenizer)
+        yield _sft(recipe, vocabulary, tokenizer)
 
 
 class _Texts:
@@ -73,15 +85,20 @@ class _Texts:
         batches = math.ceil(epoch.length / section.micro_batch) if epoch else None
         steps = _steps(section, batches)
         rows = _rows(section, steps)
-        of_teacher = 0.0
+        of_teacher, teacher_parameters = 0.0, 0
         if teacher:
             teacher_shape = model_config(teacher, self._vocabulary)
             of_teacher = flops_per_token(teacher_shape, context, backward=False)
+            teacher_parameters = count_parameters(teacher_shape)
         return PlannedTraining(
             stage=stage,
             part=part,
             section=section,
             parameters=count_parameters(shape),
+            trained_parameters=count_parameters(shape),
+            teacher_parameters=teacher_parameters,
+            context=context,
+            activation_bytes=activation_bytes(shape),
             steps=steps,
             tokens=None if rows is None else rows * context,
             validation_tokens=self._validation_tokens(section),
@@ -108,7 +125,39 @@ class _Texts:
         return min(whole, (rows or 0) * _READ_AROUND) / 1e6
 
 
-def _sft(recipe: Recipe, tokenizer: Tokenizer) -> PlannedTraining:
+def _sft(recipe: Recipe, vocabulary: int, tokenizer: Tokenizer | None) -> PlannedTraining:
+    section, context = recipe.sft, recipe.model.max_position_embeddings
+    assert section is not None
+    batches, held_out = (
+        _pairs(recipe, tokenizer) if tokenizer else (None, section.evaluation_tokens)
+    )
+    steps = _steps(section, batches)
+    rows = _rows(section, steps)
+    shape = model_config(recipe.model, vocabulary)
+    lora: dict[str, Any] = {
+        "rank": section.lora.r,
+        "target_modules": section.lora.target_modules,
+        "modules_to_save": section.lora.modules_to_save,
+    }
+    return PlannedTraining(
+        stage="sft",
+        section=section,
+        parameters=count_parameters(shape),
+        trained_parameters=count_lora_parameters(shape, **lora),
+        context=context,
+        activation_bytes=activation_bytes(shape),
+        steps=steps,
+        tokens=None if rows is None else rows * context,
+        validation_tokens=min(section.evaluation_tokens, held_out),
+        flops_per_token=lora_flops_per_token(shape, context, **lora),
+        epochs_by_source={}
+        if batches is None
+        else {s.name: s.repeat * _passes(section, batches) for s in section.sources},
+    )
+
+
+def _pairs(recipe: Recipe, tokenizer: Tokenizer) -> tuple[int, int]:
+    """Batches of an epoch, and tokens that are held out."""
     section, context = recipe.sft, recipe.model.max_position_embeddings
     assert section is not None
     pairs = split_pairs(
@@ -125,27 +174,7 @@ def _sft(recipe: Recipe, tokenizer: Tokenizer) -> PlannedTraining:
         train, context=context, batch_size=1, seed=recipe.seed, pad_id=tokenizer.pad_id
     ).batches_per_epoch
     batches = batches_with_replay(of_conversations, section.replay, section.micro_batch)
-    steps = _steps(section, batches)
-    rows = _rows(section, steps)
-    assert rows is not None
-    shape = model_config(recipe.model, tokenizer.vocab_size)
-    held_out = sum(conversation.positions for conversation in validation)
-    return PlannedTraining(
-        stage="sft",
-        section=section,
-        parameters=count_parameters(shape),
-        steps=steps,
-        tokens=rows * context,
-        validation_tokens=min(section.evaluation_tokens, held_out),
-        flops_per_token=lora_flops_per_token(
-            shape,
-            context,
-            rank=section.lora.r,
-            target_modules=section.lora.target_modules,
-            modules_to_save=section.lora.modules_to_save,
-        ),
-        epochs_by_source={s.name: s.repeat * _passes(section, batches) for s in section.sources},
-    )
+    return batches, sum(conversation.positions for conversation in validation)
 
 
 def _steps(section: TrainSection, batches_per_epoch: int | None) -> int | None:

@@ -38,6 +38,10 @@ class PlannedTraining:
         flops_per_token: of the model that is trained, forward and backward.
         teacher_flops_per_token: forward; 0 without a teacher, or one of unknown size.
         epochs_by_source: how often each source's tokens are seen.
+        context: ids of a sequence.
+        trained_parameters: those that get gradients.
+        teacher_parameters: of a teacher of known size that is held beside the model.
+        activation_bytes: what a token's forward pass leaves for the backward pass.
         mapped_mb: shards that the process maps into memory and reads, in MB (10^6 bytes).
     """
 
@@ -51,6 +55,10 @@ class PlannedTraining:
     flops_per_token: float
     teacher_flops_per_token: float = 0.0
     epochs_by_source: Mapping[str, float] = field(default_factory=dict)
+    context: int
+    trained_parameters: int
+    teacher_parameters: int = 0
+    activation_bytes: float = 0.0
     mapped_mb: float = 0.0
 
     @property
@@ -67,8 +75,8 @@ class PlannedTraining:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the rehearsal of one training says about the whole of it.
+class Needs:
+    """What one training needs.
 
     Attributes:
         peak_memory_mb: largest resident memory, as the stage's manifest will report it.
@@ -87,37 +95,37 @@ class Plan:
 
     Attributes:
         exact: sizes come from finished stages; otherwise they are estimates.
-        measured: by name of a training, or the reason why it could not be rehearsed.
+        notes: what is assumed, or could not be tried, and why.
+        by_formula: needs of each training by its name.
+        measured: the same of those that were rehearsed.
     """
 
     vocabulary: int
     exact: bool
     sources: list[PlannedSource]
     trainings: list[PlannedTraining]
-    measured: Mapping[str, Measured | str]
+    notes: list[str]
+    by_formula: Mapping[str, Needs]
+    measured: Mapping[str, Needs]
+
+    def needs(self, training: PlannedTraining) -> Needs:
+        """Measured, or else by formula."""
+        return self.measured.get(training.name) or self.by_formula[training.name]
 
     @property
-    def peak_memory_mb(self) -> float | None:
+    def peak_memory_mb(self) -> float:
         """Of the training that needs most."""
-        return max((m.peak_memory_mb for m in self._known), default=None)
+        return max(self.needs(training).peak_memory_mb for training in self.trainings)
 
     @property
     def gpu_memory_mb(self) -> float | None:
         """Of the training that needs most on the GPU; None without one."""
-        known = [m.gpu_memory_mb for m in self._known if m.gpu_memory_mb is not None]
-        return max(known, default=None)
-
-    @property
-    def _known(self) -> list[Measured]:
-        return [found for found in self.measured.values() if isinstance(found, Measured)]
+        on_gpu = (self.needs(training).gpu_memory_mb for training in self.trainings)
+        return max((size for size in on_gpu if size is not None), default=None)
 
     @property
     def seconds(self) -> float | None:
         """Of all trainings; None unless each is known."""
-        total = 0.0
-        for training in self.trainings:
-            found = self.measured.get(training.name)
-            if not isinstance(found, Measured) or found.seconds is None:
-                return None
-            total += found.seconds
-        return total
+        each = [self.needs(training).seconds for training in self.trainings]
+        known = [seconds for seconds in each if seconds is not None]
+        return sum(known) if len(known) == len(each) else None

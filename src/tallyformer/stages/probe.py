@@ -1,17 +1,20 @@
-"""A rehearsal of a run: its own stages, shortened to a few steps, in a fresh process.
+"""A rehearsal of a run: its own stages, a few steps each, in a fresh process of bounded time.
 
 The process runs the stages one after the other, as `tallyformer run` does, so the memory that it
-needs is what the run will need, and the speed of its last steps is the run's speed.
+needs is what the run will need, and the speed of its last steps is the run's speed. What it has
+found out is written after each stage, and is kept when its time is over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +24,34 @@ from tallyformer.artifacts.run_folder import RunFolder, clear
 from tallyformer.config import Recipe, load_recipe
 from tallyformer.config.training import TrainSection
 from tallyformer.errors import Interrupted, RunError, TallyFormerError
+from tallyformer.progress import progress_bar
 
 LEAST_STEPS, MOST_STEPS = 4, 40
 """The first steps allocate and may compile; the later half is timed."""
-_TIMED_FLOPS = {"cpu": 2e12, "cuda": 1e15}
-"""Some ten seconds of two CPU cores, and of one data-centre GPU."""
+_LOOK_SECONDS = 0.2
 _ACCUMULATED = 2
 """With more than one micro-batch the gradients are held during the next forward pass."""
 
 
 def shortened(
-    section: TrainSection, *, compiled: bool, context: int, flops_per_token: float, device: str
+    section: TrainSection,
+    *,
+    compiled: bool,
+    context: int,
+    seconds_of_tokens: Callable[[float], float],
+    seconds: float,
 ) -> TrainSection:
     """The same training, cut down to a few steps; what decides a step's memory stays.
 
     Args:
-        compiled: whether the whole training would be.
+        compiled: whether to compile.
         context: of the model.
-        flops_per_token: decides, with the device, how many steps are timed.
-        device: "cpu" or "cuda".
+        seconds_of_tokens: about how long so many tokens take.
+        seconds: about how long all steps may take; there are at least `LEAST_STEPS`.
     """
     accumulated = min(section.gradient_accumulation, _ACCUMULATED)
-    step_flops = flops_per_token * section.micro_batch * context * accumulated
-    steps = round(_TIMED_FLOPS.get(device, 0) / step_flops)
+    of_step = seconds_of_tokens(section.micro_batch * context * accumulated)
+    steps = round(seconds / max(of_step, 1e-6))
     changes: dict[str, Any] = {
         "steps": min(max(steps, LEAST_STEPS), MOST_STEPS),
         "epochs": None,
@@ -58,32 +66,58 @@ def shortened(
     return section.model_copy(update=changes)
 
 
-def rehearse(recipe: Path, folder: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
+def rehearse(
+    recipe: Path, folder: Path, stages: Sequence[str], seconds: float
+) -> dict[str, dict[str, Any]]:
     """Run stages in a fresh process, which does not outlive an exception in this one.
 
     Args:
         recipe: a recipe file, shortened already.
         folder: the rehearsal's run folder.
         stages: in order.
+        seconds: the process is ended after so many.
 
     Returns:
-        By stage its manifest's metrics, and in `parts` the `tokens_per_second` of the timed steps
-        of each call of the training loop; or {"error": message} for a stage that failed.
+        By stage that was reached its manifest's metrics, and in `parts` the `tokens_per_second` of
+        the timed steps of each call of the training loop; or {"error": message} for a stage that
+        failed.
 
     Raises:
         RunError: the process died, for example for lack of memory.
     """
-    result = folder / "probe.json"
+    result, errors = folder / "probe.json", folder / "probe.txt"
     command = [sys.executable, "-m", __name__, str(recipe), str(folder), str(result), *stages]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode or not result.is_file():
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    with errors.open("wb") as said:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            ended = _wait(process, seconds)
+        finally:
+            process.kill()
+            process.wait()
+    if ended and process.returncode:
+        text = errors.read_text(encoding="utf-8", errors="replace").strip()
+        lines = text.splitlines() or [f"exit status {process.returncode}"]
         raise RunError(
             f"plan: the rehearsal of {', '.join(stages)} died ({lines[-1][:300]}). If memory ran "
             "out, lower micro_batch; `--no-probe` plans without a rehearsal"
         )
+    if not result.is_file():
+        return {}
     found: dict[str, dict[str, Any]] = read_json(result, fix="Plan again")
     return found
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait for a process, showing the time; False if the time is over before it ends."""
+    begin, shown = time.monotonic(), 0.0
+    with progress_bar("rehearsal", seconds, "s") as bar:
+        while (passed := time.monotonic() - begin) < seconds:
+            bar.update(passed - shown)
+            shown = passed
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK_SECONDS)
+                return True
+    return False
 
 
 def _main(arguments: Sequence[str]) -> None:
@@ -98,7 +132,7 @@ def _main(arguments: Sequence[str]) -> None:
         except TallyFormerError as error:
             found[stage] = {"error": str(error)}
             recipe = _without(stage, recipe)
-    write_json(Path(result), found)
+        write_json(Path(result), found)
 
 
 def _rehearse_stage(stage: str, recipe: Recipe, run: RunFolder) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from tallyformer.data.rows import Row, row_bytes
 from tallyformer.data.sources import RowSource, text_source
 
 _FILES = 64
-READ_BYTES = 128 << 20
-"""Of each source, as it lies on the disk; to unpack so much takes some seconds."""
+READ_BYTES = 16 << 20
+"""Of each source, as it lies on the disk; to unpack and read so much takes a second or two."""
 _MEMORY = 0.95
 """What a cleaned row still counts when the next one has been cleaned."""
 
