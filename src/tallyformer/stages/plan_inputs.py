@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tallyformer.artifacts.hub_reach import Hub
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.config.data import PairSource, TextSource
 from tallyformer.stages import prepare, tokenizer
 from tallyformer.stages.foreseen import prepared_sizes
-from tallyformer.stages.hub_reach import Hub
 from tallyformer.stages.plan_types import PlannedSource
 from tallyformer.stages.source_sample import SampledSource, sample_sources
 from tallyformer.tokenizer import Tokenizer
