@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from tallyformer.errors import ArtifactError
 from tallyformer.export.hf_folder import verify_hf_folder, write_hf_folder
 from tallyformer.export.model_card import LOWEST_TRANSFORMERS, UNKNOWN_LICENCE, model_card
 from tallyformer.export.verify import largest_difference
+from tallyformer.inference.folder_defaults import sampling_defaults
 from tallyformer.inference.llm import LLM
+from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.stages import export, prepare, pretrain
@@ -107,7 +110,7 @@ def test_a_llama_folder_is_stock_and_any_other_carries_its_code(
         assert f"class {cls}(" in code
 
 
-def test_the_generation_config_ends_answers_and_knows_the_context(
+def test_the_generation_config_ends_answers_and_samples_with_care(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     _write(_model(tokenizer), tokenizer, tmp_path / "model", torch.float32)
@@ -115,9 +118,29 @@ def test_the_generation_config_ends_answers_and_knows_the_context(
     found = json.loads(text)
     assert found["eos_token_id"] == tokenizer.eot_id
     assert found["pad_token_id"] == tokenizer.pad_id
-    assert found["max_length"] == 32
+    assert not {name for name in found if "length" in name or "max_new" in name}
+    wanted = sampling_defaults(LLM.from_pretrained(tmp_path / "model").model)
+    assert wanted == SamplingParams(temperature=0.3, top_k=20, top_p=0.9)
     config = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["model_max_length"] == 32
+
+
+@pytest.mark.parametrize("options", [{"max_new_tokens": 4}, {"max_length": 12}])
+def test_generate_warns_of_no_length(
+    tokenizer: Tokenizer, tmp_path: Path, options: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    _write(_model(tokenizer), tokenizer, tmp_path / "model", torch.float32)
+    model = TallyFormerForCausalLM.from_pretrained(tmp_path / "model")
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    inputs = tokens(["A bond"], return_tensors="pt")
+    library = logging.getLogger("transformers")
+    library.addHandler(caplog.handler)
+    caplog.clear()
+    try:
+        model.generate(**inputs, **options)
+    finally:
+        library.removeHandler(caplog.handler)
+    assert not caplog.records
 
 
 def test_a_padded_batch_of_texts_goes_on_like_each_text_alone(

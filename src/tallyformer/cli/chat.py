@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import signal
 import sys
@@ -35,14 +36,16 @@ def chat(
 
     The model sees as many of the last turns as its context holds. /reset forgets the
     conversation, /exit ends the chat, Ctrl-C ends an answer, Ctrl-D ends the chat. A question
-    that is one word with a / before it is asked with two: //word.
+    that is one word with a / before it is asked with two: //word. Sampling options that are not
+    given are those of the model's generation_config.json.
     """
-    params = read_sampling(flags)
+    settings = read_sampling(flags)
     quieten_libraries()
     from tallyformer.inference.conversation import Chat
     from tallyformer.inference.llm import LLM
 
-    session = Chat(LLM.from_pretrained(model, dtype=dtype, device=device), params, system)
+    llm = LLM.from_pretrained(model, dtype=dtype, device=device)
+    session = Chat(llm, dataclasses.replace(llm.default_params, **settings), system)
     # From here on Ctrl-C ends a line or an answer; other signals end the chat.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     click.secho(HELP, err=True, dim=True)

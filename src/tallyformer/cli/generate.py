@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import Any
 
@@ -22,19 +23,18 @@ def generate(
     """Continue a text.
 
     Writes the continuation to standard output as it is made. Text in a prompt that spells a
-    control token stays text.
+    control token stays text. Sampling options that are not given are those of the model's
+    generation_config.json.
     """
-    params = read_sampling(flags)
+    settings = read_sampling(flags)
     text = _read_prompt() if prompt is None else prompt
     quieten_libraries()
     from tallyformer.inference.llm import LLM
 
     llm = LLM.from_pretrained(model, dtype=dtype, device=device)
-    asked: str | list[int] = text
-    if chat:
-        asked = llm.chat_prompt([{"role": "user", "content": text}])
-        params = llm.chat_params(params)
-    for piece in llm.stream(asked, params):
+    params = dataclasses.replace(llm.default_params, **settings)
+    answer = llm.stream_chat(text, params) if chat else llm.stream(text, params)
+    for piece in answer:
         click.echo(piece.text, nl=False)
         sys.stdout.flush()
     click.echo()

@@ -14,7 +14,6 @@ from tallyformer.errors import UsageError
 if TYPE_CHECKING:
     from tallyformer.artifacts.run_folder import RunFolder
     from tallyformer.config import Recipe
-    from tallyformer.inference.sampling_params import SamplingParams
 
 Command = Callable[..., Any]
 
@@ -87,7 +86,7 @@ def model_options(command: Command) -> Command:
 
 
 _SAMPLING_HELP = {
-    "max_tokens": (int, "Generate at most so many tokens."),
+    "max_tokens": (int, "Generate at most so many tokens; 256 unless the model says."),
     "temperature": (float, "0 always takes the most probable token."),
     "top_k": (int, "Sample from so many of the most probable tokens; 0: from all."),
     "top_p": (float, "Sample from the most probable tokens that hold this share of the mass."),
@@ -102,26 +101,25 @@ _SAMPLING_HELP = {
 
 
 def sampling_options(command: Command) -> Command:
-    """One option a field of `SamplingParams`, with its default."""
-    from tallyformer.inference.sampling_params import MODES, SamplingParams
+    """One option a field of `SamplingParams`; what is not given, the model's folder decides."""
+    from tallyformer.inference.sampling_params import MODES
 
-    defaults = SamplingParams()
     for field, (kind, text) in reversed(_SAMPLING_HELP.items()):
-        settings: dict[str, Any] = {"help": text, "default": getattr(defaults, field)}
+        settings: dict[str, Any] = {"help": text, "default": None}
         if kind is bool:
             settings |= {"is_flag": True}
         elif field == "mode":
-            settings |= {"type": click.Choice(MODES), "show_default": True}
+            settings |= {"type": click.Choice(MODES)}
         elif field == "stop":
             settings |= {"multiple": True, "metavar": "TEXT"}
         else:
-            settings |= {"type": kind, "show_default": field != "seed"}
+            settings |= {"type": kind}
         command = click.option(f"--{field.replace('_', '-')}", field, **settings)(command)
     return command
 
 
-def read_sampling(flags: dict[str, Any]) -> SamplingParams:
-    """The settings that the flags of `sampling_options` ask for.
+def read_sampling(flags: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `SamplingParams` that were given as options.
 
     Raises:
         UsageError: one is out of range; the flag is named.
@@ -129,11 +127,13 @@ def read_sampling(flags: dict[str, Any]) -> SamplingParams:
     from tallyformer.inference.errors import InvalidRequestError
     from tallyformer.inference.sampling_params import SamplingParams
 
+    given = {field: value for field, value in flags.items() if value is not None and value != ()}
     try:
-        return SamplingParams(**flags)
+        SamplingParams(**given)
     except InvalidRequestError as error:
         field, _, rest = str(error).partition(":")
         raise UsageError(f"--{field.replace('_', '-')}:{rest}") from None
+    return given
 
 
 def load(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Recipe, RunFolder]:

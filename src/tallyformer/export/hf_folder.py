@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
 from tallyformer.errors import ArtifactError
 from tallyformer.export.verify import fresh_logits, largest_difference, own_logits, probe_ids
+from tallyformer.inference.folder_defaults import careful_generation_config
 from tallyformer.model.llama import to_llama
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.tokenizer import Tokenizer
@@ -72,23 +72,15 @@ def write_hf_folder(
         The class that loads the folder, "LlamaForCausalLM" or "TallyFormerForCausalLM".
     """
     exported = _exported(model).to(dtype)
-    exported.generation_config = generation_config(tokenizer, model.config)
+    exported.generation_config = careful_generation_config(
+        eot_id=tokenizer.eot_id, pad_id=tokenizer.pad_id
+    )
     exported.save_pretrained(folder)
     tokenizer.save(folder, model_max_length=model.config.max_position_embeddings)
     name = type(exported).__name__
     (folder / README).write_text(card(name), encoding="utf-8")
     _same_permissions(folder)
     return name
-
-
-def generation_config(tokenizer: Tokenizer, config: Any) -> GenerationConfig:
-    """How `generate()` ends: at the end of text, or when the context is full."""
-    return GenerationConfig(
-        bos_token_id=tokenizer.eot_id,
-        eos_token_id=tokenizer.eot_id,
-        pad_token_id=tokenizer.pad_id,
-        max_length=config.max_position_embeddings,
-    )
 
 
 def verify_hf_folder(

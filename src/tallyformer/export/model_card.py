@@ -60,7 +60,7 @@ messages = [{{"role": "user", "content": "What is compound interest?"}}]
 inputs = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
 )
-output = model.generate(**inputs)
+output = model.generate(**inputs, max_new_tokens=128)
 print(tokenizer.decode(output[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 """

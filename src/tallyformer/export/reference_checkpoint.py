@@ -15,6 +15,7 @@ from tallyformer.errors import CheckpointError, TokenizerError
 from tallyformer.export.reference_checks import compare, refuse_existing, some
 from tallyformer.export.reference_names import PREFIX, our_tensor
 from tallyformer.export.reference_pickles import read_pickle
+from tallyformer.inference.folder_defaults import careful_generation_config
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.tokenizer import Tokenizer
@@ -64,6 +65,9 @@ def import_reference(file: Path, out: Path, tokenizer: Tokenizer | None = None) 
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     compare(expected, {name: tuple(t.shape) for name, t in tensors.items()}, file)
     model.to(_common_dtype(tensors, file)).load_state_dict(tensors)
+    model.generation_config = careful_generation_config(
+        eot_id=config.eos_token_id, pad_id=config.pad_token_id
+    )
     with atomic_folder(out) as folder:
         model.save_pretrained(folder)
         if tokenizer is not None:

@@ -16,8 +16,9 @@ from tallyformer.errors import ArtifactError, TokenizerError
 from tallyformer.inference.batch import Batch
 from tallyformer.inference.errors import InvalidRequestError, shown
 from tallyformer.inference.fitting import fit_messages
+from tallyformer.inference.folder_defaults import sampling_defaults
 from tallyformer.inference.loading import choose_device, load_model
-from tallyformer.inference.outputs import Output, Piece
+from tallyformer.inference.outputs import Output, Piece, without_first_space
 from tallyformer.inference.request import Request
 from tallyformer.inference.sampler import sample
 from tallyformer.inference.sampling_params import SamplingParams
@@ -41,6 +42,8 @@ class LLM:
         tokenizer: its tokenizer.
         context_length: tokens the model sees at once.
         eos_ids: ids that end an answer.
+        default_params: how the model's folder wants to be sampled, used where no params are
+            given.
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
@@ -48,6 +51,7 @@ class LLM:
         self.tokenizer = tokenizer
         self.context_length = _context_length(model)
         self.eos_ids = _eos_ids(model, tokenizer)
+        self.default_params = sampling_defaults(model)
         self._rows = int(model.get_input_embeddings().num_embeddings)
         if tokenizer.vocab_size > self._rows:
             raise TokenizerError(
@@ -94,7 +98,7 @@ class LLM:
         Args:
             prompts: one prompt or several, each a text or its ids (a list, or an array of one
                 dimension). An empty one starts from the end-of-text, as a document does.
-            params: settings for all prompts, or one for each.
+            params: settings for all prompts, or one for each; by default the folder's.
 
         Returns:
             One output a prompt, in their order.
@@ -104,7 +108,7 @@ class LLM:
                 ids, or there are not as many params as prompts.
         """
         several = _several(prompts)
-        settings = _one_for_each(params, len(several))
+        settings = _one_for_each(self._settings(params), len(several))
         requests = [self._request(p, s) for p, s in zip(several, settings, strict=True)]
         for start in range(0, len(requests), _ROWS):
             self._answer(requests[start : start + _ROWS])
@@ -115,23 +119,34 @@ class LLM:
 
         Args, errors: as for `generate`; they are raised at the call, not at the first piece.
         """
-        return self._pieces(self._request(prompt, params or SamplingParams()))
+        return self._pieces(self._request(prompt, self._settings(params)))
 
     def chat(self, messages: Any, params: SamplingParams | None = None) -> Output:
         """Answer a conversation; an answer also ends where the model would begin a user's turn.
+
+        Its text comes without the space that the chat format has before an answer.
 
         Args:
             messages: {"role", "content"}: an optional system message, then user and assistant
                 in turn, the last one the user's. A content is a text or a list of text parts. A
                 text in place of messages is one question.
-            params: settings.
+            params: settings; by default the folder's.
 
         Raises:
             InvalidRequestError: these are no messages, a role is unknown or out of turn, or the
                 system message is too long for the model.
         """
-        settings = self.chat_params(params or SamplingParams())
-        return self.generate(self.chat_prompt(messages), settings)[0]
+        settings = self.chat_params(self._settings(params))
+        output = self.generate(self.chat_prompt(messages), settings)[0]
+        return dataclasses.replace(output, text=output.text.lstrip())
+
+    def stream_chat(self, messages: Any, params: SamplingParams | None = None) -> Iterator[Piece]:
+        """Answer a conversation piece by piece; all pieces together are what `chat` gives.
+
+        Args, errors: as for `chat`; they are raised at the call, not at the first piece.
+        """
+        settings = self.chat_params(self._settings(params))
+        return without_first_space(self.stream(self.chat_prompt(messages), settings))
 
     def chat_prompt(self, messages: Any, answer_share: int = ANSWER_SHARE) -> list[int]:
         """Ids of a conversation up to where the assistant's answer begins.
@@ -156,6 +171,9 @@ class LLM:
             return params
         ids = (*params.stop_token_ids, self.tokenizer.user_id)
         return dataclasses.replace(params, stop_token_ids=ids)
+
+    def _settings(self, params: Any) -> Any:
+        return self.default_params if params is None else params
 
     def _request(self, prompt: Prompt, params: SamplingParams) -> Request:
         if not isinstance(params, SamplingParams):
@@ -234,10 +252,8 @@ def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
 
 
 def _one_for_each(
-    params: SamplingParams | Sequence[SamplingParams] | None, count: int
+    params: SamplingParams | Sequence[SamplingParams], count: int
 ) -> list[SamplingParams]:
-    if params is None:
-        params = SamplingParams()
     if isinstance(params, SamplingParams):
         return [params] * count
     if not isinstance(params, Sequence):

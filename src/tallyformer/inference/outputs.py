@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,3 +41,20 @@ class Piece:
     text: str
     token_ids: list[int]
     finish_reason: FinishReason | None = None
+
+
+def without_first_space(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """The pieces of an answer without the white space it begins with.
+
+    The chat format has a space before an answer, which the model generates.
+    """
+    begun = False
+    waiting: list[int] = []
+    for piece in pieces:
+        text = piece.text if begun else piece.text.lstrip()
+        begun = begun or bool(text)
+        if text or piece.finish_reason:
+            yield dataclasses.replace(piece, text=text, token_ids=[*waiting, *piece.token_ids])
+            waiting = []
+        else:
+            waiting += piece.token_ids

@@ -17,6 +17,7 @@ from tallyformer.data.batch import BatchSource
 from tallyformer.data.packed import PackedBatches, ValidationBatches
 from tallyformer.data.shards import Shards, read_shards
 from tallyformer.errors import ArtifactError
+from tallyformer.inference.folder_defaults import careful_generation_config
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.model.pretrained import REPORTED, check_complete, quiet_library
@@ -137,6 +138,9 @@ def save_model(
     Args:
         dropout: what the configuration records: the recipe's, not the one a run overrode.
     """
+    model.generation_config = careful_generation_config(
+        eot_id=tokenizer.eot_id, pad_id=tokenizer.pad_id
+    )
     trained_with = model.config.dropout
     model.config.dropout = dropout
     try:
