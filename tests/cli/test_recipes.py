@@ -76,7 +76,7 @@ def test_a_stage_says_which_stage_it_needs(tallyformer: Any, recipe: Path) -> No
     done = tallyformer("pretrain", "--recipe", recipe, "--out", out, "--dry-run")
     assert done.returncode == 3
     assert "pretrain needs tokenizer" in done.stderr
-    assert f"tallyformer tokenizer --recipe {out}/recipe.yaml --out {out}" in done.stderr
+    assert f"tallyformer tokenizer --recipe {recipe} --out {out}" in done.stderr
 
 
 @pytest.mark.parametrize("stage", ["teacher", "distill", "sft", "merge"])
