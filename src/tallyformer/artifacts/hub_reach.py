@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 SECONDS = 10.0
@@ -48,3 +49,25 @@ class Hub:
         except Exception as error:  # the hub's client raises errors of several libraries
             self._silent = " ".join(str(error).split())[:120] or type(error).__name__
         return f"the hub does not answer ({self._silent})"
+
+    def commit(
+        self, name: str, revision: str | None, *, kind: Literal["model", "dataset"]
+    ) -> str | None:
+        """The commit of a name now; without an answer that of the local cache, or None."""
+        from huggingface_hub import HfApi, snapshot_download
+
+        try:
+            if self._silent is None:
+                api = HfApi()
+                info = api.repo_info(name, revision=revision, repo_type=kind, timeout=SECONDS)
+                return info.sha
+        except Exception as error:  # the hub's client raises errors of several libraries
+            if getattr(error, "response", None) is None:
+                self._silent = type(error).__name__
+        try:
+            cached = snapshot_download(
+                name, revision=revision, repo_type=kind, local_files_only=True
+            )
+        except Exception:
+            return None
+        return Path(cached).name

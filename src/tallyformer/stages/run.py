@@ -20,6 +20,7 @@ from tallyformer.config.written_recipe import with_checksum
 from tallyformer.errors import ArtifactError, Interrupted, UsageError
 from tallyformer.interrupt import Stopped
 from tallyformer.stages.foreseen import finished_inputs, foresee
+from tallyformer.stages.hub_commits import with_commits
 from tallyformer.stages.inputs import check_inputs, needs_of
 from tallyformer.stages.readiness import AFTER_PREPARE, check_readiness
 
@@ -104,6 +105,7 @@ def run_stages(
     _check_is_no_stage(folder.path)
     check_inputs(recipe, folder, stages)
     with _alone_in(folder.path):
+        recipe = with_commits(recipe, folder, stages, record=True)
         if not (folder.path / RECIPE).exists():
             write_recipe(recipe, folder.path / RECIPE)
         first_after = next((s for s in stages if s in AFTER_PREPARE), None)
@@ -146,6 +148,7 @@ def dry_run_stages(
     _check_is_no_stage(folder.path)
     _check_nobody_is_in(folder.path)
     check_inputs(recipe, folder, stages)
+    recipe = with_commits(recipe, folder, stages, record=False)
     states: dict[str, str] = {}
     for stage in stages:
         reads = needs_of(recipe, stage)
