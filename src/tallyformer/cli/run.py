@@ -31,7 +31,7 @@ def run(
     questions; without fine-tuning, with five held-out texts continued), and the paths of the report
     and of the model.
     """
-    from tallyformer.stages.run import dry_run_stages, run_stages, stages_of
+    from tallyformer.stages.run import dry_run_stages, resumable, run_stages, stages_of
     from tallyformer.stages.run_size import advice_before
 
     checked, folder = load(recipe, overrides, out)
@@ -41,8 +41,9 @@ def run(
         print_advice(advice_before(checked, folder, stages))
         return
     quieten_libraries()
-    print_advice(advice_before(checked, folder, stages))
-    run_stages(checked, folder, stages, resume=True, announcer=StageAnnouncer())
+    with resumable(folder, "run"):
+        print_advice(advice_before(checked, folder, stages))
+        run_stages(checked, folder, stages, resume=True, announcer=StageAnnouncer())
     print_samples(folder.stage("evaluate"), _heading(checked))
     click.echo(f"report: {shown(folder.stage('evaluate') / 'report.html')}")
     model = shown(folder.stage("export"))

@@ -27,7 +27,7 @@ def run_one_stage(
     Raises:
         UsageError: the recipe has no such stage.
     """
-    from tallyformer.stages.run import dry_run_stages, require_stage, run_stages
+    from tallyformer.stages.run import dry_run_stages, require_stage, resumable, run_stages
     from tallyformer.stages.run_size import advice_before
 
     checked, folder = load(recipe, overrides, out)
@@ -38,8 +38,9 @@ def run_one_stage(
         print_advice(advice_before(checked, folder, stages))
         return
     quieten_libraries()
-    print_advice(advice_before(checked, folder, stages))
-    run_stages(checked, folder, stages, resume=resume, announcer=StageAnnouncer())
+    with resumable(folder, stage):
+        print_advice(advice_before(checked, folder, stages))
+        run_stages(checked, folder, stages, resume=resume, announcer=StageAnnouncer())
 
 
 def _with_tokenizer(stage: str, folder: RunFolder) -> list[str]:

@@ -115,19 +115,33 @@ def run_stages(
             finished = folder.is_finished(stage)
             announcer.begins(stage, number, len(stages), finished=finished)
             try:
-                manifest = _module_of(stage).run(recipe, folder, resume=resume)
+                with resumable(folder, stage):
+                    manifest = _module_of(stage).run(recipe, folder, resume=resume)
             except Interrupted:
                 write_recipe(recipe, folder.path / RECIPE)
                 raise
-            except Stopped as stopped:
-                raise Interrupted(
-                    f"{stage}: {stopped}; finished work is kept. Resume with: "
-                    f"{folder.resume_command(stage)}",
-                    stopped.signal_number,
-                ) from None
             if not finished:
                 write_recipe(recipe, folder.path / RECIPE)
             announcer.ends(stage, folder.stage(stage), manifest, finished=finished)
+
+
+@contextlib.contextmanager
+def resumable(folder: RunFolder, work: str) -> Iterator[None]:
+    """A signal inside the block ends it with the command that resumes.
+
+    Args:
+        work: the stage, or the command, that is stopped.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    try:
+        yield
+    except Stopped as stopped:
+        raise Interrupted(
+            f"{work}: {stopped}; finished work is kept. Resume with: {folder.resume_command(work)}",
+            stopped.signal_number,
+        ) from None
 
 
 def dry_run_stages(
