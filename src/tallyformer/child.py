@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tallyformer.interrupt import left_to_the_parent
 
@@ -42,30 +44,46 @@ def run_child(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Ended:
-    """Run Python code in a process of its own, which ends when this one ends, even by SIGKILL.
+    """Run Python code in a child to its end; see `child`."""
+    with child(code, arguments, stderr=subprocess.PIPE, env=env, cwd=cwd) as process:
+        assert process.stderr is not None
+        with process.stderr as pipe:
+            said = pipe.read().decode("utf-8", "backslashreplace")
+        status = process.wait()
+    return Ended(status, said)
 
-    An exception here, such as that of a signal, ends it too.
+
+@contextlib.contextmanager
+def child(
+    code: str,
+    arguments: Sequence[str],
+    *,
+    stderr: int | IO[bytes],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs Python code, and that the end of the block ends.
+
+    It also ends when this process does, even by SIGKILL. Signals to a whole group of processes are
+    left to this one.
 
     Args:
         code: finds `arguments` in `sys.argv[1:]`; it has no standard input or output.
+        stderr: where its standard error goes, as for `subprocess`.
     """
     with left_to_the_parent():
-        child = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-P", "-c", END_WITH_PARENT + code, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             env=env,
             cwd=cwd,
-            encoding="utf-8",
-            errors="backslashreplace",
         )
-    assert child.stderr is not None
-    with child:
-        try:
-            stderr = child.stderr.read()
-            status = child.wait()
-        except BaseException:
-            child.kill()
-            raise
-    return Ended(status, stderr)
+    try:
+        yield process
+    finally:
+        process.kill()
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()

@@ -8,18 +8,16 @@ rehearsal of bounded time: see `tallyformer.stages.probe`.
 from __future__ import annotations
 
 import contextlib
-import signal
-import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tallyformer.artifacts.run_folder import RunFolder
+from tallyformer.artifacts.scratch import scratch_folder
 from tallyformer.config import Recipe
 from tallyformer.errors import Interrupted
+from tallyformer.interrupt import Stopped
 from tallyformer.stages.plan_formulas import Formulas, slower_than_formula, worked_tokens
 from tallyformer.stages.plan_inputs import planned_inputs
 from tallyformer.stages.plan_lengths import planned_trainings
@@ -47,10 +45,15 @@ def planning(
 
     Raises:
         DataError, TokenizerError: an input is missing or cannot be used.
-        Interrupted: SIGTERM arrived. As with Ctrl-C, nothing is left over.
+        Interrupted: a signal came. Nothing is left over.
     """
-    with _sigterm_raises(), tempfile.TemporaryDirectory(prefix="tallyformer-plan-") as name:
-        yield Planning(recipe, folder, Path(name), say)
+    try:
+        with scratch_folder() as place:
+            yield Planning(recipe, folder, place, say)
+    except Stopped as stopped:
+        raise Interrupted(
+            f"plan: {stopped}. Nothing was written; start it again", stopped.signal_number
+        ) from None
 
 
 class Planning:
@@ -162,23 +165,6 @@ class Planning:
         files = self._run.manifest("prepare").files
         sizes = [f["bytes"] for n, f in files.items() if n.startswith("train/")]
         return float(sum(sizes)) / 1e6
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM as an exception inside the block: a plan has no work to save, only to clear away."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("plan: stopped. Nothing was written; start it again", number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
 
 
 def _with_trainings(

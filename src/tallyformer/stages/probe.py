@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import signal
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,9 +19,10 @@ from typing import Any
 from tallyformer.artifacts.atomic import write_json
 from tallyformer.artifacts.json_files import read_json
 from tallyformer.artifacts.run_folder import RunFolder, clear
+from tallyformer.child import child
 from tallyformer.config import Recipe, load_recipe
 from tallyformer.config.training import TrainSection
-from tallyformer.errors import Interrupted, RunError, TallyFormerError
+from tallyformer.errors import RunError, TallyFormerError
 from tallyformer.progress import progress_bar
 
 LEAST_STEPS, MOST_STEPS = 4, 40
@@ -86,14 +85,9 @@ def rehearse(
         RunError: the process died, for example for lack of memory.
     """
     result, errors = folder / "probe.json", folder / "probe.txt"
-    command = [sys.executable, "-m", __name__, str(recipe), str(folder), str(result), *stages]
-    with errors.open("wb") as said:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
-        try:
-            ended = _wait(process, seconds)
-        finally:
-            process.kill()
-            process.wait()
+    arguments = [str(recipe), str(folder), str(result), *stages]
+    with errors.open("wb") as said, child(_REHEARSE, arguments, stderr=said) as process:
+        ended = _wait(process, seconds)
     if ended and process.returncode:
         text = errors.read_text(encoding="utf-8", errors="replace").strip()
         lines = text.splitlines() or [f"exit status {process.returncode}"]
@@ -120,15 +114,21 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return False
 
 
-def _main(arguments: Sequence[str]) -> None:
+_REHEARSE = """
+import sys
+from tallyformer.stages.probe import main
+main(sys.argv[1:])
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """What the process of `rehearse` does."""
     recipe_file, folder, result, *stages = arguments
     recipe, run = load_recipe(Path(recipe_file)), RunFolder(Path(folder))
     found: dict[str, dict[str, Any]] = {}
     for stage in stages:
         try:
             found[stage] = _rehearse_stage(stage, recipe, run)
-        except Interrupted:
-            raise
         except TallyFormerError as error:
             found[stage] = {"error": str(error)}
             recipe = _without(stage, recipe)
@@ -160,12 +160,3 @@ def _without(stage: str, recipe: Recipe) -> Recipe:
     if stage in ("teacher", "distill"):
         return recipe.model_copy(update={"distill": None, "teacher": None})
     return recipe
-
-
-if __name__ == "__main__":
-    try:
-        _main(sys.argv[1:])
-    except Interrupted as interrupted:
-        sys.exit(interrupted.exit_status)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
