@@ -84,6 +84,7 @@ def test_the_folder_names_its_own_classes(build, tmp_path):
         "mlp.py",
         "modeling_tallyformer.py",
         "norm.py",
+        "protocol.py",
         "rope.py",
     }
     assert not [f for f in tmp_path.glob("*.py") if "import tallyformer" in f.read_text()]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tallyformer.inference.cache import RowCache
+from tallyformer.model.protocol import CACHE_NAME
 
 
 class Batch:
@@ -84,8 +85,8 @@ class Batch:
             input_ids=torch.tensor(ids, device=self._device).unsqueeze(1),
             attention_mask=self._mask_BS,
             position_ids=(self._mask_BS.sum(dim=1, keepdim=True) - 1).clamp(max=self._context - 1),
-            past_key_values=self._cache,
             use_cache=True,
+            **{CACHE_NAME: self._cache},
         )
         return output.logits[:, -1]  # type: ignore[no-any-return]
 
@@ -123,11 +124,11 @@ class Batch:
             input_ids=ids_BS,
             attention_mask=mask_BS,
             position_ids=(mask_BS.cumsum(dim=1) - 1).clamp(min=0),
-            past_key_values=RowCache(),
             use_cache=True,
             logits_to_keep=1,
+            **{CACHE_NAME: RowCache()},
         )
-        return output.logits[:, -1], output.past_key_values, mask_BS
+        return output.logits[:, -1], getattr(output, CACHE_NAME), mask_BS
 
 
 def _last(prompt: Sequence[int], context: int) -> list[int]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .protocol import check_names, one_cache
 from .rope import rotate
 
 
@@ -72,6 +73,7 @@ class TallyFormerAttention(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None = None,
         past_key_values: Any = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mix values over the positions each query may see.
@@ -81,11 +83,17 @@ class TallyFormerAttention(nn.Module):
             position_embeddings: `cos_BTR, sin_BTR`.
             attention_mask: what the configured implementation expects; None is plain causal.
             past_key_values: a transformers cache that this layer extends, or None.
+            cache: another name for it.
             kwargs: passed to the attention implementation.
 
         Returns:
             (B, T, D), and the weights (B, H, T, S) where the implementation has them.
+
+        Raises:
+            TypeError: an argument that nobody reads, or two caches.
         """
+        check_names(self, kwargs)
+        past_key_values = one_cache(self, past_key_values, cache, kwargs)
         heads = (*hidden_states.shape[:-1], -1, self.head_dim)
         q_BHTE = self.query(hidden_states).view(heads).transpose(1, 2)
         k_BHSE = self.key(hidden_states).view(heads).transpose(1, 2)
@@ -95,7 +103,8 @@ class TallyFormerAttention(nn.Module):
         q_BHTE = rotate(q_BHTE, cos_BTR, sin_BTR, layout)
         k_BHSE = rotate(k_BHSE, cos_BTR, sin_BTR, layout)
         if past_key_values is not None:
-            k_BHSE, v_BHSE = past_key_values.update(k_BHSE, v_BHSE, self.layer_idx)
+            # Pages of continuous batching change the arguments of the attention implementation.
+            k_BHSE, v_BHSE = past_key_values.update(k_BHSE, v_BHSE, self.layer_idx, kwargs=kwargs)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )

@@ -64,7 +64,7 @@ class TallyFormerConfig(PreTrainedConfig):  # type: ignore[misc]
     """
 
     model_type: ClassVar[str] = "tallyformer"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache"]
     _auto_class: ClassVar[str | None] = "AutoConfig"
     base_model_fsdp_plan: ClassVar[dict[str, str]] = {
         "token_embed": "free_full_weight",

@@ -27,7 +27,10 @@ from .attention import TallyFormerAttention
 from .configuration_tallyformer import TallyFormerConfig
 from .mlp import TallyFormerMLP
 from .norm import TallyFormerRMSNorm, build_norm
+from .protocol import CACHE_NAME, CACHE_NAMES, check_names, one_cache
 from .rope import TallyFormerRotaryEmbedding
+
+_LOSS_ARGUMENTS = ("ignore_index", "shift_labels")
 
 
 class TallyFormerBlock(GradientCheckpointingLayer):  # type: ignore[misc]
@@ -48,6 +51,7 @@ class TallyFormerBlock(GradientCheckpointingLayer):  # type: ignore[misc]
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Return the residual stream (B, T, D) after this block."""
@@ -58,6 +62,7 @@ class TallyFormerBlock(GradientCheckpointingLayer):  # type: ignore[misc]
                 position_embeddings=position_embeddings,
                 attention_mask=attention_mask,
                 past_key_values=past_key_values,
+                cache=cache,
                 **kwargs,
             )
             dropped_BTD: torch.Tensor = self.dropout(mixed_BTD)
@@ -88,7 +93,7 @@ class TallyFormerPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     _input_embed_layer = "token_embed"
     supports_gradient_checkpointing = True
     _no_split_modules: ClassVar[list[str]] = ["TallyFormerBlock"]
-    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _skip_keys_device_placement: ClassVar[list[str]] = list(CACHE_NAMES)
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -138,6 +143,7 @@ class TallyFormerModel(TallyFormerPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the blocks.
@@ -155,8 +161,11 @@ class TallyFormerModel(TallyFormerPreTrainedModel):
             inputs_embeds: embeddings (B, T, D) in place of `input_ids`.
             use_cache: return a cache. By default `config.use_cache`, but never in training mode,
                 where nobody reads it.
+            cache: another name for `past_key_values`, as transformers has it from 5.24 on.
             kwargs: passed to the attention implementation; `output_hidden_states`,
-                `output_attentions` and `return_dict` mean what they mean in transformers.
+                `output_attentions` and `return_dict` mean what they mean in transformers;
+                `cache_position` (T,) is an older form of `position_ids`. `protocol.PASSED_ON`
+                lists the names.
 
         Returns:
             `last_hidden_state` (B, T, D) after the final norm, and the cache if asked for.
@@ -164,7 +173,13 @@ class TallyFormerModel(TallyFormerPreTrainedModel):
         Raises:
             ValueError: neither or both of `input_ids` and `inputs_embeds`, or a mask that the
                 attention implementation cannot express.
+            TypeError: an argument that nobody reads, or two caches.
         """
+        check_names(self, kwargs)
+        past_key_values = one_cache(self, past_key_values, cache, kwargs)
+        cache_position = kwargs.pop("cache_position", None)
+        if position_ids is None and cache_position is not None:
+            position_ids = cache_position.unsqueeze(0)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError(
                 "TallyFormerModel.forward: give exactly one of input_ids and inputs_embeds."
@@ -175,6 +190,7 @@ class TallyFormerModel(TallyFormerPreTrainedModel):
             use_cache = self.config.use_cache and not self.training
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
+        self._check_direction(attention_mask, kwargs)
         mask = self._mask(inputs_embeds, attention_mask, past_key_values, position_ids)
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
@@ -189,15 +205,25 @@ class TallyFormerModel(TallyFormerPreTrainedModel):
             hidden_states = block(
                 hidden_states,
                 attention_mask=mask,
-                past_key_values=past_key_values,
                 position_embeddings=position_embeddings,
                 position_ids=position_BT,
+                # Under this name gradient checkpointing finds the cache, and drops it.
+                **{CACHE_NAME: past_key_values},
                 **kwargs,
             )
         return BaseModelOutputWithPast(
             last_hidden_state=self.final_norm(hidden_states),
-            past_key_values=past_key_values,
+            **{CACHE_NAME: past_key_values},
         )
+
+    def _check_direction(self, attention_mask: torch.Tensor | None, kwargs: dict[str, Any]) -> None:
+        """Attention implementations differ in what they make of `is_causal` without a mask."""
+        masked = isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 4
+        if kwargs.get("is_causal") is False and not masked:
+            raise ValueError(
+                "TallyFormerModel.forward: is_causal=False needs an attention_mask "
+                "(B or 1, 1, T, S) that says which keys each query sees."
+            )
 
     def _mask(
         self,
@@ -216,8 +242,8 @@ class TallyFormerModel(TallyFormerPreTrainedModel):
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **{CACHE_NAME: past_key_values},
         )
         if not isinstance(mask, torch.Tensor) or mask.ndim != 4:
             return mask
@@ -260,6 +286,7 @@ class TallyFormerForCausalLM(TallyFormerPreTrainedModel, GenerationMixin):  # ty
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Predict the next token at every position.
@@ -275,18 +302,26 @@ class TallyFormerForCausalLM(TallyFormerPreTrainedModel, GenerationMixin):  # ty
             use_cache: see there.
             logits_to_keep: compute logits for the last so many positions only (0: for all), or
                 for the positions in this tensor.
-            kwargs: passed to the blocks and to the loss function.
+            cache: another name for `past_key_values`.
+            kwargs: passed to the blocks and to the loss function, which also knows `ignore_index`
+                and `shift_labels`.
 
         Returns:
             `logits` (B, T, V) and, with labels, `loss`: mean cross-entropy in nats per token.
+
+        Raises:
+            TypeError: an argument that nobody reads, or two caches.
         """
+        of_loss = {name: kwargs.pop(name) for name in _LOSS_ARGUMENTS if name in kwargs}
+        check_names(self, kwargs)
+        past_key_values = one_cache(self, past_key_values, cache, kwargs)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            **{CACHE_NAME: past_key_values},
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -294,14 +329,18 @@ class TallyFormerForCausalLM(TallyFormerPreTrainedModel, GenerationMixin):  # ty
         loss = None
         if labels is not None:
             loss = self.loss_function(
-                logits=logits_BTV, labels=labels, vocab_size=self.config.vocab_size, **kwargs
+                logits=logits_BTV,
+                labels=labels,
+                vocab_size=self.config.vocab_size,
+                **of_loss,
+                **kwargs,
             )
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits_BTV,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE_NAME: getattr(outputs, CACHE_NAME)},
         )
 
 
