@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHAT ?= 1
 
-.PHONY: install quickstart test lint docs clean
+.PHONY: install quickstart test test-versions lint docs clean
 
 install: $(VENV)/.installed
 
@@ -20,6 +20,10 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(MAKE) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+
+# Slow; once before a release. TEST_VERSIONS="--keep torch lowest" narrows it.
+test-versions: $(VENV)/.installed-dev
+	$(BIN)/python scripts/test_versions.py $(TEST_VERSIONS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

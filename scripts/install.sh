@@ -4,12 +4,14 @@
 #     sh scripts/install.sh [FOLDER]      FOLDER is .venv unless given
 #
 # PYTHON       interpreter to use (default python3; 3.11 or newer)
+# CONSTRAINTS  file of the versions to install (default requirements.lock)
 # TORCH_INDEX  package index for torch alone. Without it, a Linux machine that has no NVIDIA
 #              driver takes torch's CPU builds from PyTorch's index where that answers, which
 #              saves gigabytes.
 set -eu
 venv=${1:-.venv}
 python=${PYTHON:-python3}
+constraints=${CONSTRAINTS:-requirements.lock}
 
 if ! command -v "$python" >/dev/null; then
     echo "error: $python not found. Install Python 3.11 or newer, or set PYTHON" >&2
@@ -53,6 +55,6 @@ echo "Installing into $venv ..."
 pip install --quiet --upgrade "pip>=25.1"
 if [ -n "${TORCH_INDEX:-}" ]; then
     # Its dependencies come from the usual index, at the pinned versions, with all the others.
-    pip install $quiet --constraint requirements.lock --no-deps --index-url "$TORCH_INDEX" torch
+    pip install $quiet --constraint "$constraints" --no-deps --index-url "$TORCH_INDEX" torch
 fi
-pip install $quiet --constraint requirements.lock --editable .
+pip install $quiet --constraint "$constraints" --editable .

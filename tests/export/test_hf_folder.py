@@ -246,7 +246,7 @@ def test_a_kill_before_the_manifest_leaves_work_that_is_gone_on_with(
     """The folder is complete and claimed, but not signed: the next run makes it again."""
     recipe, run = finished
     copy = RunFolder(tmp_path / "run")
-    for stage in ("tokenizer", "pretrain"):
+    for stage in ("tokenizer", "prepare", "pretrain"):
         copy.path.mkdir(exist_ok=True)
         copy.stage(stage).symlink_to(run.stage(stage))
     work_began = copy.path / "model"

@@ -478,7 +478,7 @@ def test_an_adapter_that_has_no_counterpart_is_refused(options, message, referen
 @peft_warns
 def test_an_adapter_of_another_size_or_without_files_is_refused(reference, tmp_path):
     base = load(import_reference(save(tmp_path / "best.pt", reference), tmp_path / "base"))
-    with pytest.raises(CheckpointError, match=r"adapter_config.json: missing or damaged"):
+    with pytest.raises(CheckpointError, match=r"adapter_config.json: missing"):
         import_reference_adapter(tmp_path / "adapter", base, tmp_path / "out")
     other = Reference({**SETTINGS, "n_embed": 64})
     tuned(other).save_pretrained(tmp_path / "adapter")

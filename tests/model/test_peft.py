@@ -49,6 +49,7 @@ def train_a_little(model, ids) -> None:
     model.eval()
 
 
+@pytest.mark.filterwarnings("ignore:Could not find a config file")  # the base has no folder
 def test_an_adapter_saves_loads_and_merges_without_changing_a_logit(lora, build, ids, tmp_path):
     train_a_little(lora, ids)
     wanted = lora(input_ids=ids).logits

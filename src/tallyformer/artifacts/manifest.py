@@ -114,7 +114,14 @@ def write_manifest(
 
 
 def resign(folder: Path, manifest: Manifest, files: Files) -> Manifest:
-    """Write the manifest of a folder whose files were changed on purpose.
+    """Write the manifest of a folder whose files were changed on purpose; see `resigned`."""
+    changed = resigned(folder, manifest, files)
+    write_signed(folder, changed)
+    return changed
+
+
+def resigned(folder: Path, manifest: Manifest, files: Files) -> Manifest:
+    """The manifest of a folder whose files were changed on purpose.
 
     Args:
         folder: which.
@@ -123,11 +130,33 @@ def resign(folder: Path, manifest: Manifest, files: Files) -> Manifest:
     """
     entries = _entries(folder, files)
     outputs = {name: entry for name, entry in entries.items() if name not in manifest.records}
-    changed = replace(
+    return replace(
         manifest, files=entries, result=_result(manifest.fingerprint, outputs), format=FORMAT
     )
-    write_checked_json(folder / MANIFEST, asdict(changed))
-    return changed
+
+
+def rebound(manifest: Manifest, results: Mapping[str, str]) -> Manifest:
+    """The manifest of a later stage, after stages that it read were signed anew.
+
+    Args:
+        manifest: the later stage's.
+        results: `result` of a stage before -> after.
+    """
+    inputs = {name: results.get(result, result) for name, result in manifest.inputs.items()}
+    if inputs == manifest.inputs:
+        return manifest
+    work = fingerprint(manifest.stage, manifest.config, manifest.seed, inputs)
+    outputs = {n: entry for n, entry in manifest.files.items() if n not in manifest.records}
+    return replace(manifest, inputs=inputs, fingerprint=work, result=_result(work, outputs))
+
+
+def write_signed(folder: Path, manifest: Manifest) -> None:
+    """Write a manifest that `resigned` or `rebound` made.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
+    write_checked_json(folder / MANIFEST, asdict(manifest))
 
 
 def read_manifest(folder: Path, *, made_by: str, fix: str | None = None) -> Manifest:
