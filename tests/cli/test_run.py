@@ -323,8 +323,9 @@ def test_the_final_model_answers(finished: Finished, tallyformer: Any) -> None:
 def test_the_report_command_writes_one_page_for_two_runs(
     finished: Finished, tallyformer: Any, tmp_path: Path
 ) -> None:
-    page = tmp_path / "both.html"
-    done = tallyformer("report", finished.folder, finished.folder, "--out", page)
+    page, other = tmp_path / "both.html", tmp_path / "other"
+    shutil.copytree(finished.folder, other)
+    done = tallyformer("report", finished.folder, other, "--out", page)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"report: {page}\n"
     assert page.read_text(encoding="utf-8").startswith("<!")
