@@ -365,7 +365,7 @@ def test_damaged_metrics_are_refused_and_can_be_done_without(tmp_path):
     _, expected = run(tmp_path, steps=4, evaluations=2)
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
-    with pytest.raises(ArtifactError, match=r"metrics\.jsonl: damaged .*Delete it to go on"):
+    with pytest.raises(ArtifactError, match=r"metrics\.jsonl: damaged .*Delete it to continue"):
         run(tmp_path, steps=4, evaluations=2)
     path.unlink()
     result, weights = run(tmp_path, steps=4, evaluations=2)
