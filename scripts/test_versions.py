@@ -83,8 +83,10 @@ def main() -> None:
     """Test the ends that are named, or both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", action="append", default=[], choices=PACKAGES)
-    parser.add_argument("ends", nargs="*", choices=[*ENDS, []], default=list(ENDS))
+    parser.add_argument("ends", nargs="*", default=list(ENDS), metavar="lowest|newest")
     given = parser.parse_args()
+    if unknown := set(given.ends) - set(ENDS):
+        parser.error(f"unknown end: {min(unknown)}")
     failed = [end for end in given.ends if not test_end(end, given.keep)]
     if failed:
         sys.exit(f"error: tests fail with the {' and the '.join(failed)} versions")

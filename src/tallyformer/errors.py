@@ -3,6 +3,7 @@
     TallyFormerError              base class; the command line prints it as one line
     ├── UsageError       exit 2   the command or the recipe is wrong
     │   ├── ConfigError           a recipe key or value; carries every problem found at once
+    │   ├── InvalidIdError        what is no token id, in `token_ids`
     │   └── InvalidRequestError   a prompt or a sampling parameter, in `inference.errors`
     └── RunError         exit 3   something outside the command is wrong
         ├── DataError             an input file, a row, a document

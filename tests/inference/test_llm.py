@@ -257,6 +257,22 @@ def test_an_id_outside_the_vocabulary_is_named(llm: LLM, bad: int) -> None:
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize("bad", [True, 1.0, "1", None, [1]])
+def test_what_is_no_id_is_refused_in_a_prompt_and_as_a_stop(tally: LLM, bad: object) -> None:
+    for prompt in ([1, bad], [[1, bad]]):
+        with pytest.raises(TallyFormerError, match="a text or a list of ids"):
+            tally.generate(prompt)  # type: ignore[arg-type]
+    with pytest.raises(TallyFormerError, match="stop_token_ids"):
+        SamplingParams(stop_token_ids=[1, bad])  # type: ignore[list-item]
+
+
+def test_a_stop_id_behind_the_vocabulary_is_refused(tally: LLM) -> None:
+    params = SamplingParams(stop_token_ids=[tally.tokenizer.vocab_size])
+    for ask in (tally.generate, tally.stream, tally.chat):
+        with pytest.raises(TallyFormerError, match=r"stop_token_ids: id .* not in the vocabulary"):
+            ask("A bond", params)
+
+
 def test_wrong_calls_say_what_is_wrong(tally: LLM) -> None:
     with pytest.raises(ValueError, match="2 for 1 prompts"):
         tally.generate("x", [GREEDY, GREEDY])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from tallyformer.inference.outputs import Output, Piece, without_first_space
 from tallyformer.inference.request import Request
 from tallyformer.inference.sampler import sample
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.token_ids import as_id
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -178,6 +178,12 @@ class LLM:
     def _request(self, prompt: Prompt, params: SamplingParams) -> Request:
         if not isinstance(params, SamplingParams):
             raise InvalidRequestError(f"params: must be SamplingParams; it is {shown(params)}")
+        for token_id in params.stop_token_ids:
+            if token_id >= self._rows:
+                raise InvalidRequestError(
+                    f"stop_token_ids: id {token_id} is not in the vocabulary, whose ids go from 0 "
+                    f"to {self._rows - 1}. Leave it out"
+                )
         seed = params.seed if params.seed is not None else secrets.randbits(63)
         return Request(
             self._prompt_ids(prompt),
@@ -246,7 +252,7 @@ def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
     items: list[Any] = _listed(prompts)
-    if items and _is_id(items[0]):
+    if items and as_id(items[0]) is not None:
         return [items]
     return items
 
@@ -265,19 +271,11 @@ def _one_for_each(
     return list(params)
 
 
-def _is_id(value: Any) -> bool:
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool)
-
-
 def _as_ids(prompt: Any) -> list[int]:
-    try:
-        return [operator.index(i) for i in _listed(prompt)]
-    except TypeError:
-        raise _not_a_prompt(prompt) from None
+    ids = [as_id(value) for value in _listed(prompt)]
+    if None in ids:
+        raise _not_a_prompt(prompt)
+    return [token_id for token_id in ids if token_id is not None]
 
 
 def _listed(items: Any) -> list[Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tallyformer.inference.errors import InvalidRequestError, shown
+from tallyformer.token_ids import as_id
 
 MODES = ("combined", "independent")
 _MAX_SEED = 2**63 - 1
@@ -94,7 +94,7 @@ class SamplingParams:
         limits = f"a whole number of at least {low}"
         if high is not None:
             limits = f"a whole number from {low} to {high}"
-        number = _whole(value)
+        number = as_id(value)
         if number is None or number < low or (high is not None and number > high):
             raise _invalid(field, value, limits)
         self._store(field, number)
@@ -109,15 +109,6 @@ class SamplingParams:
             first = f"a number above {low}" if above_low else f"a number of at least {low}"
             raise _invalid(field, value, first + ("" if high == math.inf else f", at most {high}"))
         self._store(field, number)
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        return operator.index(value)
-    except (TypeError, ValueError, RuntimeError):  # arrays and tensors have errors of their own
-        return None
 
 
 def _real(value: Any) -> float | None:
@@ -144,7 +135,7 @@ def _ids(value: Any) -> tuple[int, ...]:
     if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
         raise _invalid("stop_token_ids", value, expected)
     try:
-        ids = [_whole(v) for v in value]
+        ids = [as_id(v) for v in value]
     except TypeError:  # an array without a dimension
         ids = [None]
     if any(i is None or i < 0 for i in ids):

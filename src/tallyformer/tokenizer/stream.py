@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
+from tallyformer.token_ids import checked_id
+
 
 class StreamDecoder:
     """Turns ids into text one at a time and never emits half a UTF-8 character.
@@ -20,7 +22,12 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
-        """Take one id; return the characters that are complete now, possibly none."""
+        """Take one id; return the characters that are complete now, possibly none.
+
+        Raises:
+            InvalidIdError: it is no id of the vocabulary.
+        """
+        token_id = checked_id(token_id, len(self._bytes_of_id))
         return self._decoder.decode(self._bytes_of_id[token_id])
 
     def finish(self) -> str:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 
 from tallyformer.artifacts.atomic import atomic_file, write_json
 from tallyformer.errors import UsageError
+from tallyformer.token_ids import checked_ids
 from tallyformer.tokenizer import chat
 from tallyformer.tokenizer.byte_level import bulk_encoder, byte_of_character, canonical
 from tallyformer.tokenizer.chat import ControlIds
@@ -163,9 +164,14 @@ class Tokenizer:
         Args:
             ids: any ids of the vocabulary.
             skip_control: leave control tokens out instead of spelling them.
+
+        Raises:
+            InvalidIdError: one of them is no id of the vocabulary.
         """
         table = self._bytes_of_id if skip_control else self._spelled_bytes_of_id
-        return b"".join(table[i] for i in ids).decode("utf-8", errors="replace")
+        return b"".join(table[i] for i in checked_ids(ids, len(table))).decode(
+            "utf-8", errors="replace"
+        )
 
     def stream_decoder(self) -> StreamDecoder:
         """A decoder that takes one id at a time."""

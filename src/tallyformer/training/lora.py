@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tallyformer.config.sft import LoraSection
 from tallyformer.errors import ArtifactError, UsageError
 
 HEAD = "lm_head"
+EMBEDDING = "token_embed"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -61,7 +62,10 @@ def save_adapter(adapted: PeftModel, folder: Path, modules_to_save: Sequence[str
     path = folder / ADAPTER_CONFIG
     values = read_json(path, fix="Make the adapter again")
     values["modules_to_save"] = list(modules_to_save) or None
+    # The folder of the base today; a run may be moved, and its stages know the base without it.
+    values["base_model_name_or_path"] = None
     write_json(path, values)
+    (folder / "README.md").unlink(missing_ok=True)  # a form to fill in, with the base's folder
 
 
 def load_adapter(model: Any, folder: Path, made_by: str) -> PeftModel:
@@ -73,15 +77,13 @@ def load_adapter(model: Any, folder: Path, made_by: str) -> PeftModel:
     Raises:
         ArtifactError: it is missing, damaged, or was made for another model.
     """
+    _check_config(folder, made_by)
     try:
         with _quiet_peft(), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             adapted = PeftModel.from_pretrained(model, str(folder))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise ArtifactError(
-            f"{folder}: no adapter can be loaded from it ({_line(error)}). Delete "
-            f"{folder.parent} and make it again: {made_by}"
-        ) from None
+    except (OSError, SafetensorError, json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise _damaged(folder, _line(error), made_by) from None
     except (RuntimeError, ValueError, KeyError) as error:
         raise _another_model(folder, _line(error), made_by) from None
     missing = [str(w.message) for w in said if "missing adapter keys" in str(w.message)]
@@ -106,10 +108,11 @@ def merge(adapted: PeftModel) -> Any:
 
 
 def check_lora(model: Any, section: LoraSection) -> None:
-    """Check that a model has the modules that a section names; it may have no weights.
+    """Check that what a section asks for can be trained and merged; a model may have no weights.
 
     Raises:
-        UsageError: a named module does not exist, or the head is to get low-rank factors.
+        UsageError: a named module does not exist, cannot have low-rank factors, would be trained
+            twice, or is tied to the head that would stay behind.
     """
     names = {name.rpartition(".")[2] for name, _ in model.named_modules() if name}
     for field in ("target_modules", "modules_to_save"):
@@ -124,6 +127,68 @@ def check_lora(model: Any, section: LoraSection) -> None:
             f"sft.lora.target_modules: {HEAD!r} is the head, which is trained whole or not at "
             "all. Name it in sft.lora.modules_to_save"
         )
+    for target in section.target_modules:
+        _check_target(model, section, target)
+    if (
+        EMBEDDING in section.target_modules
+        and model.config.tie_word_embeddings
+        and HEAD not in section.modules_to_save
+    ):
+        raise UsageError(
+            f"sft.lora.target_modules: {EMBEDDING!r} is tied to the head, which has no low-rank "
+            f"factors, so a merge would lose them. Add {HEAD!r} to sft.lora.modules_to_save, or "
+            f"leave {EMBEDDING!r} out"
+        )
+
+
+def _check_target(model: Any, section: LoraSection, target: str) -> None:
+    """A module that gets low-rank factors must be a layer, and must not be trained whole."""
+    found = [(path, m) for path, m in model.named_modules() if path.rpartition(".")[2] == target]
+    if not all(isinstance(module, torch.nn.Linear | torch.nn.Embedding) for _, module in found):
+        raise UsageError(
+            f"sft.lora.target_modules: {target!r} is no layer with one matrix. Name the layers in "
+            "it, or name it in sft.lora.modules_to_save"
+        )
+    whole = set(section.modules_to_save)
+    if all(whole & set(path.split(".")) for path, _ in found):
+        raise UsageError(
+            f"sft.lora.target_modules: {target!r} is trained whole by sft.lora.modules_to_save, so "
+            "it gets no low-rank factors. Name it in one of the two"
+        )
+
+
+def _check_config(folder: Path, made_by: str) -> None:
+    """PEFT puts its defaults in the place of what its file lacks, which is another adapter."""
+    path = folder / ADAPTER_CONFIG
+    fix = f"Delete {folder.parent} and make it again: {made_by}"
+    values = read_json(path, fix=fix)
+    for name, is_right in _CONFIG_VALUES.items():
+        if name not in values or not is_right(values[name]):
+            raise _damaged(folder, f"{name} is missing or wrong in {ADAPTER_CONFIG}", made_by)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+_CONFIG_VALUES: Mapping[str, Callable[[Any], bool]] = {
+    "peft_type": lambda value: value == "LORA",
+    "r": _is_size,
+    "lora_alpha": lambda value: _is_size(value) or (isinstance(value, float) and value > 0),
+    "target_modules": lambda value: (
+        isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+    ),
+    "modules_to_save": lambda value: (
+        value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+    ),
+}
+
+
+def _damaged(folder: Path, reason: str, made_by: str) -> ArtifactError:
+    return ArtifactError(
+        f"{folder}: no adapter can be loaded from it ({reason}). Delete {folder.parent} and make "
+        f"it again: {made_by}"
+    )
 
 
 def _another_model(folder: Path, reason: str, made_by: str) -> ArtifactError:
