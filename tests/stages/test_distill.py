@@ -190,7 +190,7 @@ def test_a_teacher_that_lacks_a_tensor_is_refused(pretrained, make_recipe, tmp_p
     tensors = load_file(weights)
     del tensors["transformer.h.0.mlp.c_fc.weight"]
     save_file(tensors, weights, metadata={"format": "pt"})
-    with pytest.raises(ArtifactError, match=r"1 tensors are missing.*mlp\.c_fc\.weight"):
+    with pytest.raises(ArtifactError, match=r"missing: .*mlp\.c_fc\.weight"):
         run_with_source(pretrained, make_recipe, source)
     shutil.rmtree(pretrained.stage("distill"))
     weights.write_bytes(weights.read_bytes()[:1000])

@@ -49,7 +49,7 @@ def load_model(folder: str | Path, *, dtype: str | torch.dtype | None, device: t
     try:
         with quiet_library():
             model, report = cls.from_pretrained(str(folder), **REPORTED, **arguments)
-        check_complete(report, exactly=ours)
+        check_complete(report, folder, exactly=ours)
     except Exception as error:  # safetensors, json, torch and the hub each raise their own
         raise CheckpointError(
             f"{folder}: the model cannot be loaded ({_one_line(error)}). Export it again, or "

@@ -3,30 +3,64 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers.utils import logging as transformers_logging
 
+_SHOWN = 3
+"""Most tensors that a message names."""
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
-def check_complete(report: Mapping[str, Any], *, exactly: bool = False) -> None:
-    """Refuse weights that lack a tensor, which transformers would fill with random numbers.
+
+def check_complete(report: Mapping[str, Any], folder: str | Path, *, exactly: bool = False) -> None:
+    """Refuse weights that are not those of the configuration.
+
+    transformers would fill a tensor that is missing or of another shape with random numbers, and
+    cast whole numbers to floats.
 
     Args:
-        report: what `from_pretrained(..., **REPORTED)` says.
-        exactly: refuse tensors that the model has no place for, too. Folders of other projects
-            may hold some.
+        report: what `from_pretrained(folder, **REPORTED)` says.
+        folder: what was loaded.
+        exactly: refuse tensors that the model has no place for, and such that are no floats, too.
+            Folders of other projects may hold some.
 
     Raises:
-        ValueError: a tensor is missing, has another shape, or has no place.
+        ValueError: a tensor is missing, has another shape or type, or has no place.
     """
-    wrong = {"are missing": report["missing_keys"]}
-    wrong["have another shape"] = [key for key, *_ in report["mismatched_keys"]]
+    _refuse("missing", report["missing_keys"])
+    _refuse(
+        "of another shape than config.json says",
+        [
+            f"{name} {_shape(found)}, not {_shape(wanted)}"
+            for name, found, wanted in report["mismatched_keys"]
+        ],
+    )
     if exactly:
-        wrong["have no place in the model"] = report["unexpected_keys"]
-    for what, names in wrong.items():
-        if names:
-            raise ValueError(f"{len(names)} tensors {what}, the first is {min(names)!r}")
+        _refuse("unknown to the model", report["unexpected_keys"])
+        _refuse("no floating-point numbers", _other_types(Path(folder)))
+
+
+def _refuse(what: str, names: Iterable[str]) -> None:
+    found = sorted(names)
+    if found:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ValueError(f"tensors that are {what}: {', '.join(found[:_SHOWN])}{more}")
+
+
+def _shape(shape: Any) -> str:
+    return " x ".join(str(size) for size in shape) or "one number"
+
+
+def _other_types(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                kind = file.get_slice(name).get_dtype()
+                if kind not in _FLOATS:
+                    yield f"{name} {kind}"
 
 
 REPORTED: Mapping[str, bool] = {"output_loading_info": True, "ignore_mismatched_sizes": True}

@@ -90,7 +90,7 @@ def load_teacher_model(
                     trust_remote_code=False,
                     **REPORTED,
                 )
-        check_complete(report, exactly=ours)
+        check_complete(report, source, exactly=ours)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(f"teacher {source}: cannot be loaded ({reason}). {_FIX}") from None

@@ -115,7 +115,7 @@ def load_model(
             model, report = TallyFormerForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, **REPORTED, **changed
             )
-        check_complete(report, exactly=True)
+        check_complete(report, folder, exactly=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(
