@@ -364,8 +364,8 @@ def test_no_pair_that_fine_tuning_holds_out_has_been_pretrained_on(tmp_path: Pat
     for fraction in (0.05, 0.02):
         pairs = split_pairs(sections, data_root=".", validation_fraction=fraction, seed=recipe.seed)
         held_out = {f"{pair.prompt}\n\n{pair.response}" for pair in pairs.validation}
-        assert len(held_out) > 20
-        assert held_out <= kept_back
+        # Small talk and the like are no text of pretraining, so they are on neither side there.
+        assert len(held_out & kept_back) > 20
         assert not held_out & trained
 
 
