@@ -10,6 +10,7 @@ from tallyformer.config import Recipe
 from tallyformer.config.model import ModelSection
 from tallyformer.config.training import TrainSection
 from tallyformer.data.conversations import ConversationBatches, encode_pair
+from tallyformer.data.joining import training_conversations
 from tallyformer.data.mixture import Epoch
 from tallyformer.data.pairs import split_pairs
 from tallyformer.data.replay import batches_with_replay
@@ -166,10 +167,10 @@ def _pairs(recipe: Recipe, tokenizer: Tokenizer) -> tuple[int, int]:
         validation_fraction=section.validation_fraction,
         seed=recipe.seed,
     )
-    train, validation = (
-        [encode_pair(tokenizer, pair, context) for pair in part]
-        for part in (pairs.train, pairs.validation)
+    train = training_conversations(
+        tokenizer, pairs.train, context=context, most=section.join_pairs, seed=recipe.seed
     )
+    validation = [encode_pair(tokenizer, pair, context) for pair in pairs.validation]
     of_conversations = ConversationBatches(
         train, context=context, batch_size=1, seed=recipe.seed, pad_id=tokenizer.pad_id
     ).batches_per_epoch

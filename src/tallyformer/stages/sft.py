@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 from tallyformer.artifacts.manifest import Manifest
@@ -17,8 +16,9 @@ from tallyformer.data.conversations import (
     encode_pair,
     truncations,
 )
+from tallyformer.data.joining import training_conversations
 from tallyformer.data.packed import PackedBatches
-from tallyformer.data.pairs import Pair, PairSplit, split_pairs
+from tallyformer.data.pairs import PairSplit, split_pairs
 from tallyformer.data.replay import ReplayBatches
 from tallyformer.data.sources import RowSource, check_unchanged, pair_source
 from tallyformer.errors import DataError, UsageError
@@ -173,8 +173,11 @@ def _batches(
     recipe: Recipe, section: SftSection, tokenizer: Tokenizer, pairs: PairSplit, context: int
 ) -> tuple[list[Conversation], ConversationBatches, ConversationBatches]:
     check_held_out(pairs)
-    train_on = _encoded(tokenizer, pairs.train, context)
-    held_out = _at_most(_encoded(tokenizer, pairs.validation, context), section.evaluation_tokens)
+    train_on = training_conversations(
+        tokenizer, pairs.train, context=context, most=section.join_pairs, seed=recipe.seed
+    )
+    held_out = [encode_pair(tokenizer, pair, context) for pair in pairs.validation]
+    held_out = _at_most(held_out, section.evaluation_tokens)
     shape: dict[str, Any] = {
         "context": context,
         "batch_size": section.micro_batch,
@@ -234,10 +237,6 @@ def check_held_out(pairs: PairSplit) -> None:
             "Give pairs with other prompts; where the rows have a field that belongs to the "
             "question, such as Alpaca's input, name it in context_fields"
         )
-
-
-def _encoded(tokenizer: Tokenizer, pairs: Sequence[Pair], context: int) -> list[Conversation]:
-    return [encode_pair(tokenizer, pair, context) for pair in pairs]
 
 
 def _at_most(conversations: list[Conversation], tokens: int) -> list[Conversation]:
