@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -258,6 +262,23 @@ def test_a_kill_before_the_manifest_leaves_work_that_is_gone_on_with(
     assert not (work_began / "work.txt").exists()
     assert not (copy.path / "model.partial").exists()
     copy.manifest("export", check=True)
+
+
+def test_the_model_cards_example_runs_as_it_stands_in_its_folder(
+    finished: tuple[Recipe, RunFolder], tmp_path: Path
+) -> None:
+    folder = finished[1].path / "model"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=folder,
+        env={**os.environ, "HF_MODULES_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_model_card_tells_what_is_known_and_asks_for_what_is_not(

@@ -54,6 +54,7 @@ It needs transformers >= {LOWEST_TRANSFORMERS}.
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+folder = "."  # the one that this file is in
 tokenizer = AutoTokenizer.from_pretrained(folder{own_code})
 model = AutoModelForCausalLM.from_pretrained(folder{own_code})
 messages = [{{"role": "user", "content": "What is compound interest?"}}]
