@@ -241,3 +241,21 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
 def test_a_checked_recipe_dumps_to_an_equal_recipe() -> None:
     recipe = load_recipe(Path("recipes/quickstart.yaml"))
     assert check_recipe(recipe.model_dump(mode="json"), "dump") == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("pretrain.steps=true", "pretrain.steps: .*true is no number"),
+        ("seed=false", "seed: .*false is no number"),
+        ("pretrain.optimizer.learning_rate=true", "learning_rate: .*true is no number"),
+        ('data_root="a\\0b"', "data_root: .*no file or path can hold"),
+        ('description="\\uD800"', "description: .*no file or path can hold"),
+        ("pretrain.micro_batch=99999999999999999999", "micro_batch: .*1000000"),
+        ("pretrain.epochs=1e300", "epochs: .*1000000"),
+        ("pretrain.epochs=1e-300", "epochs: .*0.000001"),
+    ],
+)
+def test_what_no_run_can_use_is_refused(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_recipe(Path(__file__).parents[2] / "recipes" / "quickstart.yaml", [override])

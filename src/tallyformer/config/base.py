@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -52,6 +55,22 @@ class Section(BaseModel):
     """Keys that do something in some cases alone; `section.key` for one of a section below."""
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Groups of keys that exclude one another; exactly one of each is given."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python counts true as 1, a recipe does not."""
+        kinds = _scalars(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError(f"{str(value).lower()} is no number")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text_that_can_be_written(cls, value: Any) -> Any:
+        if isinstance(value, str) and ("\0" in value or _lone_surrogate(value)):
+            raise ValueError("has a character that no file or path can hold (NUL, or half of one)")
+        return value
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -98,3 +117,16 @@ class Section(BaseModel):
             and last in section.model_fields_set
             and getattr(section, last) is not None
         )
+
+
+def _scalars(annotation: Any) -> set[Any]:
+    """The types that a value may have itself, not those of its items."""
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*(_scalars(part) for part in get_args(annotation)))
+    return (
+        _scalars(get_args(annotation)[0]) if get_origin(annotation) is Annotated else {annotation}
+    )
+
+
+def _lone_surrogate(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -69,10 +69,10 @@ class TrainSection(Section):
     """
 
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("epochs", "steps"),)
-    epochs: float | None = Field(None, gt=0)
-    steps: int | None = Field(None, ge=1)
-    micro_batch: int = Field(32, ge=1)
-    gradient_accumulation: int = Field(6, ge=1)
+    epochs: float | None = Field(None, ge=1e-6, le=1e6)
+    steps: int | None = Field(None, ge=1, le=10**9)
+    micro_batch: int = Field(32, ge=1, le=10**6)
+    gradient_accumulation: int = Field(6, ge=1, le=10**6)
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     z_loss: float = Field(1e-4, ge=0)
@@ -82,7 +82,7 @@ class TrainSection(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     attend_across_documents: bool = False
-    evaluations: int = Field(10, ge=1)
+    evaluations: int = Field(10, ge=1, le=10**6)
     """How often validation runs, evenly spread; the last one is at the end."""
     evaluation_tokens: int = Field(200_000, ge=1)
     """At most so many validation tokens are used each time."""
