@@ -74,7 +74,11 @@ def main() -> None:
             one["when"]: {"perplexity": one["perplexity"], "tokens": one["tokens"]}
             for one in found.get("responses", ())
         },
-        **{part: _share(found[part]) for part in ("facts", "manners", "arithmetic") if part in found},
+        **{
+            part: _share(found[part])
+            for part in ("facts", "manners", "arithmetic")
+            if part in found
+        },
         "samples": found.get("samples", {}).get("answers", []),
     }
     target = RESULTS / f"{stages['evaluate'].created[:10]}-{recipe['name']}.json"
