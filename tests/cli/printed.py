@@ -13,7 +13,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 
 def printed_command(message: str) -> str:
     """What follows the last ": " before `tallyformer` (or `rm -r`), up to the message's end."""
-    found = re.findall(r": ((?:rm -r|tallyformer) .*)", message, flags=re.DOTALL)
+    found = re.findall(r": ((?:rm -r|\S*tallyformer) .*)", message, flags=re.DOTALL)
     assert found, message
     return str(found[-1]).strip()
 

@@ -85,4 +85,5 @@ def test_smaller_batches_are_taken_by_the_command_that_a_lack_of_memory_prints(
     again = paste(command, place)
     assert again.returncode == 3 and "out of memory" in again.stderr, again.stderr
     assert f"micro_batch={2**34}" in again.stderr
-    assert resume.startswith("tallyformer pretrain ")
+    assert resume.partition(" ")[0].endswith("tallyformer")
+    assert " pretrain " in resume

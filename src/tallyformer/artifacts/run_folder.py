@@ -53,11 +53,13 @@ class RunFolder:
         options: `--recipe`, `--set` and `--out` as the user typed them; by default those that
             name the recipe in the folder.
         begun_by: the command that was typed, for example "run"; by default each stage's own.
+        program: what the user types to start this program.
     """
 
     path: Path
     options: tuple[str, ...] = ()
     begun_by: str | None = None
+    program: str = "tallyformer"
 
     def stage(self, name: str) -> Path:
         """Folder of a stage; it may not exist yet."""
@@ -67,7 +69,7 @@ class RunFolder:
         """The command that makes a stage's folder, quoted so that it can be pasted."""
         recipe = str(self.path / "recipe.yaml")
         options = self.options or ("--recipe", recipe, "--out", str(self.path))
-        return shlex.join(["tallyformer", stage, *options])
+        return shlex.join([self.program, stage, *options])
 
     def resume_command(self, stage: str) -> str:
         """The command that resumes the work which a stage has begun."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,4 +154,13 @@ def load(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Re
     if out is not None:
         typed += ["--out", str(out)]
     begun_by = click.get_current_context().info_name
-    return checked, RunFolder(folder, tuple(typed), begun_by)
+    return checked, RunFolder(folder, tuple(typed), begun_by, program())
+
+
+def program() -> str:
+    """How this program was started: its name if the PATH leads to it, else its path as typed."""
+    typed = Path(sys.argv[0])
+    found = shutil.which("tallyformer")
+    if typed.name != "tallyformer" or (found and Path(found).samefile(typed)):
+        return "tallyformer"
+    return str(typed)

@@ -49,7 +49,7 @@ def run(
     model = shown(folder.stage("export"))
     click.echo(f"model:  {model}")
     if checked.sft:
-        click.echo(f"chat:   {shlex.join(['tallyformer', 'chat', '--model', str(model)])}")
+        click.echo(f"chat:   {shlex.join([folder.program, 'chat', '--model', str(model)])}")
 
 
 def _heading(recipe: Recipe) -> str:
