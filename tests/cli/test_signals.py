@@ -125,7 +125,7 @@ def test_sigterm_ends_a_stage_with_one_line_whose_command_resumes(
     assert not psutil.wait_procs(children, timeout=60)[1]
     assert not _left_over(place / "tmp")
     resume = printed_command(said[-1])
-    assert resume.startswith(f"tallyformer {command} ")
+    assert resume.startswith(f"{SCRIPT} {command} ")
     done = paste(resume, place)
     assert done.returncode == 0, done.stderr
     last = "model" if command == "run" else command
