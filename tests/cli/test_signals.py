@@ -192,4 +192,4 @@ def test_ctrl_c_in_a_process_group_is_one_line(place: Path) -> None:
         said = process.communicate()[1].splitlines()
     assert process.returncode == 130, said
     assert said[-1].startswith("error: prepare: stopped by Ctrl-C")
-    assert not [line for line in said if "Traceback" in line]
+    assert not [line for line in said if "Traceback" in line], "\n".join(said)

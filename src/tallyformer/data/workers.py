@@ -17,6 +17,7 @@ import queue
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -117,6 +118,8 @@ class _Worker:
         self.under_way: collections.deque[Any] = collections.deque()
         self.pipe, end = context.Pipe()
         self._process = context.Process(target=_work, args=(end,), daemon=True)
+        # Starting it unblocks SIGINT, so it must not be started inside the block.
+        resource_tracker.ensure_running()
         with left_to_the_parent():
             self._process.start()
         end.close()
