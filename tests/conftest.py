@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,3 +34,24 @@ def make_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
             return place
 
         yield make
+
+
+@pytest.fixture
+def ordinary_user(tmp_path: Path) -> Iterator[Path]:
+    """A folder of a user who is not root, and the test runs as that user.
+
+    Root reads and writes everything, so what a mode forbids shows for others alone. Root's
+    temporary folder is closed to them, hence one of its own.
+    """
+    if os.geteuid():
+        yield tmp_path
+        return
+    nobody = 65534
+    place = Path(tempfile.mkdtemp(prefix="tallyformer-test-"))
+    os.chown(place, nobody, nobody)
+    os.setresuid(nobody, nobody, 0)  # the saved 0 leads back
+    try:
+        yield place
+    finally:
+        os.setresuid(0, 0, 0)
+        shutil.rmtree(place)

@@ -89,14 +89,12 @@ def test_the_advice_fits_the_reason(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dangling", "file", "folder", "loop"]
 
 
-def test_a_folder_that_this_user_may_not_write_is_told(tmp_path: Path) -> None:
-    if not os.geteuid():
-        pytest.skip("root may write everywhere")
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+def test_a_folder_that_this_user_may_not_write_is_told(ordinary_user: Path) -> None:
+    ordinary_user.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
-        assert "Allow it for this user" in refusal(tmp_path / "x.json")
+        assert "Allow it for this user" in refusal(ordinary_user / "x.json")
     finally:
-        tmp_path.chmod(stat.S_IRWXU)
+        ordinary_user.chmod(stat.S_IRWXU)
 
 
 def test_another_place_that_is_refused_is_named_itself(tmp_path: Path) -> None:
