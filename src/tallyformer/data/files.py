@@ -81,13 +81,13 @@ def find_files(patterns: Sequence[str], data_root: str, source: str) -> list[Pat
 
 def _matches(folder: str, pattern: str) -> list[Path]:
     path = Path(folder) / pattern
+    escaped = Path(glob.escape(folder)) / pattern
+    _check_folders(escaped)
     if path.is_file():
         return [path]
     if path.is_dir():
         raise DataError(f"{path}: is a folder. Name its files, for example {path}/**/*.txt")
     check_is_file(path)
-    escaped = Path(glob.escape(folder)) / pattern
-    _check_folders(escaped)
     names = glob.glob(str(escaped), recursive=True)  # noqa: PTH207 - absolute patterns too
     paths = [path for path in sorted(map(Path, names)) if not path.is_dir()]
     for path in paths:
