@@ -22,12 +22,14 @@ class LoraSection(Section):
 
     @model_validator(mode="after")
     def _rows_once(self) -> LoraSection:
-        whole = sorted({"lm_head", "token_embed"} & set(self.modules_to_save))
-        if self.train_control_tokens and whole:
-            raise ValueError(
-                f"train_control_tokens trains rows that {whole[0]!r} in modules_to_save trains "
-                "anyway. Remove one of the two"
-            )
+        fields = {"modules_to_save": ("lm_head", "token_embed"), "target_modules": ("token_embed",)}
+        for field, embeddings in fields.items():
+            twice = [name for name in embeddings if name in getattr(self, field)]
+            if self.train_control_tokens and twice:
+                raise ValueError(
+                    f"train_control_tokens trains rows that {twice[0]!r} in {field} trains anyway. "
+                    "Remove one of the two"
+                )
         return self
 
 

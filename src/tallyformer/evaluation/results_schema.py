@@ -58,17 +58,12 @@ class _Example(_Judged):
     kind: str
 
 
-class _Manners(_Part):
-    model: str = ""
-    answers: list[_Example] = []
-
-
 class _Facts(_Part):
     model: str = ""
     answers: list[_Fact] = []
 
 
-class _Arithmetic(_Part):
+class _Examples(_Part):
     model: str = ""
     answers: list[_Example] = []
 
@@ -97,8 +92,8 @@ class _Results(_Part):
     perplexity: list[_Text] = []
     responses: list[_Response] = []
     facts: _Facts = _Facts()
-    manners: _Manners = _Manners()
-    arithmetic: _Arithmetic = _Arithmetic()
+    manners: _Examples = _Examples()
+    arithmetic: _Examples = _Examples()
     samples: _Samples = _Samples()
 
 

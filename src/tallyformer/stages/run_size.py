@@ -55,7 +55,7 @@ def size_of(recipe: Recipe, folder: RunFolder, *, pairs: bool = True) -> RunSize
     counted = _pairs(recipe) if pairs else None
     trainings = list(_trainings(recipe, tokens))
     if recipe.sft and (recipe.sft.steps or counted):
-        positions = counted[2] if counted else 0
+        positions = round(counted[2] / (1 - recipe.sft.replay)) if counted else 0
         context = recipe.model.max_position_embeddings
         trainings.append(_training("sft", "sft", recipe.sft, positions, context))
     return RunSize(

@@ -113,7 +113,7 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
     )
     check_unchanged(_sources(recipe, section), work.inputs)
     conversations, learnt, validation = _batches(recipe, section, tokenizer, pairs, context)
-    batches = _with_replay(recipe, section, folder, tokenizer, learnt, conversations, context)
+    batches = _with_replay(recipe, section, folder, tokenizer, learnt, context)
     token_bytes = tokenizer.token_bytes()
     before = evaluate_only(
         model,
@@ -180,14 +180,14 @@ def _batches(
     held_out = _at_most(held_out, section.evaluation_tokens)
     shape: dict[str, Any] = {
         "context": context,
-        "batch_size": section.micro_batch,
         "seed": recipe.seed,
         "pad_id": tokenizer.pad_id,
     }
+    at_once = 1 if section.replay else section.micro_batch  # replay mixes single rows
     return (
         train_on,
-        ConversationBatches(train_on, **shape),
-        ConversationBatches(held_out, **shape, shuffle=False),
+        ConversationBatches(train_on, batch_size=at_once, **shape),
+        ConversationBatches(held_out, batch_size=section.micro_batch, **shape, shuffle=False),
     )
 
 
@@ -197,7 +197,6 @@ def _with_replay(
     folder: RunFolder,
     tokenizer: Tokenizer,
     learnt: ConversationBatches,
-    conversations: list[Conversation],
     context: int,
 ) -> BatchSource:
     """The conversations, with `section.replay` of the rows taken from the text of pretraining."""
@@ -205,13 +204,7 @@ def _with_replay(
         return learnt
     shards = common.load_shards(folder, tokenizer)
     return ReplayBatches(
-        ConversationBatches(
-            conversations,
-            context=context,
-            batch_size=1,
-            seed=recipe.seed,
-            pad_id=tokenizer.pad_id,
-        ),
+        learnt,
         PackedBatches(
             shards.train,
             context=context,

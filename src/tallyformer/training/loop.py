@@ -243,10 +243,11 @@ class _Run:
     def _settle_best(self, state: RunState, checkpoint: Path) -> None:
         """Compare the best weights with the checkpoint.
 
-        Gone on with from an older one, the run forgets best weights that were replaced since: its
-        next validation writes them again.
+        Resumed from an older one, the run forgets best weights that were replaced since: its next
+        validation writes them again.
         """
         ends = state.step >= self.job.steps or state.stopped_early
+        ends = ends and not state.evaluation_due
         is_newest = ends or checkpoint != self.checkpoints.previous
         if not self.best.settle(state.best_files, is_newest=is_newest):
             state.best, state.best_files = {}, {}

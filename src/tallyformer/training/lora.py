@@ -45,7 +45,7 @@ def add_lora(model: Any, section: LoraSection, control_tokens: Sequence[int] = (
         target_modules=list(section.target_modules),
         modules_to_save=list(section.modules_to_save) or None,
         ensure_weight_tying=keeps_tie,
-        trainable_token_indices={"token_embed": list(control_tokens)} if control_tokens else None,
+        trainable_token_indices={EMBEDDING: list(control_tokens)} if control_tokens else None,
     )
     with _quiet_peft():
         return get_peft_model(model, config)
