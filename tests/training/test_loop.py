@@ -395,3 +395,15 @@ def test_a_run_goes_on_from_the_checkpoint_before_the_last_to_the_same_end(tmp_p
     shutil.rmtree(checkpoints.last)
     run(broken, **settings)
     assert_same(final_state(broken), final_state(tmp_path / "whole"))
+
+
+def test_a_checkpoint_whose_final_validation_was_cut_can_still_be_resumed_after_it(tmp_path):
+    """Its best weights were replaced by that validation, which is then done again."""
+    run(tmp_path / "whole")
+    broken = tmp_path / "broken"
+    with pytest.raises(Interrupted):
+        train(_at_the_last_batch(broken))
+    run(broken)
+    shutil.rmtree(Checkpoints(broken / "checkpoints", "go on").last)
+    run(broken)
+    assert_same(final_state(broken), final_state(tmp_path / "whole"))
