@@ -397,13 +397,30 @@ def test_a_run_goes_on_from_the_checkpoint_before_the_last_to_the_same_end(tmp_p
     assert_same(final_state(broken), final_state(tmp_path / "whole"))
 
 
+class StoppingAtCall(RandomBatches):
+    """Raises SIGTERM when a batch is asked for that many times."""
+
+    def __init__(self, at: int, **shape: Any):
+        super().__init__(**shape)
+        self._left = at
+
+    def batch(self, index: int) -> Any:
+        self._left -= 1
+        if not self._left:
+            signal.raise_signal(signal.SIGTERM)
+        return super().batch(index)
+
+
 def test_a_checkpoint_whose_final_validation_was_cut_can_still_be_resumed_after_it(tmp_path):
     """Its best weights were replaced by that validation, which is then done again."""
-    run(tmp_path / "whole")
+    run(tmp_path / "whole", evaluations=2)
     broken = tmp_path / "broken"
-    with pytest.raises(Interrupted):
-        train(_at_the_last_batch(broken))
-    run(broken)
-    shutil.rmtree(Checkpoints(broken / "checkpoints", "go on").last)
-    run(broken)
+    in_the_second = StoppingAtCall(3, batches_per_epoch=2, first=100)
+    with pytest.raises(Interrupted, match="at step 20 of 20"):
+        train(dataclasses.replace(job(broken, evaluations=2), validation=in_the_second))
+    run(broken, evaluations=2)
+    checkpoints = Checkpoints(broken / "checkpoints", "go on")
+    shutil.rmtree(checkpoints.last)
+    assert checkpoints.load().state["evaluation_due"]
+    run(broken, evaluations=2)
     assert_same(final_state(broken), final_state(tmp_path / "whole"))
