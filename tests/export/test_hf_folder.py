@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from tallyformer.artifacts.run_folder import RunFolder
-from tallyformer.config import Recipe, check_recipe
+from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError
 from tallyformer.export.hf_folder import verify_hf_folder, write_hf_folder
 from tallyformer.export.model_card import LOWEST_TRANSFORMERS, UNKNOWN_LICENCE, model_card
@@ -29,8 +29,7 @@ from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.stages import export, prepare, pretrain
-from tallyformer.stages import tokenizer as tokenizer_stage
+from tallyformer.stages import export
 from tallyformer.tokenizer import Tokenizer
 
 LLAMA = {
@@ -188,41 +187,6 @@ def test_a_value_that_is_not_a_number_is_an_infinite_difference() -> None:
     assert largest_difference(numbers, numbers + 0.5) == 0.5
     assert largest_difference(numbers, numbers / 0) == float("inf")
     assert largest_difference(numbers, torch.zeros(2, 4)) == float("inf")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, RunFolder]:
-    """A run up to `export`, made by the real stages."""
-    root = tmp_path_factory.mktemp("export")
-    rows = [json.dumps({"text": f"Bond number {i} pays a coupon of {i * 3}."}) for i in range(80)]
-    (root / "bonds.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    recipe = check_recipe(
-        {
-            "name": "tiny",
-            "description": "Made for a test.",
-            "data_root": str(root),
-            "model": {
-                "hidden_size": 16,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "intermediate_size": 16,
-                "max_position_embeddings": 32,
-            },
-            "tokenizer": {"kind": "train", "vocab_size": 270},
-            "prepare": {
-                "min_chars": 1,
-                "workers": 1,
-                "sources": [{"name": "bonds", "paths": ["bonds.jsonl"]}],
-            },
-            "pretrain": {"steps": 2, "micro_batch": 2, "gradient_accumulation": 1},
-            "export": {"dtype": "bfloat16"},
-        },
-        "tiny.yaml",
-    )
-    run = RunFolder(root / "runs" / "tiny")
-    for stage in (tokenizer_stage, prepare, pretrain, export):
-        stage.run(recipe, run)
-    return recipe, run
 
 
 def test_the_stage_leaves_a_signed_folder_that_answers(finished: tuple[Recipe, RunFolder]) -> None:
