@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tallyformer.errors import TallyFormerError
+from tallyformer.errors import TallyFormerError, shown
 from tallyformer.token_ids import as_id, checked_ids
 from tallyformer.tokenizer import Tokenizer
 
@@ -22,6 +22,7 @@ NO_IDS = [
     "1",
     b"1",
     None,
+    10**5000,  # more digits than Python writes out
     [1],
     np.float32(1),
     np.bool_(True),
@@ -36,7 +37,7 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(["A bond pays interest."], 270)
 
 
-@pytest.mark.parametrize("bad", NO_IDS, ids=repr)
+@pytest.mark.parametrize("bad", NO_IDS, ids=shown)
 def test_what_is_no_id_is_refused_wherever_text_is_made_of_ids(
     tokenizer: Tokenizer, bad: Any
 ) -> None:

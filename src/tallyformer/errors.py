@@ -20,6 +20,9 @@ where several are listed.
 
 from __future__ import annotations
 
+import reprlib
+from typing import Any
+
 __all__ = [
     "ArtifactError",
     "CheckpointError",
@@ -31,6 +34,7 @@ __all__ = [
     "TokenizerError",
     "TrainingError",
     "UsageError",
+    "shown",
 ]
 
 
@@ -80,3 +84,15 @@ class Interrupted(RunError):  # noqa: N818 - it is no mistake of anybody
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.exit_status = 128 + signal_number
+
+
+_LONGEST = 100
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: one line of at most 100 characters."""
+    try:
+        text = " ".join(reprlib.repr(value).split())
+        return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    except ValueError:  # Python does not write out a whole number of thousands of digits
+        return f"a number of {type(value).__name__}"

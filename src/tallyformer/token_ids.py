@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import operator
-import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tallyformer.errors import UsageError
+from tallyformer.errors import UsageError, shown
 
 
 class InvalidIdError(UsageError, ValueError):
@@ -35,7 +34,7 @@ def checked_ids(ids: Iterable[Any], size: int) -> list[int]:
     """
     # Bytes hold numbers and a mapping holds keys, but neither was meant so.
     if isinstance(ids, str | bytes | bytearray | Mapping) or not hasattr(ids, "__iter__"):
-        raise InvalidIdError(f"ids: must be a list of token ids; it is {reprlib.repr(ids)}")
+        raise InvalidIdError(f"ids: must be a list of token ids; it is {shown(ids)}")
     try:
         values = list(ids)
     except TypeError:  # an array without a dimension
@@ -52,9 +51,8 @@ def checked_id(value: Any, size: int, place: int | None = None) -> int:
     token_id = value if type(value) is int else as_id(value)
     if token_id is None or not 0 <= token_id < size:
         where = "" if place is None else f" at place {place}"
-        shown = " ".join(reprlib.repr(value).split())
         raise InvalidIdError(
-            f"ids: {shown}{where} is no id of the vocabulary, whose ids go from 0 to {size - 1}. "
-            "Give ids of this tokenizer"
+            f"ids: {shown(value)}{where} is no id of the vocabulary, whose ids go from 0 to "
+            f"{size - 1}. Give ids of this tokenizer"
         )
     return token_id

@@ -174,6 +174,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "text": ("hello", "text, but no JSON"),
     "deep JSON": ("[" * 100_000, "text, but no JSON"),
     "a number as content": ([{"role": "user", "content": 5}], "a content of type int"),
+    "columns of other lengths": (
+        {"role": ["user", "assistant"], "content": ["a"]},
+        "a conversation with 2 of role, 1 of content",
+    ),
     "an image": ([{"role": "user", "content": [{"type": "image"}]}], "a content of type list"),
 }
 
@@ -202,6 +206,29 @@ def test_repeated_conversations_are_duplicates_and_longer_ones_are_not(tmp_path:
     rows += [{"conversations": share_gpt(*TURNS)}, {"messages": messages(*TURNS, system="x")}]
     rows += [{"messages": messages("other?", "b")}]
     assert split(tmp_path, rows).counts["s"]["dropped"] == {"duplicate": 2}
+
+
+def test_no_later_question_is_one_that_the_other_side_begins_with(tmp_path: Path) -> None:
+    """Else a held-out answer would be learnt from the later turn of another conversation."""
+    rows: list[dict[str, Any]] = [
+        {"messages": messages(f"Question {n}?", f"a{n}")} for n in range(60)
+    ]
+    rows += [
+        {"messages": messages(f"Hello {n}", "Hi.", f"question  {n}?", f"a{n}", "Thanks", "Bye.")}
+        for n in range(60)
+    ]
+    result = split(tmp_path, rows)
+    sides = (result.train, result.validation)
+    first = [{pair.prompt.lower() for pair in side} for side in sides]
+    later = [
+        {" ".join(text.lower().split()) for pair in side for text in pair.later[::2]}
+        for side in sides
+    ]
+    assert not later[0] & first[1] and not later[1] & first[0]
+    # What does not cross stays whole, and what does is cut before it.
+    assert {len(pair.later) for side in sides for pair in side} == {0, 4}
+    assert sum(len(pair.later) == 4 for pair in result.train) > 20
+    assert len(result.train) + len(result.validation) == 120
 
 
 def test_conversations_with_the_same_first_question_are_on_one_side(tmp_path: Path) -> None:

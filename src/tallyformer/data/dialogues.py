@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tallyformer.artifacts.json_files import parse_json
 from tallyformer.data.normalize import normalize
 from tallyformer.data.rows import text_of
 from tallyformer.errors import DataError
@@ -67,11 +67,11 @@ def read_dialogue(value: Any, field: str, where: str) -> list[Message]:
 def _list(value: Any, where: str) -> Sequence[Any]:
     if isinstance(value, str | bytes):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = parse_json(value)
+        except ValueError:
             raise DataError(f"{where}: a conversation that is text, but no JSON. {_FORM}") from None
     if isinstance(value, Mapping):
-        value = _from_columns(value)
+        value = _from_columns(value, where)
     if value is None:
         return ()
     if not isinstance(value, list | tuple):
@@ -79,14 +79,16 @@ def _list(value: Any, where: str) -> Sequence[Any]:
     return value
 
 
-def _from_columns(value: Mapping[str, Any]) -> Any:
+def _from_columns(value: Mapping[str, Any], where: str) -> Any:
     """Messages from a dictionary of lists, as some libraries store a list of dictionaries."""
     columns = {name: cells for name, cells in value.items() if isinstance(cells, list | tuple)}
     if not any(set(keys) <= columns.keys() for keys in _KEYS):
         return value
-    return [
-        dict(zip(columns, cells, strict=False)) for cells in zip(*columns.values(), strict=False)
-    ]
+    lengths = {name: len(cells) for name, cells in columns.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{length} of {name}" for name, length in lengths.items())
+        raise DataError(f"{where}: a conversation with {listed}. Give as many of each")
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
 def _message(message: Any, where: str) -> Message:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,7 @@ from tallyformer.config.data import PAIR_FIELDS, PairSource
 from tallyformer.data.dialogues import DIALOGUE_FIELDS, Dropped, read_dialogue
 from tallyformer.data.documents import document_id
 from tallyformer.data.filters import DUPLICATE
+from tallyformer.data.hashing import plain_text
 from tallyformer.data.held_out import held_out, units_of
 from tallyformer.data.normalize import normalize
 from tallyformer.data.rows import Row, missing_field, text_of, values_of
@@ -72,7 +73,8 @@ def split_pairs(
     """Read all sources, leave repeated pairs out, and split by context, or else by prompt.
 
     No context lies on both sides, and no prompt of pairs without one; see `held_out`. The prompt
-    of a conversation is the first thing that the user says.
+    of a conversation is the first thing that the user says; it ends before a later question that
+    a pair of the other side asks.
 
     Args:
         sections: the recipe's sources.
@@ -104,23 +106,38 @@ def split_pairs(
 def _split(
     found: Sequence[tuple[RowSource, int, list[Pair], Counter[str]]], held: Iterator[bool]
 ) -> PairSplit:
-    train: list[Pair] = []
-    validation: list[Pair] = []
-    counts: dict[str, dict[str, int | Mapping[str, int]]] = {}
+    of_source: list[tuple[RowSource, int, dict[bool, list[Pair]], Counter[str]]] = []
+    asked: dict[bool, set[str]] = {False: set(), True: set()}
     for source, repeat, pairs, dropped in found:
         sides: dict[bool, list[Pair]] = {False: [], True: []}
         for pair in pairs:
-            sides[next(held)].append(pair)
-        train += sides[False] * repeat
-        validation += sides[True]
+            side = next(held)
+            sides[side].append(pair)
+            if not pair.context:
+                asked[side].add(plain_text(pair.prompt))
+        of_source.append((source, repeat, sides, dropped))
+    train: list[Pair] = []
+    validation: list[Pair] = []
+    counts: dict[str, dict[str, int | Mapping[str, int]]] = {}
+    for source, repeat, sides, dropped in of_source:
+        train += [_up_to(pair, asked[True]) for pair in sides[False]] * repeat
+        validation += [_up_to(pair, asked[False]) for pair in sides[True]]
         counts[source.name] = {
-            "rows": len(pairs) + sum(dropped.values()),
+            "rows": sum(map(len, sides.values())) + sum(dropped.values()),
             "train": len(sides[False]),
             "validation": len(sides[True]),
             "dropped": dict(sorted(dropped.items())),
             "empty_files": len(source.empty_files),
         }
     return PairSplit(train, validation, counts)
+
+
+def _up_to(pair: Pair, other_side: Set[str]) -> Pair:
+    """The conversation up to the first later question that a pair of the other side asks."""
+    for place in range(0, len(pair.later), 2):
+        if plain_text(pair.later[place]) in other_side:
+            return replace(pair, later=pair.later[:place])
+    return pair
 
 
 def read_pairs(source: RowSource, section: PairSource, dropped: Counter[str]) -> Iterator[Pair]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from tallyformer.inference.errors import InvalidRequestError, shown
+from tallyformer.errors import shown
+from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.inference.fitting import check_system
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from tallyformer.artifacts.model_folder import check_model_folder
-from tallyformer.errors import ArtifactError, TokenizerError
+from tallyformer.errors import ArtifactError, TokenizerError, shown
 from tallyformer.inference.batch import Batch
-from tallyformer.inference.errors import InvalidRequestError, shown
+from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.inference.fitting import fit_messages
 from tallyformer.inference.folder_defaults import sampling_defaults
 from tallyformer.inference.loading import choose_device, load_model

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tallyformer.inference.errors import InvalidRequestError, shown
+from tallyformer.errors import shown
+from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.token_ids import as_id
 
 MODES = ("combined", "independent")

@@ -9,12 +9,11 @@ between them. Trained are the assistant's content, with its leading space, and t
 from __future__ import annotations
 
 import json
-import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tallyformer.errors import UsageError
+from tallyformer.errors import UsageError, shown
 from tallyformer.tokenizer.messages import FORM, Message, read_messages
 
 END_OF_TEXT = "<|endoftext|>"
@@ -105,7 +104,7 @@ def split_system(messages: Any) -> tuple[str | None, list[Message]]:
         if turn["role"] != expected:
             raise UsageError(
                 f"chat: message {number + (system is not None)} has role "
-                f"{reprlib.repr(turn['role'])} where {expected!r} is due; {_ORDER}"
+                f"{shown(turn['role'])} where {expected!r} is due; {_ORDER}"
             )
     return system, turns
 

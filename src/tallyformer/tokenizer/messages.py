@@ -9,11 +9,10 @@ Everything else is an error that says what was given and how it is written.
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tallyformer.errors import UsageError
+from tallyformer.errors import UsageError, shown
 
 Message = dict[str, str]
 
@@ -74,7 +73,7 @@ def _message(number: int, message: Any) -> Message:
     if content is None:
         raise UsageError(
             f"{where} has a content of type {type(message['content']).__name__}, "
-            f"{reprlib.repr(message['content'])}; give text, or parts as "
+            f"{shown(message['content'])}; give text, or parts as "
             '[{"type": "text", "text": "..."}]'
         )
     return {"role": message["role"], "content": content}
@@ -86,5 +85,4 @@ def _names(message: Mapping[Any, Any]) -> str:
 
 def _described(value: Any) -> str:
     """A value as a message quotes it, on one line."""
-    shown = " ".join(reprlib.repr(value).split())
-    return shown if value is None else f"{shown} (a {type(value).__name__})"
+    return shown(value) if value is None else f"{shown(value)} (a {type(value).__name__})"
