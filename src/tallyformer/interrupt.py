@@ -83,14 +83,22 @@ def stop_on_signals() -> Iterator[None]:
 def left_to_the_parent() -> Iterator[None]:
     """Processes that are started inside the block never see the signals.
 
-    Ctrl-C and a closed terminal reach every process of a group. The parent alone answers, and
-    ends its children; one that answers too would print a traceback of its own.
+    Ctrl-C and a closed terminal reach every process of a group. The parent alone answers, when the
+    block has ended, and ends its children; one that answers too would print a traceback of its own.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    noted: list[int] = []
     try:
-        yield
+        # The mask, which children inherit, is this thread's alone: another thread may take a signal
+        # that then would raise here, with a child half started.
+        with _handled_by(lambda number, frame: noted.append(number)):
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            try:
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in dict.fromkeys(noted):
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager
