@@ -11,6 +11,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from .small_run import (  # noqa: F401  (fixtures)
+    _prepared,
+    _pretrained,
+    _tuned,
+    make_recipe,
+    prepared,
+    pretrained,
+    texts,
+    tuned,
+)
+from .tiny_run import tiny  # noqa: F401
+
 # Time limits of single examples say nothing on a machine that others use too.
 settings.register_profile("tallyformer", deadline=None)
 settings.load_profile("tallyformer")

@@ -1,4 +1,4 @@
-"""A tiny real model and tokenizer, and a tiny real run, each made once."""
+"""A tiny real model and tokenizer, made once."""
 
 from __future__ import annotations
 
@@ -7,16 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tallyformer.artifacts.run_folder import RunFolder
-from tallyformer.config import Recipe
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.stages import evaluate, prepare, pretrain
-from tallyformer.stages import tokenizer as tokenizer_stage
-from tallyformer.stages.run import write_recipe
 from tallyformer.tokenizer import Tokenizer
-
-from .tiny import tiny_recipe
 
 TEXT = (
     "A bond pays a coupon every year. A share is a part of a company. Assets equal liabilities "
@@ -56,15 +49,3 @@ def model_folder(
     model.save_pretrained(folder)
     tokenizer.save(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, RunFolder]:
-    """A run up to `evaluate`, made by the real stages."""
-    root = tmp_path_factory.mktemp("tiny")
-    recipe, run = tiny_recipe(root), RunFolder(root / "runs" / "tiny")
-    run.path.mkdir(parents=True)
-    write_recipe(recipe, run.path / "recipe.yaml")
-    for stage in (tokenizer_stage, prepare, pretrain, evaluate):
-        stage.run(recipe, run)
-    return recipe, run

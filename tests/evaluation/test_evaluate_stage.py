@@ -21,13 +21,13 @@ from tallyformer.data.pairs import Pair, split_pairs
 from tallyformer.errors import ArtifactError
 from tallyformer.evaluation.responses import measure_responses, spread
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.runs.models import models_of
 from tallyformer.stages import evaluate
-from tallyformer.stages.models import models_of
 from tallyformer.stages.run import stages_of
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.precision import Precision
 
-from .tiny import SIZES, tiny_recipe
+from ..tiny_run import SIZES, tiny_recipe
 
 
 def _results(run: RunFolder) -> dict[str, Any]:

@@ -12,23 +12,21 @@ from safetensors.torch import load_file, save_file
 
 from tallyformer.errors import ArtifactError, TokenizerError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.runs.data import load_shards, load_tokenizer, packed_sources
+from tallyformer.runs.teacher import load_teacher_model, shared_ids
 from tallyformer.stages import distill
-from tallyformer.stages import training_stage as common
-from tallyformer.stages.teacher_model import load_teacher_model, shared_ids
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.loop import evaluate_only
 from tallyformer.training.metrics import read_metrics
 
-from .conftest import PHASE
+from ..small_run import PHASE
 
 
 def measured(run, recipe, folder: Path) -> float:
     """Validation perplexity of a folder, measured anew."""
-    tokenizer = common.load_tokenizer(run)
+    tokenizer = load_tokenizer(run)
     section = recipe.distill.phases[-1]
-    _, validation = common.packed_sources(
-        common.load_shards(run, tokenizer), section, None, context=32, seed=0
-    )
+    _, validation = packed_sources(load_shards(run, tokenizer), section, None, context=32, seed=0)
     model = TallyFormerForCausalLM.from_pretrained(folder)
     found = evaluate_only(
         model,

@@ -11,8 +11,8 @@ from tallyformer.artifacts.manifest import resign
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.errors import ArtifactError, UsageError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.runs.weights import save_model
 from tallyformer.stages import export, merge, pretrain, sft
-from tallyformer.stages import training_stage as common
 from tallyformer.training.lora import load_adapter
 
 
@@ -35,7 +35,7 @@ def test_a_model_that_is_not_the_adapters_is_refused_and_leaves_nothing(
     tuned, make_recipe, monkeypatch
 ):
     """What is written differs in one weight from what was merged."""
-    honest = common.save_model
+    honest = save_model
 
     def careless(model, tokenizer, folder, *, dropout):
         honest(model, tokenizer, folder, dropout=dropout)
@@ -43,7 +43,7 @@ def test_a_model_that_is_not_the_adapters_is_refused_and_leaves_nothing(
         tensors["model.final_norm.weight"][0] += 0.05
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
-    monkeypatch.setattr(common, "save_model", careless)
+    monkeypatch.setattr(merge, "save_model", careless)
     with pytest.raises(ArtifactError, match=r"differ from the adapter's by .* more than 0.0001"):
         merge.run(make_recipe(), tuned)
     assert [p.name for p in tuned.stage("merge").iterdir()] == ["work.txt"]

@@ -15,15 +15,15 @@ import pytest
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import check_recipe
 from tallyformer.errors import ConfigError, TokenizerError
-from tallyformer.stages.inputs import check_inputs
-from tallyformer.stages.teacher_model import teacher_fingerprint
+from tallyformer.preflight.inputs import check_inputs
+from tallyformer.runs.teacher import teacher_fingerprint
 from tallyformer.tokenizer import Tokenizer
 
 READ = """
 import json, sys, torch
 from pathlib import Path
 from tallyformer.errors import TokenizerError
-from tallyformer.stages.teacher_model import load_teacher_model, shared_ids
+from tallyformer.runs.teacher import load_teacher_model, shared_ids
 from tallyformer.tokenizer import Tokenizer
 student = Path(sys.argv[1])
 found = {}

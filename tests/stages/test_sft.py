@@ -14,7 +14,7 @@ from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.stages import sft
 from tallyformer.training.loop import evaluate_only
 
-from .conftest import TRAIN
+from ..small_run import TRAIN
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -37,7 +37,7 @@ def test_fine_tuning_lowers_the_response_perplexity_of_the_saved_adapter(tuned, 
 
 
 def held_out(recipe, run):
-    from tallyformer.stages.training_stage import load_tokenizer
+    from tallyformer.runs.data import load_tokenizer
 
     tokenizer = load_tokenizer(run)
     pairs = split_pairs(
@@ -112,7 +112,7 @@ def test_a_recipe_without_the_section_is_refused(pretrained, make_recipe):
 
 
 def test_conversations_are_trained_with_every_answer(pretrained, make_recipe, tmp_path):
-    from tallyformer.stages.training_stage import load_tokenizer
+    from tallyformer.runs.data import load_tokenizer
 
     turns = ["bond?", "share.", "why?", "yield.", "and then?", "price."]
     roles = ("human", "gpt")

@@ -42,6 +42,8 @@ CLAIM = "work.txt"
 """The file by which a stage's folder says whose unfinished work it is."""
 BEST = "best"
 """Sub-folder of a training stage with the weights of its best validation loss."""
+MERGED = "merged"
+"""Sub-folder of the stage `merge` with the merged model."""
 
 
 @dataclass(frozen=True)

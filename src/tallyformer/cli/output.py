@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from tallyformer.artifacts.manifest import Manifest
-    from tallyformer.stages.advice import Advice
+    from tallyformer.preflight.advice import Advice
     from tallyformer.stages.run import PlannedStage
 
 _WIDTH = 72

@@ -16,7 +16,7 @@ from tallyformer.cli.output import print_advice
 from tallyformer.cli.quiet import quieten_libraries
 
 if TYPE_CHECKING:
-    from tallyformer.stages.plan_types import Needs, Plan, PlannedTraining
+    from tallyformer.planning.planned import Needs, Plan, PlannedTraining
 
 _UNKNOWN = "?"
 
@@ -56,9 +56,9 @@ def plan(
     checked, folder = load(recipe, overrides, out)
     quieten_libraries()
     _say("loading torch")
-    from tallyformer.stages.plan import planning
+    from tallyformer.planning.plan import planning
+    from tallyformer.preflight.run_size import advice_before
     from tallyformer.stages.run import stages_of
-    from tallyformer.stages.run_size import advice_before
 
     print_advice(advice_before(checked, folder, stages_of(checked)))
     with planning(checked, folder, say=_say) as open_plan:

@@ -30,7 +30,7 @@ def report(run: Path, other: Path | None, out: Path | None) -> None:
     """
     quieten_libraries()
     from tallyformer.artifacts.run_folder import RunFolder
-    from tallyformer.evaluation.report import write_report
+    from tallyformer.report.page import write_report
 
     runs = [RunFolder(path) for path in (run, other) if path is not None]
     target = out or run / ("report.html" if other is None else "comparison.html")

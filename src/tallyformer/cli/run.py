@@ -31,8 +31,8 @@ def run(
     questions; without fine-tuning, with five held-out texts continued), and the paths of the report
     and of the model.
     """
+    from tallyformer.preflight.run_size import advice_before
     from tallyformer.stages.run import dry_run_stages, resumable, run_stages, stages_of
-    from tallyformer.stages.run_size import advice_before
 
     checked, folder = load(recipe, overrides, out)
     stages = stages_of(checked)

@@ -27,8 +27,8 @@ def run_one_stage(
     Raises:
         UsageError: the recipe has no such stage.
     """
+    from tallyformer.preflight.run_size import advice_before
     from tallyformer.stages.run import dry_run_stages, require_stage, resumable, run_stages
-    from tallyformer.stages.run_size import advice_before
 
     checked, folder = load(recipe, overrides, out)
     require_stage(checked, stage, str(recipe))

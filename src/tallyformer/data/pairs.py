@@ -103,6 +103,21 @@ def split_pairs(
     return _split(found, iter(held_out(units, fraction=validation_fraction, seed=seed)))
 
 
+def check_held_out(pairs: PairSplit) -> None:
+    """Check that there are pairs to validate on.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not pairs.validation:
+        count = len({pair.id for pair in pairs.train})
+        raise DataError(
+            f"sft: all {count} pairs ask the same, so none can be held out for validation. "
+            "Give pairs with other prompts; where the rows have a field that belongs to the "
+            "question, such as Alpaca's input, name it in context_fields"
+        )
+
+
 def _split(
     found: Sequence[tuple[RowSource, int, list[Pair], Counter[str]]], held: Iterator[bool]
 ) -> PairSplit:

@@ -30,14 +30,15 @@ from tallyformer.data.shards import Shards
 from tallyformer.errors import UsageError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.flops import count_parameters, flops_per_token, head_flops
-from tallyformer.stages import training_stage as common
-from tallyformer.stages.teacher_model import (
+from tallyformer.runs.data import finish, load_shards, load_tokenizer, packed_sources, result_of
+from tallyformer.runs.teacher import (
     load_teacher_model,
     shared_ids,
     teacher_fingerprint,
     teacher_revision,
     teacher_source,
 )
+from tallyformer.runs.weights import load_model, save_model
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.distillation import DistillationLoss, DistillationWeights, TargetSource
 from tallyformer.training.hardware import pick_device
@@ -68,7 +69,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
 
 def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
     """What decides the distilled weights."""
-    inputs = {n: common.result_of(folder, n) for n in ("tokenizer", "prepare", "pretrain")}
+    inputs = {n: result_of(folder, n) for n in ("tokenizer", "prepare", "pretrain")}
     return StageWork(
         run=folder,
         stage="distill",
@@ -102,8 +103,8 @@ class _Distillation:
 
     def __post_init__(self) -> None:
         self.device = pick_device()
-        self.tokenizer: Tokenizer = common.load_tokenizer(self.folder)
-        self.shards: Shards = common.load_shards(self.folder, self.tokenizer)
+        self.tokenizer: Tokenizer = load_tokenizer(self.folder)
+        self.shards: Shards = load_shards(self.folder, self.tokenizer)
         self.context = self.recipe.model.max_position_embeddings
         self.student = self.folder.stage("pretrain") / BEST
 
@@ -132,7 +133,7 @@ class _Distillation:
             for name, entry in phase["records"].items()
         }
         results = [phase["metrics"] for phase in phases]
-        return common.finish(self.work, self._metrics(measured, best, results), files, records)
+        return finish(self.work, self._metrics(measured, best, results), files, records)
 
     def _anew(self, phase: Path) -> str:
         return f"Delete {phase}, then: {self.folder.resume_command('distill')}"
@@ -151,14 +152,14 @@ class _Distillation:
         )
 
     def _sources(self, section: DistillPhase, seed: int) -> Any:
-        return common.packed_sources(
+        return packed_sources(
             self.shards, section, self.section.weights, context=self.context, seed=seed
         )
 
     def _load(self, folder: Path, dropout: float | None) -> Any:
         check_model_folder(folder)
         made_by = self.folder.command("pretrain")
-        return common.load_model(folder, self.tokenizer, dropout=dropout, made_by=made_by)
+        return load_model(folder, self.tokenizer, dropout=dropout, made_by=made_by)
 
     def _phase(
         self, number: int, phase: DistillPhase, start: Path, place: Path, source: TargetSource
@@ -178,7 +179,7 @@ class _Distillation:
                 section=phase,
                 folder=place,
                 best=place / BEST,
-                save_best=lambda best: common.save_model(
+                save_best=lambda best: save_model(
                     model, self.tokenizer, best, dropout=self.recipe.model.dropout
                 ),
                 seed=seed,

@@ -33,9 +33,7 @@ from tallyformer.evaluation.facts import ask_facts
 from tallyformer.evaluation.machine import describe_machine
 from tallyformer.evaluation.manners import ask_manners
 from tallyformer.evaluation.perplexity import TextLoss, measure_passages
-from tallyformer.evaluation.report import write_report
 from tallyformer.evaluation.responses import measure_responses, spread
-from tallyformer.evaluation.run_data import RESULTS
 from tallyformer.evaluation.samples import (
     Question,
     Sample,
@@ -48,11 +46,13 @@ from tallyformer.evaluation.statistics import Difference, bootstrap_mean_change
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.loading import load_model
 from tallyformer.model.pretrained import quiet_library
+from tallyformer.preflight.inputs import check_same_inputs
 from tallyformer.progress import progress_bar
-from tallyformer.stages import training_stage as common
-from tallyformer.stages.inputs import check_same_inputs
-from tallyformer.stages.models import RunModel, final_model, models_of
-from tallyformer.stages.teacher_model import load_teacher_model, teacher_revision
+from tallyformer.report.page import write_report
+from tallyformer.report.run_data import RESULTS
+from tallyformer.runs.data import load_shards, load_tokenizer
+from tallyformer.runs.models import RunModel, final_model, models_of
+from tallyformer.runs.teacher import load_teacher_model, teacher_revision
 from tallyformer.training.hardware import pick_device
 from tallyformer.training.precision import choose_precision
 
@@ -127,8 +127,8 @@ class _Evaluation:
         self.recipe = recipe
         self.folder = folder
         self.models = models
-        self.tokenizer = common.load_tokenizer(folder)
-        self.shards = common.load_shards(folder, self.tokenizer)
+        self.tokenizer = load_tokenizer(folder)
+        self.shards = load_shards(folder, self.tokenizer)
         self.device = pick_device()
         self.precision = choose_precision(recipe.pretrain.precision, self.device)
 

@@ -18,8 +18,8 @@ from tallyformer.export.hf_folder import verify_hf_folder, write_hf_folder
 from tallyformer.export.model_card import model_card
 from tallyformer.inference.loading import DTYPES, load_model
 from tallyformer.model.pretrained import quiet_library
-from tallyformer.stages import training_stage as common
-from tallyformer.stages.models import RunModel, final_model
+from tallyformer.runs.data import load_tokenizer, result_of
+from tallyformer.runs.models import RunModel, final_model
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
@@ -35,7 +35,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     work = _work(recipe, folder, source, resume)
     if done := work.already_done():
         return done
-    tokenizer = common.load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     with quiet_library():
         model = load_model(source.source, dtype="float32", device=torch.device("cpu"))
     dtype = DTYPES[recipe.export.dtype]
@@ -76,7 +76,7 @@ def _work(recipe: Recipe, folder: RunFolder, source: RunModel, resume: bool) -> 
         config={**recipe.export.model_dump(mode="json"), "name": recipe.name},
         seed=recipe.seed,
         inputs={
-            "tokenizer": common.result_of(folder, "tokenizer"),
+            "tokenizer": result_of(folder, "tokenizer"),
             source.stage: source.result,
         },
         resume=resume,

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from tallyformer.artifacts.atomic import atomic_folder
 from tallyformer.artifacts.manifest import Manifest, entries_below
-from tallyformer.artifacts.run_folder import RunFolder, StageWork
+from tallyformer.artifacts.run_folder import MERGED, RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, UsageError
 from tallyformer.export.verify import fresh_logits, largest_difference, own_logits, probe_ids
 from tallyformer.model.flops import count_parameters
-from tallyformer.stages import training_stage as common
+from tallyformer.runs.data import load_tokenizer, result_of
+from tallyformer.runs.weights import save_model
 from tallyformer.stages.sft import ADAPTER, base_stage, load_base
 from tallyformer.training.lora import load_adapter, merge
 
-MERGED = "merged"
 TOLERANCE = 1e-4
 """Largest difference of a logit, in float32. Merging reorders sums, which costs about 1e-5."""
 
@@ -44,7 +44,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
 def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageWork:
     """What decides the merged weights."""
     names = ("tokenizer", base_stage(recipe), "sft")
-    inputs = {name: common.result_of(folder, name) for name in names}
+    inputs = {name: result_of(folder, name) for name in names}
     return StageWork(
         run=folder, stage="merge", config={}, seed=recipe.seed, inputs=inputs, resume=resume
     )
@@ -62,14 +62,14 @@ def _check_base(folder: RunFolder, base: str) -> None:
 
 
 def _merge(recipe: Recipe, folder: RunFolder, work: StageWork) -> Manifest:
-    tokenizer = common.load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     base = load_base(recipe, folder, tokenizer, None)
     adapted = load_adapter(base, folder.stage("sft") / ADAPTER, folder.command("sft"))
     ids_BT = probe_ids(base.config.vocab_size, base.config.max_position_embeddings, recipe.seed)
     expected_BTV = own_logits(adapted, ids_BT)
     model = merge(adapted)
     with atomic_folder(work.folder / MERGED) as out:
-        common.save_model(model, tokenizer, out, dropout=recipe.model.dropout)
+        save_model(model, tokenizer, out, dropout=recipe.model.dropout)
         written = entries_below(out)  # before the check, so that what is signed was checked
         difference = largest_difference(fresh_logits(out, ids_BT), expected_BTV)
         if not difference <= TOLERANCE:

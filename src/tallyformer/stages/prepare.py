@@ -12,7 +12,7 @@ from tallyformer.data.sources import RowSource, check_unchanged, text_source
 from tallyformer.data.units import TokenizerName
 from tallyformer.data.workers import worker_count
 from tallyformer.errors import DataError
-from tallyformer.stages.inputs import check_same_inputs
+from tallyformer.preflight.inputs import check_same_inputs
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:

@@ -10,7 +10,8 @@ from tallyformer.config import Recipe
 from tallyformer.config.model import ModelSection
 from tallyformer.config.training import PretrainSection
 from tallyformer.model.flops import count_parameters, flops_per_token, head_flops
-from tallyformer.stages import training_stage as common
+from tallyformer.runs.data import finish, load_shards, load_tokenizer, packed_sources, result_of
+from tallyformer.runs.weights import new_model, save_model
 from tallyformer.training.hardware import pick_device
 from tallyformer.training.loop import TrainingJob, train
 from tallyformer.training.losses import NextTokenLoss
@@ -59,7 +60,7 @@ def work_from_scratch(
             "train": section.model_dump(mode="json"),
         },
         seed=recipe.seed,
-        inputs={name: common.result_of(folder, name) for name in ("tokenizer", "prepare")},
+        inputs={name: result_of(folder, name) for name in ("tokenizer", "prepare")},
         resume=resume,
         sections=_SECTIONS[stage],
     )
@@ -72,16 +73,16 @@ def train_from_scratch(
     folder, stage = work.run, work.stage
     if done := work.already_done():
         return done
-    tokenizer = common.load_tokenizer(folder)
-    shards = common.load_shards(folder, tokenizer)
+    tokenizer = load_tokenizer(folder)
+    shards = load_shards(folder, tokenizer)
     context = model_section.max_position_embeddings
-    batches, validation = common.packed_sources(
+    batches, validation = packed_sources(
         shards, section, section.weights, context=context, seed=recipe.seed
     )
     device = pick_device()
-    model = common.new_model(
-        model_section, tokenizer, dropout=section.dropout, seed=recipe.seed
-    ).to(device)
+    model = new_model(model_section, tokenizer, dropout=section.dropout, seed=recipe.seed).to(
+        device
+    )
     result = train(
         TrainingJob(
             name=stage,
@@ -92,7 +93,7 @@ def train_from_scratch(
             section=section,
             folder=work.folder,
             best=work.folder / BEST,
-            save_best=lambda best: common.save_model(
+            save_best=lambda best: save_model(
                 model, tokenizer, best, dropout=model_section.dropout
             ),
             seed=recipe.seed,
@@ -107,4 +108,4 @@ def train_from_scratch(
         )
     )
     metrics = {**result.metrics(), "parameters": count_parameters(model.config)}
-    return common.finish(work, metrics, result.files, result.records)
+    return finish(work, metrics, result.files, result.records)

@@ -19,10 +19,10 @@ from tallyformer.config import Recipe, recipe_as_yaml
 from tallyformer.config.written_recipe import with_checksum
 from tallyformer.errors import ArtifactError, Interrupted, UsageError
 from tallyformer.interrupt import Stopped
-from tallyformer.stages.foreseen import finished_inputs, foresee
-from tallyformer.stages.hub_commits import with_commits
-from tallyformer.stages.inputs import check_inputs, needs_of
-from tallyformer.stages.readiness import AFTER_PREPARE, check_readiness
+from tallyformer.preflight.foreseen import finished_inputs, foresee
+from tallyformer.preflight.hub_commits import with_commits
+from tallyformer.preflight.inputs import check_inputs, needs_of
+from tallyformer.preflight.readiness import AFTER_PREPARE, check_readiness
 
 RECIPE = "recipe.yaml"
 LOCK = ".lock"

@@ -18,13 +18,14 @@ from tallyformer.data.conversations import (
 )
 from tallyformer.data.joining import training_conversations
 from tallyformer.data.packed import PackedBatches
-from tallyformer.data.pairs import PairSplit, split_pairs
+from tallyformer.data.pairs import PairSplit, check_held_out, split_pairs
 from tallyformer.data.replay import ReplayBatches
 from tallyformer.data.sources import RowSource, check_unchanged, pair_source
-from tallyformer.errors import DataError, UsageError
+from tallyformer.errors import UsageError
 from tallyformer.evaluation.responses import spread
 from tallyformer.model.flops import head_flops, lora_flops_per_token
-from tallyformer.stages import training_stage as common
+from tallyformer.runs.data import finish, load_shards, load_tokenizer, result_of
+from tallyformer.runs.weights import load_model
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.checkpoints import trainable
 from tallyformer.training.hardware import pick_device
@@ -56,7 +57,7 @@ def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageW
     """What decides the adapter. Reads the sources of pairs to the end."""
     section, base = _section(recipe), base_stage(recipe)
     read = ["tokenizer", base, *(["prepare"] if section.replay else [])]
-    inputs = {name: common.result_of(folder, name) for name in read}
+    inputs = {name: result_of(folder, name) for name in read}
     for source in _sources(recipe, section):
         inputs |= source.fingerprints()
     return StageWork(
@@ -95,13 +96,11 @@ def load_base(
     """The model that the adapter belongs to."""
     stage = base_stage(recipe)
     made_by = folder.command(stage)
-    return common.load_model(
-        folder.stage(stage) / BEST, tokenizer, dropout=dropout, made_by=made_by
-    )
+    return load_model(folder.stage(stage) / BEST, tokenizer, dropout=dropout, made_by=made_by)
 
 
 def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: StageWork) -> Manifest:
-    tokenizer = common.load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     device = pick_device()
     model = load_base(recipe, folder, tokenizer, section.dropout).to(device)
     context = model.config.max_position_embeddings
@@ -166,7 +165,7 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
         "conversations_shortened": sum(c.turns_cut > 0 for c in conversations),
         **truncations(conversations),
     }
-    return common.finish(work, metrics, result.files, result.records)
+    return finish(work, metrics, result.files, result.records)
 
 
 def _batches(
@@ -202,7 +201,7 @@ def _with_replay(
     """The conversations, with `section.replay` of the rows taken from the text of pretraining."""
     if not section.replay:
         return learnt
-    shards = common.load_shards(folder, tokenizer)
+    shards = load_shards(folder, tokenizer)
     return ReplayBatches(
         learnt,
         PackedBatches(
@@ -215,21 +214,6 @@ def _with_replay(
         share=section.replay,
         batch_size=section.micro_batch,
     )
-
-
-def check_held_out(pairs: PairSplit) -> None:
-    """Check that there are pairs to validate on.
-
-    Raises:
-        DataError: there are none.
-    """
-    if not pairs.validation:
-        count = len({pair.id for pair in pairs.train})
-        raise DataError(
-            f"sft: all {count} pairs ask the same, so none can be held out for validation. "
-            "Give pairs with other prompts; where the rows have a field that belongs to the "
-            "question, such as Alpaca's input, name it in context_fields"
-        )
 
 
 def _at_most(conversations: list[Conversation], tokens: int) -> list[Conversation]:

@@ -1,0 +1,1 @@
+"""What a run's folder holds, as objects: its data, models and teacher."""
