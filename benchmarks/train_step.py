@@ -9,7 +9,10 @@ documents and their mask. Each trainer is a process of its own that is idle whil
 they take turns for several rounds, so that a busy machine slows both. A round's first step is not
 timed. Memory is the largest resident size, over the whole life and after compiling.
 
-Writes benchmarks/results/<date>-train-step.json.
+With --share, matrix products are timed before and after the rounds, and what a step reaches is
+given as a share of the most they reached. With --profile N, N more steps say where the time goes.
+
+Writes benchmarks/results/<date>-train-step.json, or the file of --out.
 """
 
 from __future__ import annotations
@@ -29,8 +32,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent / "gpu"))
+
+from measuring import spread
+
 RESULTS = Path(__file__).parent / "results"
-VOCABULARY = 50260
+SHAPES = {
+    "tally-51m": {"hidden": 512, "layers": 8, "heads": 8, "mlp": 2048, "vocabulary": 50260},
+    "tiny": {"hidden": 32, "layers": 2, "heads": 2, "mlp": 128, "vocabulary": 500},
+}
+"""The second is for rehearsals of this script."""
 DOCUMENT_TOKENS = 400
 """Mean length of the packed documents."""
 
@@ -43,21 +54,27 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
     names = ["tallyformer", *(["nanogpt"] if options.nanogpt else [])]
     workers = {name: _start(name, options) for name in names}
+    ours = workers["tallyformer"]
+    peaks = [_ask(ours, "peak")] if options.share else []
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(options.rounds):
         for name in names if number % 2 == 0 else reversed(names):
-            rounds[name].append(_ask(workers[name], options.steps))
+            rounds[name].append(_ask(workers[name], f"steps {options.steps}"))
             print(f"round {number + 1}: {name} {rounds[name][-1]}", file=sys.stderr)
     report = _report(options, rounds)
+    if options.share:
+        report["share_of_peak"] = _shares(report, [*peaks, _ask(ours, "peak")])
+    if options.profile:
+        report["profile"] = _ask(ours, f"profile {options.profile}")
     for worker in workers.values():
         assert worker.stdin is not None
         worker.stdin.close()
         worker.wait()
     print(json.dumps(report, indent=2))
     if options.write:
-        RESULTS.mkdir(exist_ok=True)
         kind = "train-step-gpu" if options.device == "cuda" else "train-step"
-        path = RESULTS / f"{datetime.date.today().isoformat()}-{kind}.json"
+        path = options.out or RESULTS / f"{datetime.date.today().isoformat()}-{kind}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
@@ -65,6 +82,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nanogpt", type=Path, help="checkout of karpathy/nanoGPT")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="tally-51m")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=6)
@@ -72,6 +90,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--compile", choices=("on", "off"), default="on")
     parser.add_argument("--no-mask", action="store_true", help="attend across documents")
+    parser.add_argument("--share", action="store_true", help="also the share of the matrix peak")
+    parser.add_argument("--profile", type=int, default=0, help="profiled steps after the rounds")
+    parser.add_argument("--out", type=Path, help="file of the result")
     parser.add_argument("--no-write", dest="write", action="store_false")
     parser.add_argument("--worker", choices=("tallyformer", "nanogpt"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -81,6 +102,7 @@ def _start(name: str, options: argparse.Namespace) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--worker", name, "--compile", options.compile]
     command += ["--batch", str(options.batch), "--context", str(options.context)]
     command += ["--threads", str(options.threads), "--device", options.device]
+    command += ["--shape", options.shape]
     command += ["--nanogpt", str(options.nanogpt)] if options.nanogpt else []
     command += ["--no-mask"] if options.no_mask else []
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -90,17 +112,18 @@ def _start(name: str, options: argparse.Namespace) -> subprocess.Popen[str]:
     return worker
 
 
-def _ask(worker: subprocess.Popen[str], steps: int) -> dict[str, float]:
+def _ask(worker: subprocess.Popen[str], what: str) -> dict[str, Any]:
     assert worker.stdin is not None and worker.stdout is not None
-    worker.stdin.write(f"{steps}\n")
+    worker.stdin.write(f"{what}\n")
     worker.stdin.flush()
-    answer: dict[str, float] = json.loads(worker.stdout.readline())
+    answer: dict[str, Any] = json.loads(worker.stdout.readline())
     return answer
 
 
 def _report(options: argparse.Namespace, rounds: dict[str, Any]) -> dict[str, Any]:
     report: dict[str, Any] = {
-        "what": "tokens per second and memory of one bf16 training step, 51M parameters",
+        "what": f"tokens per second and memory of one bf16 training step, {options.shape}",
+        "nanogpt": "not measured: no checkout of nanoGPT was given",
         "command": " ".join(["python", *sys.argv]),
         "batch": options.batch,
         "context": options.context,
@@ -140,6 +163,18 @@ def _report(options: argparse.Namespace, rounds: dict[str, Any]) -> dict[str, An
     return report
 
 
+def _shares(report: dict[str, Any], peaks: list[dict[str, Any]]) -> dict[str, Any]:
+    """What part of the matrix products' rate each trainer reaches, by tally-51m's FLOPs."""
+    most = max(max(peak["flops"]["all"]) for peak in peaks)
+    per_token = peaks[0]["flops_per_token"]
+    names = [name for name in ("tallyformer", "nanogpt") if isinstance(report[name], dict)]
+    return {
+        "bf16_matrix_flops": spread([rate for peak in peaks for rate in peak["flops"]["all"]]),
+        "flops_per_token": per_token,
+        **{name: report[name]["tokens_per_second"] * per_token / most for name in names},
+    }
+
+
 def _processor() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -169,21 +204,67 @@ def _work(options: argparse.Namespace) -> None:
     peak = whole_life.megabytes()
     print("ready", flush=True)
     for line in sys.stdin:
-        steady = _Memory(options.device)
-        step()
-        steady.wait()
-        start = time.perf_counter()
-        for _ in range(int(line)):
-            step()
-        steady.wait()
-        seconds = (time.perf_counter() - start) / int(line)
-        peak = max(peak, steady.megabytes())
-        answer = {
-            "tokens_per_second": round(options.batch * options.context / seconds, 1),
-            "peak_memory_mb": round(peak, 1),
-            "steady_memory_mb": round(steady.megabytes(), 1),
-        }
+        what, *number = line.split()
+        with contextlib.redirect_stdout(sys.stderr):
+            if what == "peak":
+                answer = _peak(options)
+            elif what == "profile":
+                answer = _profile(options, step, int(*number))
+            else:
+                answer = _timed(options, step, int(*number))
+                answer["peak_memory_mb"] = peak = max(peak, answer["steady_memory_mb"])
         print(json.dumps(answer), flush=True)
+
+
+def _timed(options: argparse.Namespace, step: Callable[[], None], count: int) -> dict[str, Any]:
+    steady = _Memory(options.device)
+    step()
+    steady.wait()
+    start = time.perf_counter()
+    for _ in range(count):
+        step()
+    steady.wait()
+    seconds = (time.perf_counter() - start) / count
+    return {
+        "tokens_per_second": round(options.batch * options.context / seconds, 1),
+        "steady_memory_mb": round(steady.megabytes(), 1),
+    }
+
+
+def _peak(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+    from peak import matrix_flops
+
+    from tallyformer.model.flops import flops_per_token
+
+    rates = matrix_flops(torch.device(options.device), torch.bfloat16)
+    per_token = flops_per_token(_config(options), options.context, backward=True)
+    return {"flops": rates, "flops_per_token": per_token}
+
+
+def _profile(options: argparse.Namespace, step: Callable[[], None], count: int) -> dict[str, Any]:
+    import torch
+    from kernels import profiled
+
+    return profiled(step, count, torch.device(options.device))
+
+
+def _config(options: argparse.Namespace) -> Any:
+    from tallyformer.model.configuration_tallyformer import TallyFormerConfig
+
+    shape = SHAPES[options.shape]
+    return TallyFormerConfig(
+        vocab_size=shape["vocabulary"],
+        hidden_size=shape["hidden"],
+        num_hidden_layers=shape["layers"],
+        num_attention_heads=shape["heads"],
+        intermediate_size=shape["mlp"],
+        max_position_embeddings=options.context,
+        dropout=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=1,
+    )
 
 
 class _Memory:
@@ -213,8 +294,9 @@ class _Memory:
 class _RandomBatches:
     """Random ids in documents of random lengths: the cost does not depend on the text."""
 
-    def __init__(self, batch: int, context: int):
+    def __init__(self, batch: int, context: int, vocabulary: int):
         self._shape = (batch, context)
+        self._vocabulary = vocabulary
         self.batches_per_epoch = 1_000_000
         self.tokens_per_batch = batch * context
 
@@ -225,7 +307,7 @@ class _RandomBatches:
 
         rows, context = self._shape
         generator = torch.Generator().manual_seed(index)
-        ids = torch.randint(VOCABULARY, (rows, context + 1), generator=generator)
+        ids = torch.randint(self._vocabulary, (rows, context + 1), generator=generator)
         starts = torch.rand(rows, context, generator=generator) < 1 / DOCUMENT_TOKENS
         return Batch(
             ids[:, :-1].contiguous(),
@@ -237,11 +319,14 @@ class _RandomBatches:
         return [f"random {index}"]
 
 
+def _source(options: argparse.Namespace) -> _RandomBatches:
+    return _RandomBatches(options.batch, options.context, SHAPES[options.shape]["vocabulary"])
+
+
 def _tallyformer(options: argparse.Namespace) -> Callable[[], None]:
     import torch
 
     from tallyformer.config.training import PretrainSection
-    from tallyformer.model.configuration_tallyformer import TallyFormerConfig
     from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
     from tallyformer.training.checkpoints import Checkpoints
     from tallyformer.training.compiling import compile_blocks
@@ -255,20 +340,20 @@ def _tallyformer(options: argparse.Namespace) -> Callable[[], None]:
     device = torch.device(options.device)
     section = PretrainSection(steps=1, micro_batch=options.batch, gradient_accumulation=1)
     compiled = options.compile == "on"
-    model = TallyFormerForCausalLM(TallyFormerConfig(dropout=0.0)).to(device).train()
+    model = TallyFormerForCausalLM(_config(options)).to(device).train()
     if compiled:
         compile_blocks(model)
     step = Step(
         name="benchmark",
         model=model,
         loss=NextTokenLoss(section.z_loss, compiled=compiled),
-        source=_RandomBatches(options.batch, options.context),
+        source=_source(options),
         optimizer=build_optimizer(model, section.optimizer),
         section=section,
         precision=choose_precision("bf16", device),
         placement=Placement(device, attend_across_documents=options.no_mask),
         checkpoints=Checkpoints(Path("no-checkpoints"), ""),
-        resume_command="",
+        anew_command=lambda changes: "",
     )
     state = RunState()
 
@@ -285,12 +370,13 @@ def _nanogpt(options: argparse.Namespace) -> Callable[[], None]:
     sys.path.insert(0, str(options.nanogpt))
     from model import GPT, GPTConfig  # type: ignore[import-not-found]
 
+    ours = SHAPES[options.shape]
     shape = GPTConfig(
         block_size=options.context,
-        vocab_size=50304,
-        n_layer=8,
-        n_head=8,
-        n_embd=512,
+        vocab_size=-(-ours["vocabulary"] // 64) * 64,
+        n_layer=ours["layers"],
+        n_head=ours["heads"],
+        n_embd=ours["hidden"],
         dropout=0.0,
         bias=False,
     )
@@ -298,7 +384,7 @@ def _nanogpt(options: argparse.Namespace) -> Callable[[], None]:
     raw = GPT(shape).to(device)
     optimizer = raw.configure_optimizers(0.1, 6e-4, (0.9, 0.95), device)
     model = torch.compile(raw) if options.compile == "on" else raw
-    source = _RandomBatches(options.batch, options.context)
+    source = _source(options)
     numbers = iter(range(10**9))
 
     def one_step() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from .small_run import (  # noqa: F401  (fixtures)
@@ -23,9 +24,24 @@ from .small_run import (  # noqa: F401  (fixtures)
 )
 from .tiny_run import tiny  # noqa: F401
 
+GPU_TESTS_ON = "TALLYFORMER_GPU_TESTS_ON"
+"""Set to cpu, the tests marked `gpu` run there: a rehearsal that shows slips in their code."""
+
 # Time limits of single examples say nothing on a machine that others use too.
 settings.register_profile("tallyformer", deadline=None)
 settings.load_profile("tallyformer")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    marked = item.get_closest_marker("gpu") is not None
+    if marked and not torch.cuda.is_available() and GPU_TESTS_ON not in os.environ:
+        pytest.skip("needs a GPU")
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """The device of a test marked `gpu`."""
+    return torch.device(os.environ.get(GPU_TESTS_ON, "cuda"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tallyformer.inference.batch import Batch
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.gpu
 
 CONTEXT = 12
 
@@ -37,6 +37,6 @@ def chosen_ids(device: torch.device) -> list[list[int]]:
     return steps
 
 
-def test_generation_gives_the_ids_that_the_cpu_gives() -> None:
+def test_generation_gives_the_ids_that_the_cpu_gives(gpu: torch.device) -> None:
     """Greedy, over the context's end; random weights leave no ties."""
-    assert chosen_ids(torch.device("cuda")) == chosen_ids(torch.device("cpu"))
+    assert chosen_ids(gpu) == chosen_ids(torch.device("cpu"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +28,9 @@ from tallyformer.training.teacher import Teacher
 
 from .jobs import CONTEXT, VOCABULARY, RandomBatches
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.gpu
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CPU = torch.device("cpu")
 FLOAT32 = {"rtol": 2e-4, "atol": 2e-5}
 """Sums of float32 products in another order."""
 
@@ -74,23 +75,28 @@ def distilled(device: torch.device) -> Loss:
 
 
 @pytest.mark.parametrize("make", [next_token, distilled])
-def test_loss_and_gradients_equal_the_cpu(make: Callable[[torch.device], Loss]) -> None:
+def test_loss_and_gradients_equal_the_cpu(
+    make: Callable[[torch.device], Loss], gpu: torch.device
+) -> None:
     expected, wanted = sums_and_gradients(CPU, make, "fp32")
-    found, got = sums_and_gradients(GPU, make, "fp32")
+    found, got = sums_and_gradients(gpu, make, "fp32")
     assert found == pytest.approx(expected, rel=2e-4)
     for one, other in zip(got, wanted, strict=True):
         torch.testing.assert_close(one, other, **FLOAT32)
 
 
-def test_bf16_on_the_gpu_is_near_float32() -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_16_bits_on_the_gpu_are_near_float32(precision: str, gpu: torch.device) -> None:
     expected, wanted = sums_and_gradients(CPU, next_token, "fp32")
-    found, got = sums_and_gradients(GPU, next_token, "bf16")
+    found, got = sums_and_gradients(gpu, next_token, precision)
     assert found == pytest.approx(expected, rel=2e-2)
     for one, other in zip(got, wanted, strict=True):
         assert (one - other).norm() <= 0.05 * other.norm()
 
 
-def gpu_job(folder: Path, *, source: Any = None, **overrides: Any) -> TrainingJob:
+def gpu_job(
+    folder: Path, device: torch.device, *, source: Any = None, model: Any = None, **overrides: Any
+) -> TrainingJob:
     values: dict[str, Any] = {
         "steps": 20,
         "micro_batch": 4,
@@ -104,7 +110,7 @@ def gpu_job(folder: Path, *, source: Any = None, **overrides: Any) -> TrainingJo
     section = PretrainSection(**{**values, **overrides})
     return TrainingJob(
         name="pretrain",
-        model=model_on(GPU, dropout=0.1),
+        model=model or model_on(device, dropout=0.1),
         make_loss=lambda compiled: NextTokenLoss(section.z_loss, compiled=compiled),
         train=source or RandomBatches(),
         validation=RandomBatches(batches_per_epoch=2, first=100),
@@ -113,7 +119,7 @@ def gpu_job(folder: Path, *, source: Any = None, **overrides: Any) -> TrainingJo
         best=folder / "best",
         save_best=lambda best: (best / "weights.txt").write_text("best") and None,
         seed=5,
-        device=GPU,
+        device=device,
         token_bytes=np.full(VOCABULARY, 2, dtype=np.int32),
         flops_per_token=1e6,
         head_flops=2e5,
@@ -131,10 +137,14 @@ def run(job: TrainingJob) -> tuple[TrainingResult, list[torch.Tensor]]:
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 @pytest.mark.parametrize("compile_", ["off", "on"])
 def test_a_stopped_and_resumed_run_ends_where_an_uninterrupted_one_does(
-    precision: str, compile_: str, tmp_path: Path
+    precision: str, compile_: str, tmp_path: Path, gpu: torch.device
 ) -> None:
+    if compile_ == "on" and gpu.type == "cpu":
+        pytest.skip("compiling for the CPU has tests of its own")
+    if precision == "fp16" and gpu.type == "cpu":
+        pytest.skip("fp16 takes minutes on a CPU")
     how = {"precision": precision, "compile": compile_}
-    _, expected = run(gpu_job(tmp_path / "whole", **how))
+    _, expected = run(gpu_job(tmp_path / "whole", gpu, **how))
 
     class Stopping(RandomBatches):
         at = 15
@@ -146,24 +156,57 @@ def test_a_stopped_and_resumed_run_ends_where_an_uninterrupted_one_does(
             return super().batch(index)
 
     with pytest.raises(Interrupted):
-        train(gpu_job(tmp_path / "stopped", source=Stopping(), **how))
-    _, found = run(gpu_job(tmp_path / "stopped", **how))
+        train(gpu_job(tmp_path / "stopped", gpu, source=Stopping(), **how))
+    _, found = run(gpu_job(tmp_path / "stopped", gpu, **how))
     # A GPU adds up in an order of its own; its random states go on where they were.
     for one, other in zip(found, expected, strict=True):
         assert (one - other).norm() <= 0.02 * other.norm()
 
 
-def test_training_lowers_the_loss_and_says_what_the_gpu_did(tmp_path: Path) -> None:
-    result, _ = run(gpu_job(tmp_path, steps=200))
+def test_fp16_goes_on_after_steps_that_overflow(tmp_path: Path, gpu: torch.device) -> None:
+    model = model_on(gpu)
+    with torch.no_grad():
+        model.model.final_norm.weight.mul_(3e2)  # the scaled gradients leave fp16's range
+    run(gpu_job(tmp_path, gpu, model=model, steps=10, precision="fp16", log_every=1))
+    lines = [x for x in read_metrics(tmp_path / "metrics.jsonl") if x["kind"] == "train"]
+    scales = [line["loss_scale"] for line in lines]
+    assert lines[0]["loss"] is None and scales[0] == 2.0**15
+    assert math.isfinite(lines[-1]["loss"]) and scales[-1] == scales[-2]
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_same_run_twice_ends_with_the_same_bits(
+    optimizer: str, tmp_path: Path, gpu: torch.device
+) -> None:
+    how = {"optimizer": OptimizerSection(name=optimizer, learning_rate=1e-2)}
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = [run(gpu_job(tmp_path / name, gpu, **how))[1] for name in ("one", "other")]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(map(torch.equal, *found))
+
+
+def test_training_lowers_the_loss_and_says_what_the_gpu_did(
+    tmp_path: Path, gpu: torch.device
+) -> None:
+    result, _ = run(gpu_job(tmp_path, gpu, steps=60))
     lines = read_metrics(tmp_path / "metrics.jsonl")
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
     assert losses[-1] < 0.7 * losses[0]
-    assert result.precision == choose_precision("auto", GPU).name
-    assert all(line["gpu_memory_mb"] > 0 for line in lines if line["kind"] == "train")
-    assert result.metrics()["peak_gpu_memory_mb"] > 0
+    assert result.precision == choose_precision("auto", gpu).name
+    if gpu.type == "cuda":
+        assert all(line["gpu_memory_mb"] > 0 for line in lines if line["kind"] == "train")
+        assert result.metrics()["peak_gpu_memory_mb"] > 0
 
 
-def test_a_batch_too_large_for_the_gpu_is_an_error_that_names_the_fix(tmp_path: Path) -> None:
+def test_a_batch_too_large_for_the_gpu_is_an_error_that_names_the_fix(
+    tmp_path: Path, gpu: torch.device
+) -> None:
+    if gpu.type == "cpu":
+        pytest.skip("would fill this machine's memory")
+
     class Huge(RandomBatches):
         def batch(self, index: int) -> Any:
             batch = super().batch(0)
@@ -176,13 +219,20 @@ def test_a_batch_too_large_for_the_gpu_is_an_error_that_names_the_fix(tmp_path: 
                 },
             )
 
-    with pytest.raises(TrainingError, match="micro_batch"):
-        train(gpu_job(tmp_path, source=Huge()))
+    torch.cuda.set_per_process_memory_fraction(0.2)  # other processes may use the rest
+    try:
+        with pytest.raises(TrainingError, match="micro_batch"):
+            train(gpu_job(tmp_path, gpu, source=Huge()))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
 
 
-def test_the_peak_of_this_gpu_is_more_than_a_product_reaches() -> None:
+def test_the_peak_of_this_gpu_is_more_than_a_product_reaches(gpu: torch.device) -> None:
+    if gpu.type == "cpu":
+        pytest.skip("the CPU's peak is measured, not known")
     size = 4096
-    a, b = torch.randn(2, size, size, device=GPU, dtype=torch.bfloat16)
+    a, b = torch.randn(2, size, size, device=gpu, dtype=torch.bfloat16)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     for _ in range(3):
         a @ b
@@ -192,4 +242,4 @@ def test_the_peak_of_this_gpu_is_more_than_a_product_reaches() -> None:
     end.record()
     torch.cuda.synchronize()
     reached = 20 * 2 * size**3 / (start.elapsed_time(end) / 1000)
-    assert 0.3 * peak_flops(GPU, torch.bfloat16) < reached <= peak_flops(GPU, torch.bfloat16)
+    assert 0.3 * peak_flops(gpu, torch.bfloat16) < reached <= peak_flops(gpu, torch.bfloat16)
