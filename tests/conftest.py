@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from .artifacts.damage import damages
+from .fake_hub import FakeHub, fake_hub
 from .small_run import (  # noqa: F401  (fixtures)
     _prepared,
     _pretrained,
@@ -42,6 +44,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def gpu() -> torch.device:
     """The device of a test marked `gpu`."""
     return torch.device(os.environ.get(GPU_TESTS_ON, "cuda"))
+
+
+@pytest.fixture
+def shapes_of_damage() -> dict[str, Callable[[Path], None]]:
+    """Each kind of damage to a whole file of JSON, by name."""
+    return dict(damages())
+
+
+@pytest.fixture
+def hub_here() -> Iterator[FakeHub]:
+    """A hub on this machine; set `HF_ENDPOINT` to its `url`."""
+    with fake_hub() as hub:
+        yield hub
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ class FakeHub:
     commits: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
     main: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    delivers: threading.Event = field(default_factory=threading.Event)
+    """While it is cleared, the bodies of files are waited for."""
 
     def push(self, repository: str, files: dict[str, bytes]) -> str:
         """Make a commit; `main` is it from now on."""
@@ -79,6 +81,7 @@ def _json(value: object) -> bytes:
 def fake_hub() -> Iterator[FakeHub]:
     """Serve on loopback until the block ends; set `HF_ENDPOINT` to its `url`."""
     hub = FakeHub()
+    hub.delivers.set()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -123,6 +126,8 @@ def fake_hub() -> Iterator[FakeHub]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command != "HEAD":
+                if "/resolve/" in self.path:
+                    hub.delivers.wait()
                 self.wfile.write(body)
 
         def log_message(self, *_: object) -> None: ...
@@ -134,6 +139,7 @@ def fake_hub() -> Iterator[FakeHub]:
     try:
         yield hub
     finally:
+        hub.delivers.set()
         server.shutdown()
         server.server_close()
         thread.join()

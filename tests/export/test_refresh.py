@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tallyformer.artifacts.lock import alone_in, alone_with
 from tallyformer.artifacts.manifest import MANIFEST, rebound, resign
 from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.artifacts.run_folder import RunFolder
@@ -42,6 +44,46 @@ def run(finished: tuple[Recipe, RunFolder], tmp_path: Path) -> RunFolder:
         signed = resign(made.stage(stage), rebound(manifest, results), files)
         results[manifest.result] = signed.result
     return made
+
+
+@pytest.mark.parametrize("place", ["model", "pretrain/best"])
+def test_a_run_in_which_somebody_works_is_not_refreshed(place: str, run: RunFolder) -> None:
+    (run.path / "recipe.yaml").touch()
+    before = (run.path / place / "attention.py").read_bytes()
+    refused = pytest.raises(ArtifactError, match=f"{run.path}: another tallyformer process")
+    with alone_in(run.path), refused:
+        refresh_folder(run.path / place)
+    assert (run.path / place / "attention.py").read_bytes() == before
+    assert refresh_folder(run.path / place)
+
+
+def test_while_a_folder_is_refreshed_nobody_else_can_work_in_its_run(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run.path / "recipe.yaml").touch()
+
+    def look(*_: Any) -> None:
+        with pytest.raises(ArtifactError, match="another tallyformer process"), alone_in(run.path):
+            pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tallyformer.export.refresh._copy", look)
+    with pytest.raises(KeyboardInterrupt):
+        refresh_folder(run.path / "model")
+    with alone_in(run.path):
+        pass
+
+
+def test_a_copy_of_a_folder_waits_for_another_refresh_beside_it(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(run.path / "model", tmp_path / "alone" / "copy"))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        with alone_with(copy):
+            waiting = pool.submit(refresh_folder, copy)
+            assert concurrent.futures.wait([waiting], timeout=0.5).not_done
+        assert waiting.result(timeout=300)
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
 def _weights(folder: Path) -> bytes:

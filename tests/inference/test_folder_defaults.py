@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,51 @@ def test_a_setting_that_cannot_be_followed_names_its_file(folder: Path) -> None:
     with pytest.raises(ArtifactError, match=r"generation_config.json: top_p: must be") as caught:
         _says(folder, do_sample=True, top_p=7.0)
     assert "\n" not in str(caught.value)
+
+
+HARMLESS = ("object", "nan", "surrogate", "large-number")
+"""Objects that give none of the settings."""
+
+
+def test_a_damaged_settings_file_is_refused_and_not_passed_over(
+    shapes_of_damage: Mapping[str, Callable[[Path], None]], tally_folder: Path, tmp_path: Path
+) -> None:
+    for name, damage in shapes_of_damage.items():
+        folder = Path(shutil.copytree(tally_folder, tmp_path / name))
+        damage(folder / "generation_config.json")
+        if name in HARMLESS:
+            assert LLM.from_pretrained(folder, device="cpu").default_params == SamplingParams()
+            continue
+        with pytest.raises(ArtifactError, match=r"generation_config\.json: .*fetch the file") as e:
+            LLM.from_pretrained(folder, device="cpu")
+        assert "\n" not in str(e.value), name
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"do_sample": "yes"},
+        {"do_sample": 1},
+        {"max_new_tokens": "ten"},
+        {"max_new_tokens": 0},
+        {"eos_token_id": "x"},
+        {"eos_token_id": [1, None]},
+        {"eos_token_id": {}},
+        {"pad_token_id": []},
+        {"pad_token_id": True},
+        {"do_sample": True, "temperature": "hot"},
+        {"do_sample": True, "top_k": 2.5},
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(says: Mapping[str, Any], folder: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"generation_config\.json: ") as caught:
+        _says(folder, **says)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_settings_is_in_order(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    assert LLM.from_pretrained(folder, device="cpu").default_params == SamplingParams()
 
 
 def test_every_way_to_ask_follows_the_folder(folder: Path) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from transformers import AutoTokenizer, GPT2Tokenizer
 from tallyformer import Tokenizer as PublicTokenizer
 from tallyformer.errors import TokenizerError, UsageError
 from tallyformer.tokenizer import Tokenizer
+from tallyformer.tokenizer.loading import without_panic
 from tallyformer.tokenizer.training import train_backend_in_child
 
 from .conftest import TEXTS
@@ -264,6 +268,59 @@ def test_a_damaged_file_is_named(saved: Path, tmp_path: Path) -> None:
         Tokenizer.from_pretrained(tmp_path)
 
 
+def test_a_tokenizer_json_of_any_shape_is_refused_in_one_line(
+    shapes_of_damage: Mapping[str, Callable[[Path], None]], saved: Path, tmp_path: Path
+) -> None:
+    for name, damage in shapes_of_damage.items():
+        folder = Path(shutil.copytree(saved, tmp_path / name))
+        damage(folder / "tokenizer.json")
+        with pytest.raises(TokenizerError, match=r"Fetch or make it again") as caught:
+            Tokenizer.from_pretrained(folder)
+        assert str(caught.value).startswith(str(folder)) and "\n" not in str(caught.value), name
+
+
+def precompiled(state: dict[str, Any]) -> None:
+    state["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": ""}
+
+
+def prefix_longer_than_the_words(state: dict[str, Any]) -> None:
+    state["model"]["continuing_subword_prefix"] = "abcdef"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (precompiled, "normalizer Precompiled"),
+        (prefix_longer_than_the_words, "continuing_subword_prefix 'abcdef'"),
+        (lambda state: sequence({"type": "FixedLength", "length": 0})(state), "length 0"),
+    ],
+)
+def test_what_the_library_panics_on_is_refused_before_it_prints_a_word(
+    change: Callable[[dict[str, Any]], object],
+    named: str,
+    saved: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A panic is no `Exception`, and is told on standard error whatever its caller does."""
+    state = json.loads((saved / "tokenizer.json").read_text())
+    change(state)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(TokenizerError, match=named):
+        Tokenizer.from_pretrained(tmp_path)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_panic_that_nobody_foresaw_is_an_ordinary_error() -> None:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.models import BPE
+
+    state = json.loads(Backend(BPE()).to_str())
+    precompiled(state)
+    with pytest.raises(ValueError, match="charsmap"), without_panic():
+        Backend.from_str(json.dumps(state))
+
+
 def test_vocabulary_and_merges_of_different_size_are_refused(
     gpt2_folder: Path, tmp_path: Path
 ) -> None:
@@ -304,6 +361,36 @@ def test_a_vocabulary_that_lacks_bytes_is_refused(tmp_path: Path, saved: Path) -
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
     with pytest.raises(TokenizerError, match="1 of the 256 bytes are not in the vocabulary"):
         Tokenizer.from_pretrained(tmp_path)
+
+
+SLOW = """
+from tallyformer import Tokenizer
+from tallyformer.errors import TokenizerError
+from tallyformer.tokenizer import loading
+
+loading._DOWNLOAD_SECONDS = 1.0
+try:
+    Tokenizer.from_pretrained("nobody/slow")
+except TokenizerError as error:
+    print(error)
+"""
+
+
+def test_a_tokenizer_that_the_hub_delivers_too_slowly_is_given_up(
+    hub_here: Any, tmp_path: Path
+) -> None:
+    """The hub's client waits for each piece, and for all of them without end."""
+    hub_here.push("models/nobody/slow", {"tokenizer.json": b"{}"})
+    hub_here.delivers.clear()
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW],
+        env={**os.environ, "HF_ENDPOINT": hub_here.url, "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert "not complete after 1 s" in done.stdout and done.stdout.count("\n") == 1
 
 
 def test_an_unreachable_hub_name_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from tallyformer.config.plain_yaml import (
 from tallyformer.config.problems import problems_of
 from tallyformer.config.recipe import Recipe
 from tallyformer.config.written_recipe import check_checksum
-from tallyformer.errors import ConfigError
+from tallyformer.errors import ConfigError, shown
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -79,6 +79,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _read_text(path: Path) -> str:
+    if any(letter in str(path) for letter in "\n\r"):
+        raise ConfigError(f"the path {shown(str(path))} has a line break in its name. Rename it")
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)

@@ -17,6 +17,7 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from tallyformer.artifacts.atomic import atomic_folder, recover_replaced
 from tallyformer.artifacts.json_files import read_json
+from tallyformer.artifacts.lock import alone_with
 from tallyformer.artifacts.manifest import (
     FORMAT,
     MANIFEST,
@@ -29,22 +30,22 @@ from tallyformer.artifacts.manifest import (
     write_signed,
 )
 from tallyformer.artifacts.model_folder import OUTPUTS, RESULT
+from tallyformer.artifacts.paths import usable_path
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.artifacts.stages import STAGES
 from tallyformer.errors import ArtifactError
 from tallyformer.export.hf_folder import SAME_WEIGHTS
 from tallyformer.export.verify import fresh_logits, largest_difference, own_logits, probe_ids
-from tallyformer.inference.folder_defaults import careful_generation_config
+from tallyformer.inference.folder_defaults import SETTINGS, careful_generation_config
 from tallyformer.inference.loading import load_model
 from tallyformer.model.pretrained import quiet_library
 from tallyformer.tokenizer import Tokenizer
 
 CONFIG = "config.json"
-GENERATION_CONFIG = "generation_config.json"
 
 
 def _is_rewritten(file: Path) -> bool:
-    return file.suffix == ".py" or file.name in (CONFIG, GENERATION_CONFIG)
+    return file.suffix == ".py" or file.name in (CONFIG, SETTINGS)
 
 
 def refresh_folder(folder: Path) -> list[str]:
@@ -61,9 +62,18 @@ def refresh_folder(folder: Path) -> list[str]:
 
     Raises:
         ArtifactError: it is not such a folder, its weights or its tokenizer are damaged, or the new
-            folder is not the same model; the folder is then left as it was.
+            folder is not the same model; the folder is then left as it was. Another process
+            works in its run, or beside it.
+        UsageError: it is no path.
     """
-    folder = folder.resolve()
+    folder = usable_path(folder).resolve()
+    if not folder.parent.is_dir():
+        raise _no_folder(folder)
+    with alone_with(folder):
+        return _refresh(folder)
+
+
+def _refresh(folder: Path) -> list[str]:
     recover_replaced(folder)
     voucher = _voucher(folder)
     _check_ours(folder, voucher)
@@ -94,7 +104,7 @@ def _voucher(folder: Path) -> Path | None:
 
 def _check_ours(folder: Path, voucher: Path | None) -> None:
     if not folder.is_dir():
-        raise ArtifactError(f"{folder}: no such folder. Give a model's folder")
+        raise _no_folder(folder)
     kind = read_json(folder / CONFIG, fix="Give a model's folder").get("model_type")
     if kind != "tallyformer" and voucher is None:
         raise ArtifactError(
@@ -106,6 +116,10 @@ def _check_ours(folder: Path, voucher: Path | None) -> None:
             f"{folder}: belongs to a phase of distillation, which is read again to go on. Refresh "
             "best/ of the finished stage"
         )
+
+
+def _no_folder(folder: Path) -> ArtifactError:
+    return ArtifactError(f"{folder}: no such folder. Give a model's folder")
 
 
 def _checked_manifest(folder: Path, voucher: Path) -> Manifest:

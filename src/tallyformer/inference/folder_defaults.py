@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig
 
-from tallyformer.errors import ArtifactError
+from tallyformer.artifacts.json_files import read_json
+from tallyformer.errors import ArtifactError, shown
 from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.token_ids import as_id
 
+SETTINGS = "generation_config.json"
 CAREFUL = {"do_sample": True, "temperature": 0.3, "top_k": 20, "top_p": 0.9}
 """A small model's own distribution holds much that is wrong: its likeliest tokens are far better.
 Only settings that transformers and `SamplingParams` both have, so that both sample alike."""
 _FIELDS = {"max_new_tokens": "max_tokens", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_FIX = "Correct it, or fetch the file again; without one the model is sampled at temperature 1"
 
 
 def careful_generation_config(*, eot_id: Any, pad_id: int | None) -> GenerationConfig:
@@ -24,6 +31,34 @@ def careful_generation_config(*, eot_id: Any, pad_id: int | None) -> GenerationC
     return GenerationConfig(
         bos_token_id=eot_id, eos_token_id=eot_id, pad_token_id=pad_id, **CAREFUL
     )
+
+
+def check_settings(folder: Path) -> None:
+    """Refuse a generation_config.json that cannot be understood; none at all is in order.
+
+    transformers passes over one that is no JSON, and the model would be sampled otherwise than its
+    folder says.
+
+    Raises:
+        ArtifactError: it is damaged, or a value is of the wrong type.
+    """
+    file = folder / SETTINGS
+    if not (folder.is_dir() and os.path.lexists(file)):
+        return
+    values = read_json(file, fix=_FIX)
+    if not isinstance(values.get("do_sample"), bool | None):
+        said = shown(values["do_sample"])
+        raise ArtifactError(f"{file}: do_sample: must be true or false; it is {said}. {_FIX}")
+    for name in _IDS:
+        ids = values.get(name)
+        for value in ids if isinstance(ids, list) and ids else [] if ids is None else [ids]:
+            if as_id(value) is None:
+                raise ArtifactError(f"{file}: {name}: {shown(value)} is no token id. {_FIX}")
+    try:
+        GenerationConfig.from_dict(values)
+    except Exception as error:  # comparisons of wrong types, and the library's own refusals
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{file}: cannot be used ({reason}). {_FIX}") from None
 
 
 def sampling_defaults(model: Any) -> SamplingParams:
@@ -41,5 +76,5 @@ def sampling_defaults(model: Any) -> SamplingParams:
         return SamplingParams(**{name: value for name, value in given.items() if value is not None})
     except InvalidRequestError as error:
         raise ArtifactError(
-            f"{model.config.name_or_path}/generation_config.json: {error}. Correct it there"
+            f"{model.config.name_or_path}/{SETTINGS}: {error}. Correct it there"
         ) from None

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from tallyformer.artifacts.model_folder import check_model_folder
+from tallyformer.artifacts.paths import usable_path
 from tallyformer.errors import ArtifactError, TokenizerError, shown
 from tallyformer.inference.batch import Batch
 from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.inference.fitting import fit_messages
-from tallyformer.inference.folder_defaults import sampling_defaults
+from tallyformer.inference.folder_defaults import check_settings, sampling_defaults
 from tallyformer.inference.loading import choose_device, load_model
 from tallyformer.inference.outputs import Output, Piece, without_first_space
 from tallyformer.inference.request import Request
@@ -77,9 +78,10 @@ class LLM:
         Raises:
             ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged, or
                 differs from the manifest that vouches for it.
-            UsageError: dtype or device is unknown or not there.
+            UsageError: dtype or device is unknown or not there, or `folder` is no path.
         """
-        check_model_folder(Path(folder))
+        check_model_folder(usable_path(folder))
+        check_settings(Path(folder))
         model = load_model(folder, dtype=dtype, device=choose_device(device))
         return cls(model, Tokenizer.from_pretrained(folder))
 

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from tallyformer.artifacts.atomic import atomic_file
+from tallyformer.artifacts.paths import usable_path
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.errors import UsageError
 from tallyformer.report.comparison import Comparison, control_note
@@ -102,11 +103,13 @@ def write_report(runs: list[RunFolder], out: Path) -> None:
         out: the HTML file; replaced if it is there.
 
     Raises:
-        UsageError: not one or two different runs.
+        UsageError: not one or two different runs, or a path is none.
         ArtifactError: a run's folder does not exist or holds a damaged file.
     """
     if len(runs) not in (1, 2):
         raise UsageError(f"a report shows one run or two side by side; {len(runs)} were given")
+    for path in (*(run.path for run in runs), out):
+        usable_path(path)
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise UsageError(f"{runs[0].path}: is given twice. Name another run to compare it with")
     page = render([read_run(run, name) for run, name in zip(runs, _names(runs), strict=True)])

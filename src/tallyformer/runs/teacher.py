@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.model.pretrained import REPORTED, check_complete, quiet_library
 from tallyformer.runs.data import result_of
 from tallyformer.tokenizer import Tokenizer
+from tallyformer.tokenizer.loading import FILES, check_json, without_panic
 
 _FIX = "Give teacher.source a folder or hub name of a causal language model"
 
@@ -190,13 +192,17 @@ def _shared(
 def _spellings(source: str, config: Any = None, revision: str = "main") -> list[str | None]:
     """The vocabulary's spelling of each id; None where an id is not used."""
     try:
-        found = AutoTokenizer.from_pretrained(
-            source, config=config, revision=revision, trust_remote_code=False
-        )
+        own = Path(source) / FILES[0]
+        if os.path.lexists(own):
+            check_json(own)
+        with without_panic():
+            found = AutoTokenizer.from_pretrained(
+                source, config=config, revision=revision, trust_remote_code=False
+            )
         # Some classes make an empty tokenizer of a folder that holds none.
         if not set(found.get_vocab()) - set(found.all_special_tokens):
             raise ValueError("it has no vocabulary")
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # transformers and tokenizers raise what they like
         reason = " ".join(str(error).split())[:300]
         raise TokenizerError(
             f"teacher {source}: its tokenizer cannot be loaded ({reason}), so its ids cannot be "

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, cast
+from typing import Protocol, cast
 
 from tallyformer.artifacts.atomic import atomic_file
+from tallyformer.artifacts.lock import alone_in, check_nobody_is_in
 from tallyformer.artifacts.manifest import MANIFEST, Manifest
 from tallyformer.artifacts.run_folder import CLAIM, RunFolder, StageWork
 from tallyformer.artifacts.stages import STAGES
-from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.config import Recipe, recipe_as_yaml
 from tallyformer.config.written_recipe import with_checksum
 from tallyformer.errors import ArtifactError, Interrupted, UsageError
@@ -25,7 +24,6 @@ from tallyformer.preflight.inputs import check_inputs, needs_of
 from tallyformer.preflight.readiness import AFTER_PREPARE, check_readiness
 
 RECIPE = "recipe.yaml"
-LOCK = ".lock"
 
 
 class Announcer(Protocol):
@@ -104,7 +102,7 @@ def run_stages(
     """
     _check_is_no_stage(folder.path)
     check_inputs(recipe, folder, stages)
-    with _alone_in(folder.path):
+    with alone_in(folder.path):
         recipe = with_commits(recipe, folder, stages, record=True)
         if not (folder.path / RECIPE).exists():
             write_recipe(recipe, folder.path / RECIPE)
@@ -160,7 +158,7 @@ def dry_run_stages(
             was altered, or it holds unfinished work and `resume` is not given.
     """
     _check_is_no_stage(folder.path)
-    _check_nobody_is_in(folder.path)
+    check_nobody_is_in(folder.path)
     check_inputs(recipe, folder, stages)
     recipe = with_commits(recipe, folder, stages, record=False)
     states: dict[str, str] = {}
@@ -225,40 +223,3 @@ def _check_is_no_stage(path: Path) -> None:
             f"{path}: is the folder of a stage. Give its run, {path.parent}, or choose another "
             "--out"
         )
-
-
-@contextlib.contextmanager
-def _alone_in(path: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system frees it even if this process is killed.
-
-    Raises:
-        ArtifactError: another process holds it, or the folder cannot be written.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / LOCK).open("w")
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    with lock:
-        _lock(lock, fcntl.LOCK_EX, path)
-        yield
-
-
-def _check_nobody_is_in(path: Path) -> None:
-    """As `_alone_in`, without making the folder or holding the lock.
-
-    Raises:
-        ArtifactError: another process holds it.
-    """
-    with contextlib.suppress(FileNotFoundError), (path / LOCK).open() as lock:
-        _lock(lock, fcntl.LOCK_SH, path)
-
-
-def _lock(file: IO[str], kind: int, path: Path) -> None:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ArtifactError(
-            f"{path}: another tallyformer process is working in this folder. Wait for it, "
-            "or choose another --out"
-        ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tallyformer.artifacts.paths import usable_path
 from tallyformer.errors import ArtifactError, CheckpointError
 
 
@@ -46,6 +47,7 @@ def refuse_existing(out: Path) -> None:
 
     Raises:
         ArtifactError: `out` exists.
+        UsageError: it is no path.
     """
-    if out.exists():
+    if usable_path(out).exists():
         raise ArtifactError(f"{out}: exists already. Choose another folder, or delete it first.")

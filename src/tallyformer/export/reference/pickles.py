@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tallyformer.artifacts.paths import usable_path
 from tallyformer.errors import CheckpointError
 
 
@@ -53,7 +54,7 @@ def read_pickle(file: Path) -> Any:
     Raises:
         CheckpointError: it is missing, damaged, or wants more than tensors and plain numbers.
     """
-    if not file.is_file():
+    if not usable_path(file).is_file():
         raise CheckpointError(f"{file}: no such file. Give the path of a reference checkpoint.")
     try:
         with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
