@@ -178,7 +178,7 @@ def test_a_teacher_without_a_tokenizer_is_refused(pretrained, make_recipe, tmp_p
 
 def test_a_teacher_that_cannot_be_loaded_is_named(pretrained, make_recipe, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArtifactError, match=r"teacher .*empty: cannot be loaded"):
+    with pytest.raises(ArtifactError, match=r"teacher .*empty: holds no config\.json"):
         run_with_source(pretrained, make_recipe, str(tmp_path / "empty"))
 
 

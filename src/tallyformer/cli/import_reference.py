@@ -48,13 +48,12 @@ def _convert_model(file: Path, tokenizer: str | None, out: Path) -> Path:
 
 
 def _convert_adapter(folder: Path, base: str, out: Path) -> Path:
-    import torch
 
     from tallyformer.export.reference import import_reference_adapter
-    from tallyformer.inference.loading import load_model
+    from tallyformer.model.loading import load_model
     from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 
-    model: Any = load_model(base, dtype=None, device=torch.device("cpu"))
+    model: Any = load_model(base)
     if not isinstance(model, TallyFormerForCausalLM):
         raise UsageError(f"--base: {base} is no TallyFormer model. Import the reference one first")
     return import_reference_adapter(folder, model, out)

@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.dynamic_module_utils import custom_object_save
 
 from tallyformer.artifacts.atomic import atomic_folder, recover_replaced
@@ -37,7 +36,7 @@ from tallyformer.errors import ArtifactError
 from tallyformer.export.hf_folder import SAME_WEIGHTS
 from tallyformer.export.verify import fresh_logits, largest_difference, own_logits, probe_ids
 from tallyformer.inference.folder_defaults import SETTINGS, careful_generation_config
-from tallyformer.inference.loading import load_model
+from tallyformer.model.loading import load_model
 from tallyformer.model.pretrained import quiet_library
 from tallyformer.tokenizer import Tokenizer
 
@@ -79,7 +78,7 @@ def _refresh(folder: Path) -> list[str]:
     _check_ours(folder, voucher)
     manifest = _checked_manifest(folder, voucher) if voucher else None
     with quiet_library():
-        model = load_model(folder, dtype="float32", device=torch.device("cpu"))
+        model = load_model(folder, dtype="float32")
         with atomic_folder(folder) as fresh:
             _copy(folder, fresh)
             _write_settings(model, Tokenizer.from_pretrained(folder), folder, fresh)

@@ -14,14 +14,15 @@ from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.artifacts.paths import usable_path
 from tallyformer.errors import ArtifactError, TokenizerError, shown
 from tallyformer.inference.batch import Batch
+from tallyformer.inference.device import choose_device
 from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.inference.fitting import fit_messages
 from tallyformer.inference.folder_defaults import check_settings, sampling_defaults
-from tallyformer.inference.loading import choose_device, load_model
 from tallyformer.inference.outputs import Output, Piece, without_first_space
 from tallyformer.inference.request import Request
 from tallyformer.inference.sampler import sample
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.model.loading import load_model
 from tallyformer.token_ids import as_id
 from tallyformer.tokenizer.tokenizer import Tokenizer
 

@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-)
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer
 
 from tallyformer.artifacts.manifest import sha256
 from tallyformer.artifacts.model_folder import check_model_folder
@@ -22,8 +16,7 @@ from tallyformer.artifacts.run_folder import BEST, RunFolder
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, TokenizerError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
-from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.model.pretrained import REPORTED, check_complete, quiet_library
+from tallyformer.model.loading import load_config, load_model
 from tallyformer.runs.data import result_of
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.tokenizer.loading import FILES, check_json, without_panic
@@ -77,27 +70,10 @@ def load_teacher_model(
     """
     check_model_folder(Path(source))
     try:
-        with quiet_library():
-            described, _ = TallyFormerConfig.get_config_dict(source, revision=revision)
-            ours = described.get("model_type") == TallyFormerConfig.model_type
-            if ours:
-                model, report = TallyFormerForCausalLM.from_pretrained(
-                    source, dtype=dtype, revision=revision, **REPORTED
-                )
-            else:
-                model, report = AutoModelForCausalLM.from_pretrained(
-                    source,
-                    dtype=dtype,
-                    revision=revision,
-                    trust_remote_code=False,
-                    **REPORTED,
-                )
-        check_complete(report, source, exactly=ours)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"teacher {source}: cannot be loaded ({reason}). {_FIX}") from None
-    if not ours:
-        _check_positions(source, model.config, context)
+        model = load_model(source, dtype=dtype, revision=revision, fix=_FIX)
+    except ArtifactError as error:
+        raise ArtifactError(f"teacher {error}") from None
+    _check_positions(source, model.config, context)
     return model
 
 
@@ -117,29 +93,25 @@ def check_teacher(
         TokenizerError: as `shared_ids`.
     """
     try:
-        with quiet_library():
-            described, _ = TallyFormerConfig.get_config_dict(source, revision=revision)
-            ours = described.get("model_type") == TallyFormerConfig.model_type
-            config = (
-                TallyFormerConfig.from_dict(described)
-                if ours
-                else AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-            )
-        if not ours and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise ValueError(f"{type(config).__name__} is of no causal language model")
-        if Path(source).is_dir() and not _has_weights(Path(source)):
-            raise ValueError("it holds no weights")
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"teacher {source}: cannot be loaded ({reason}). {_FIX}") from None
-    if not ours:
-        _check_positions(source, config, context)
+        config = load_config(source, revision=revision, fix=_FIX)
+    except ArtifactError as error:
+        raise ArtifactError(f"teacher {error}") from None
+    ours = isinstance(config, TallyFormerConfig)
+    if not ours and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ArtifactError(
+            f"teacher {source}: {type(config).__name__} is of no causal language model. {_FIX}"
+        )
+    if Path(source).is_dir() and not _has_weights(Path(source)):
+        raise ArtifactError(f"teacher {source}: it holds no weights. {_FIX}")
+    _check_positions(source, config, context)
     if tokenizer is not None:
         theirs = _spellings(source, config, revision)
         _shared(source, theirs, tokenizer.spellings(), config.vocab_size, tokenizer)
 
 
 def _check_positions(source: str, config: Any, context: int) -> None:
+    if isinstance(config, TallyFormerConfig):
+        return  # it computes at any position
     most = getattr(config, "max_position_embeddings", None)
     if most is not None and most < context:
         raise ArtifactError(

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from tallyformer.config.model import ModelSection
 from tallyformer.errors import ArtifactError
 from tallyformer.inference.folder_defaults import careful_generation_config
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
+from tallyformer.model.loading import load_model
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.model.pretrained import REPORTED, check_complete, quiet_library
+from tallyformer.model.pretrained import quiet_library
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.random_state import preserved_random_states
 
@@ -48,7 +48,7 @@ def new_model(
         return TallyFormerForCausalLM(config)
 
 
-def load_model(
+def earlier_model(
     folder: Path, tokenizer: Tokenizer, *, dropout: float | None, made_by: str
 ) -> TallyFormerForCausalLM:
     """The weights of an earlier stage, in float32.
@@ -56,18 +56,8 @@ def load_model(
     Raises:
         ArtifactError: the folder cannot be loaded, or the vocabulary does not fit the tokenizer.
     """
-    changed = {} if dropout is None else {"dropout": dropout}
-    try:
-        with quiet_library():
-            model, report = TallyFormerForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, **REPORTED, **changed
-            )
-        check_complete(report, folder, exactly=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise ArtifactError(
-            f"{folder}: no model can be loaded from it ({reason}). Make it again: {made_by}"
-        ) from None
+    fix = f"Make it again: {made_by}"
+    model = load_model(folder, dtype=torch.float32, dropout=dropout, fix=fix)
     if model.config.vocab_size != tokenizer.vocab_size:
         raise ArtifactError(
             f"{folder}: has {model.config.vocab_size} ids, the tokenizer {tokenizer.vocab_size}. "

@@ -38,7 +38,7 @@ from tallyformer.runs.teacher import (
     teacher_revision,
     teacher_source,
 )
-from tallyformer.runs.weights import load_model, save_model
+from tallyformer.runs.weights import earlier_model, save_model
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.distillation import DistillationLoss, DistillationWeights, TargetSource
 from tallyformer.training.hardware import pick_device
@@ -159,7 +159,7 @@ class _Distillation:
     def _load(self, folder: Path, dropout: float | None) -> Any:
         check_model_folder(folder)
         made_by = self.folder.command("pretrain")
-        return load_model(folder, self.tokenizer, dropout=dropout, made_by=made_by)
+        return earlier_model(folder, self.tokenizer, dropout=dropout, made_by=made_by)
 
     def _phase(
         self, number: int, phase: DistillPhase, start: Path, place: Path, source: TargetSource

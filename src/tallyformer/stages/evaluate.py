@@ -44,7 +44,7 @@ from tallyformer.evaluation.samples import (
 )
 from tallyformer.evaluation.statistics import Difference, bootstrap_mean_change
 from tallyformer.inference.llm import LLM
-from tallyformer.inference.loading import load_model
+from tallyformer.model.loading import load_model
 from tallyformer.model.pretrained import quiet_library
 from tallyformer.preflight.inputs import check_same_inputs
 from tallyformer.progress import progress_bar
@@ -180,8 +180,7 @@ class _Evaluation:
             context, revision = _context(self.recipe), teacher_revision(self.recipe)
             model = load_teacher_model(measured.source, torch.float32, context, revision)
             return model.to(self.device)
-        with quiet_library():
-            return load_model(measured.source, dtype="float32", device=self.device)
+        return load_model(measured.source, dtype="float32", device=self.device)
 
     def _texts(self, measured: RunModel, model: Any) -> Iterator[tuple[str, list[TextLoss]]]:
         """The losses of each domain's passages."""

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tallyformer.artifacts.atomic import atomic_folder
 from tallyformer.artifacts.manifest import Manifest, entries_below
 from tallyformer.artifacts.run_folder import CLAIM, RunFolder, StageWork
@@ -16,7 +14,7 @@ from tallyformer.artifacts.stages import STAGES
 from tallyformer.config import Recipe
 from tallyformer.export.hf_folder import verify_hf_folder, write_hf_folder
 from tallyformer.export.model_card import model_card
-from tallyformer.inference.loading import DTYPES, load_model
+from tallyformer.model.loading import DTYPES, load_model
 from tallyformer.model.pretrained import quiet_library
 from tallyformer.runs.data import load_tokenizer, result_of
 from tallyformer.runs.models import RunModel, final_model
@@ -36,8 +34,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
     if done := work.already_done():
         return done
     tokenizer = load_tokenizer(folder)
-    with quiet_library():
-        model = load_model(source.source, dtype="float32", device=torch.device("cpu"))
+    model = load_model(source.source, dtype="float32")
     dtype = DTYPES[recipe.export.dtype]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with quiet_library(), atomic_folder(work.folder) as written:

@@ -25,7 +25,7 @@ from tallyformer.errors import UsageError
 from tallyformer.evaluation.responses import spread
 from tallyformer.model.flops import head_flops, lora_flops_per_token
 from tallyformer.runs.data import finish, load_shards, load_tokenizer, result_of
-from tallyformer.runs.weights import load_model
+from tallyformer.runs.weights import earlier_model
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.checkpoints import trainable
 from tallyformer.training.hardware import pick_device
@@ -96,7 +96,7 @@ def load_base(
     """The model that the adapter belongs to."""
     stage = base_stage(recipe)
     made_by = folder.command(stage)
-    return load_model(folder.stage(stage) / BEST, tokenizer, dropout=dropout, made_by=made_by)
+    return earlier_model(folder.stage(stage) / BEST, tokenizer, dropout=dropout, made_by=made_by)
 
 
 def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: StageWork) -> Manifest:

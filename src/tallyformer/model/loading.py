@@ -1,0 +1,125 @@
+"""The one way a folder, or a name on the hub, becomes a causal language model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+
+from tallyformer.artifacts.hub_names import could_be_hub_name
+from tallyformer.artifacts.hub_reach import Hub
+from tallyformer.artifacts.json_files import read_json
+from tallyformer.errors import ArtifactError, CheckpointError, UsageError
+from tallyformer.model.configuration_tallyformer import TallyFormerConfig
+from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.model.pretrained import REPORTED, check_complete, quiet_library
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_CONFIG = "config.json"
+
+
+def load_model(
+    source: str | Path,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: torch.device | None = None,
+    revision: str | None = None,
+    dropout: float | None = None,
+    fix: str = "Export it again, or fetch it again",
+) -> Any:
+    """Load a causal language model in eval mode, with this package's class where it is ours.
+
+    No code of the folder runs, and no tensor is filled with random numbers.
+
+    Args:
+        source: a Hugging Face folder, or a hub name of a model that transformers knows.
+        dtype: of the weights; None keeps the folder's.
+        device: where the weights go; None is the CPU.
+        revision: of a hub name; None is its newest state.
+        dropout: of a TallyFormer that is trained on; None keeps the folder's.
+        fix: what helps where the weights cannot be used, as the last sentence of the error.
+
+    Raises:
+        ArtifactError: the folder or its config.json is not there, or cannot be understood.
+        CheckpointError: the weights are missing, damaged or do not fit the configuration.
+        UsageError: the dtype is unknown.
+    """
+    arguments = {"dtype": _dtype(dtype), "revision": revision or "main", **REPORTED}
+    config = load_config(source, revision=revision, fix=fix)
+    ours = isinstance(config, TallyFormerConfig)
+    if ours and dropout is not None:
+        config.dropout = dropout
+    cls = TallyFormerForCausalLM if ours else AutoModelForCausalLM
+    try:
+        with quiet_library():
+            model, report = cls.from_pretrained(
+                str(source), config=config, trust_remote_code=False, **arguments
+            )
+        check_complete(report, source, exactly=ours)
+    except Exception as error:  # safetensors, json, torch and the hub each raise their own
+        raise CheckpointError(f"{source}: cannot be loaded ({_one_line(error)}). {fix}") from error
+    return model.to(device or torch.device("cpu")).eval()
+
+
+def load_config(source: str | Path, *, revision: str | None, fix: str) -> Any:
+    """The configuration of a model, with this package's class where it is ours.
+
+    Raises:
+        ArtifactError: it is not there, cannot be understood, or is of a model that transformers
+            does not know.
+    """
+    _check_there(source, revision, fix)
+    at = {"revision": revision or "main"}
+    try:
+        with quiet_library():
+            described, _ = PreTrainedConfig.get_config_dict(str(source), **at)
+            if described.get("model_type") == TallyFormerConfig.model_type:
+                return TallyFormerConfig.from_pretrained(str(source), **at)
+            return AutoConfig.from_pretrained(str(source), trust_remote_code=False, **at)
+    except Exception as error:  # json, the hub and the classes each raise their own
+        raise ArtifactError(f"{source}: cannot be loaded ({_one_line(error)}). {fix}") from error
+
+
+def _check_there(source: str | Path, revision: str | None, fix: str) -> None:
+    """Refuse in plain words what transformers would look for on the hub, or fail to parse."""
+    path = Path(source)
+    config = path / _CONFIG
+    if not path.is_dir():
+        _check_on_hub(source, revision)
+    elif os.path.lexists(config):
+        read_json(config, fix=fix)
+    else:
+        inner = path / "model"
+        there = inner if (inner / _CONFIG).is_file() else "a Hugging Face folder"
+        raise ArtifactError(f"{source}: holds no {_CONFIG}, so it is no model. Give {there}")
+
+
+def _check_on_hub(source: str | Path, revision: str | None) -> None:
+    if Path(source).exists() or not could_be_hub_name(str(source)):
+        raise ArtifactError(f"{source}: no such model folder. Give a Hugging Face folder")
+    if reason := Hub().problem(str(source), revision, kind="model", cached=(_CONFIG,)):
+        raise ArtifactError(
+            f"{source}: no such folder, and on the hub: {reason}. Give a Hugging Face folder"
+        )
+
+
+def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
+    if dtype is None:
+        return "auto"
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype: {dtype!r} is unknown. Use one of: {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
