@@ -106,7 +106,13 @@ def test_a_llama_folder_is_stock_and_any_other_carries_its_code(
     tally = json.loads((tmp_path / "tally" / "config.json").read_text(encoding="utf-8"))
     assert llama["model_type"] == "llama" and "auto_map" not in llama
     assert not list((tmp_path / "llama").glob("*.py"))
-    assert set(tally["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+    assert set(tally["auto_map"]) == {
+        "AutoConfig",
+        "AutoModel",
+        "AutoModelForCausalLM",
+        "AutoModelForSequenceClassification",
+        "AutoModelForTokenClassification",
+    }
     for reference in tally["auto_map"].values():
         module, _, cls = reference.partition(".")
         code = (tmp_path / "tally" / f"{module}.py").read_text(encoding="utf-8")

@@ -37,7 +37,13 @@ def test_the_folder_runs_where_the_package_is_not_installed(build, ids, tmp_path
 
         sys.meta_path.insert(0, NoTallyFormer())
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import (
+            AutoConfig,
+            AutoModel,
+            AutoModelForCausalLM,
+            AutoModelForSequenceClassification,
+            AutoModelForTokenClassification,
+        )
 
         folder = sys.argv[1]
         wanted = torch.load(folder + "/wanted.pt")
@@ -48,6 +54,18 @@ def test_the_folder_runs_where_the_package_is_not_installed(build, ids, tmp_path
         # What was loaded as remote code can be saved and loaded once more.
         model.save_pretrained(folder + "/again")
         AutoModelForCausalLM.from_pretrained(folder + "/again", trust_remote_code=True)
+        # So are the other classes that the folder offers, whichever was saved.
+        for auto in (AutoModelForSequenceClassification, AutoModelForTokenClassification):
+            classifier = auto.from_pretrained(
+                folder + "/model", trust_remote_code=True, num_labels=3
+            ).eval()
+            assert torch.equal(classifier.model.token_embed.weight, model.lm_head.weight)
+            classifier.save_pretrained(folder + "/" + auto.__name__)
+            again = auto.from_pretrained(folder + "/" + auto.__name__, trust_remote_code=True)
+            assert torch.equal(again(wanted["ids"]).logits, classifier(wanted["ids"]).logits)
+        body = AutoModel.from_pretrained(folder + "/" + auto.__name__, trust_remote_code=True)
+        body.save_pretrained(folder + "/body")
+        AutoModelForCausalLM.from_pretrained(folder + "/body", trust_remote_code=True)
         # A model from scratch, as remote code, starts as the package's does.
         fresh = AutoModelForCausalLM.from_config(
             AutoConfig.from_pretrained(folder + "/model", trust_remote_code=True),
@@ -73,13 +91,22 @@ def test_the_folder_names_its_own_classes(build, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["auto_map"] == {
         "AutoConfig": "configuration_tallyformer.TallyFormerConfig",
+        "AutoModel": "modeling_tallyformer.TallyFormerModel",
         "AutoModelForCausalLM": "modeling_tallyformer.TallyFormerForCausalLM",
+        "AutoModelForSequenceClassification": (
+            "modeling_tallyformer.TallyFormerForSequenceClassification"
+        ),
+        "AutoModelForTokenClassification": (
+            "modeling_tallyformer.TallyFormerForTokenClassification"
+        ),
     }
     assert config["model_type"] == "tallyformer"
     assert config["architectures"] == ["TallyFormerForCausalLM"]
     copied = {file.name for file in tmp_path.glob("*.py")}
     assert copied == {
         "attention.py",
+        "block.py",
+        "classification.py",
         "configuration_tallyformer.py",
         "mlp.py",
         "modeling_tallyformer.py",

@@ -116,9 +116,7 @@ def _exported(model: TallyFormerForCausalLM) -> Any:
     try:
         return to_llama(model)
     except ValueError:  # not of Llama's shape
-        exported = copy.deepcopy(model)
-        exported.config.auto_map = {"AutoModel": "modeling_tallyformer.TallyFormerModel"}
-        return exported
+        return copy.deepcopy(model)
 
 
 def _same_permissions(folder: Path) -> None:

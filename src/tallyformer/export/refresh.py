@@ -37,6 +37,7 @@ from tallyformer.export.hf_folder import SAME_WEIGHTS
 from tallyformer.export.verify import fresh_logits, largest_difference, own_logits, probe_ids
 from tallyformer.inference.folder_defaults import SETTINGS, careful_generation_config
 from tallyformer.model.loading import load_model
+from tallyformer.model.modeling_tallyformer import auto_map
 from tallyformer.model.pretrained import quiet_library
 from tallyformer.tokenizer import Tokenizer
 
@@ -155,8 +156,7 @@ def _write_settings(model: Any, tokenizer: Tokenizer, folder: Path, fresh: Path)
     for name in ("architectures", "dtype"):  # the weights as they are stored
         setattr(model.config, name, before.get(name))
     if model.config.model_type == "tallyformer":
-        if "AutoModel" in before.get("auto_map", {}):
-            model.config.auto_map = {"AutoModel": "modeling_tallyformer.TallyFormerModel"}
+        model.config.auto_map = auto_map()
         custom_object_save(model, fresh, config=model.config)
     model.config.save_pretrained(fresh)
     careful_generation_config(eot_id=tokenizer.eot_id, pad_id=tokenizer.pad_id).save_pretrained(

@@ -1,14 +1,14 @@
-"""TallyFormer as Hugging Face classes: embedding, blocks, final norm, head.
+"""TallyFormer as Hugging Face classes: embedding, blocks, final norm, heads.
 
-This file and the ones it imports are copied into every exported folder, where
+This file and the ones it imports are copied into every saved folder, where
 `AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` runs them without the
-package: they import torch, transformers and each other, never `tallyformer`.
+package: they import torch, transformers and each other, never `tallyformer`. Every class that a
+folder offers is defined here, since transformers copies the file of the class that is saved.
 
 Shapes: B batch, T queries, S keys, D hidden size, V vocabulary.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -17,13 +17,14 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import TallyFormerAttention
+from .block import TallyFormerBlock
+from .classification import ClassifiesSequences, ClassifiesTokens
 from .configuration_tallyformer import TallyFormerConfig
 from .mlp import TallyFormerMLP
 from .norm import TallyFormerRMSNorm, build_norm
@@ -33,59 +34,8 @@ from .rope import TallyFormerRotaryEmbedding
 _LOSS_ARGUMENTS = ("ignore_index", "shift_labels")
 
 
-class TallyFormerBlock(GradientCheckpointingLayer):  # type: ignore[misc]
-    """Attention, then the MLP, each added to the residual stream."""
-
-    def __init__(self, config: TallyFormerConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.pre_norm = config.norm_placement == "pre"
-        self.attn_norm = build_norm(config)
-        self.attention = TallyFormerAttention(config, layer_idx)
-        self.mlp_norm = build_norm(config)
-        self.mlp = TallyFormerMLP(config)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
-        cache: Cache | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
-        """Return the residual stream (B, T, D) after this block."""
-
-        def attend(x_BTD: torch.Tensor) -> torch.Tensor:
-            mixed_BTD, _ = self.attention(
-                x_BTD,
-                position_embeddings=position_embeddings,
-                attention_mask=attention_mask,
-                past_key_values=past_key_values,
-                cache=cache,
-                **kwargs,
-            )
-            dropped_BTD: torch.Tensor = self.dropout(mixed_BTD)
-            return dropped_BTD
-
-        def feed_forward(x_BTD: torch.Tensor) -> torch.Tensor:
-            dropped_BTD: torch.Tensor = self.dropout(self.mlp(x_BTD))
-            return dropped_BTD
-
-        hidden_states = self._add(hidden_states, attend, self.attn_norm)
-        return self._add(hidden_states, feed_forward, self.mlp_norm)
-
-    def _add(
-        self, x_BTD: torch.Tensor, half: Callable[[torch.Tensor], torch.Tensor], norm: nn.Module
-    ) -> torch.Tensor:
-        if self.pre_norm:
-            return x_BTD + half(norm(x_BTD))
-        out_BTD: torch.Tensor = norm(x_BTD + half(x_BTD))
-        return out_BTD
-
-
 class TallyFormerPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
-    """What the bare model and the language model share: initialisation and capabilities."""
+    """What the bare model and those with a head share: initialisation, capabilities, saving."""
 
     config_class = TallyFormerConfig
     config: TallyFormerConfig
@@ -115,6 +65,11 @@ class TallyFormerPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         if getattr(module, "writes_residual", False):
             depth = 2 * self.config.num_hidden_layers
             init.normal_(module.weight, std=self.config.initializer_range / math.sqrt(depth))
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Save as transformers does; the folder offers every class of this file, not one alone."""
+        self.config.auto_map = auto_map()
+        super().save_pretrained(*args, **kwargs)
 
 
 class TallyFormerModel(TallyFormerPreTrainedModel):
@@ -344,14 +299,58 @@ class TallyFormerForCausalLM(TallyFormerPreTrainedModel, GenerationMixin):  # ty
         )
 
 
+class TallyFormerForSequenceClassification(ClassifiesSequences, TallyFormerPreTrainedModel):
+    """The decoder with a head that labels a whole text, `config.num_labels` scores each."""
+
+    _auto_class = "AutoModelForSequenceClassification"
+
+    def __init__(self, config: TallyFormerConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = TallyFormerModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+
+
+class TallyFormerForTokenClassification(ClassifiesTokens, TallyFormerPreTrainedModel):
+    """The decoder with a head that labels every token, `config.num_labels` scores each."""
+
+    _auto_class = "AutoModelForTokenClassification"
+
+    def __init__(self, config: TallyFormerConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = TallyFormerModel(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.score = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+
+def auto_map() -> dict[str, str]:
+    """Which class of a saved folder each of transformers' Auto classes loads."""
+    classes: tuple[Any, ...] = (
+        TallyFormerConfig,
+        TallyFormerModel,
+        TallyFormerForCausalLM,
+        TallyFormerForSequenceClassification,
+        TallyFormerForTokenClassification,
+    )
+    return {
+        cls._auto_class: f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}" for cls in classes
+    }
+
+
 __all__ = [
     "TallyFormerAttention",
     "TallyFormerBlock",
     "TallyFormerConfig",
     "TallyFormerForCausalLM",
+    "TallyFormerForSequenceClassification",
+    "TallyFormerForTokenClassification",
     "TallyFormerMLP",
     "TallyFormerModel",
     "TallyFormerPreTrainedModel",
     "TallyFormerRMSNorm",
     "TallyFormerRotaryEmbedding",
+    "auto_map",
 ]
