@@ -91,7 +91,7 @@ def test_an_unknown_key_inside_a_list_finds_its_neighbour() -> None:
         ({"model": {"hidden_size": 100}}, "num_attention_heads"),
         ({"model": {"hidden_size": 24, "num_attention_heads": 8}}, "even"),
         ({"model": {"preset": "tally-1b"}}, "tally-51m-llama"),
-        ({"prepare": {"sources": []}}, "at least 1 item"),
+        ({"prepare": {"sources": []}}, "an item at least"),
         ({"prepare": {"sources": [{"name": "a"}]}}, "exactly one of paths, dataset and corpus"),
         ({"pretrain": {"steps": 1, "weights": {"primr": 1}}}, "there are: primer"),
         ({"pretrain": {"steps": 1, "weights": {"primer": -1}}}, "0 or more"),
@@ -209,7 +209,7 @@ def test_an_override_changes_one_of_two_sections_that_share_an_anchor(tmp_path: 
 )
 def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, key: str, value: str) -> None:
     changes = ["pretrain.steps=null", "pretrain.epochs=1", f"{key}={value}"]
-    with pytest.raises(ConfigError, match=rf"{key}: Input should be a finite number"):
+    with pytest.raises(ConfigError, match=rf"{key}: must be a finite number"):
         load_recipe(write(tmp_path, small()), changes)
 
 

@@ -49,7 +49,7 @@ REFUSED = {
     "bytes": ("name: !!binary aGVsbG8=", "no kind of value"),
     "two documents": ("name: a\n---\nname: b", "not valid YAML"),
     "a number of 5000 digits": (f"seed: {'9' * 5000}", "not valid YAML"),
-    "a date": ("name: 2024-01-02\nseed: 2024-01-02", "seed: Input should be a valid integer"),
+    "a date": ("name: 2024-01-02\nseed: 2024-01-02", "seed: must be a whole number"),
 }
 
 
@@ -77,8 +77,8 @@ def test_a_value_of_set_is_read_alike(value: str) -> None:
     [
         (b"name: caf\xe9", "not UTF-8 at byte 9. Save it as UTF-8"),
         ("name: a".encode("utf-16"), "not UTF-8 at byte 0"),
-        (b"", "a recipe is a mapping"),
-        (b"\xef\xbb\xbf", "a recipe is a mapping"),
+        (b"", "a recipe is made of keys"),
+        (b"\xef\xbb\xbf", "a recipe is made of keys"),
     ],
 )
 def test_a_file_of_other_bytes_is_refused(tmp_path: Path, data: bytes, expected: str) -> None:
@@ -96,7 +96,7 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("place", "expected"),
-    [("/dev/zero", "larger than"), ("/dev/null", "a mapping"), (".", "cannot be read")],
+    [("/dev/zero", "larger than"), ("/dev/null", "made of keys"), (".", "cannot be read")],
 )
 def test_what_is_no_file_is_refused(place: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected):

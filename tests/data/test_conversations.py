@@ -286,7 +286,9 @@ def test_a_context_stands_before_the_prompt_where_a_row_has_one(tmp_path: Path) 
 
 
 def test_a_pair_without_the_field_is_named(tmp_path: Path) -> None:
-    message = r"pairs\.jsonl:1: no field 'response'; there are 'prompt', 'reply'"
+    message = (
+        r"pairs\.jsonl:1: no field 'response'; there are 'prompt', 'reply'\. Name.*response_field"
+    )
     with pytest.raises(DataError, match=message):
         split(tmp_path, [{"prompt": "a", "reply": "b"}])
 

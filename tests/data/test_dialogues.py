@@ -195,8 +195,11 @@ def test_a_file_with_neither_form_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("question,answer\na,b\n")
     pq.write_table(pa.table({"question": ["a"], "answer": ["b"]}), tmp_path / "rows.parquet")
     write(tmp_path, [{"question": "a", "answer": "b"}])
+    fix = (
+        r"no field 'prompt'; there are 'question', 'answer'\. Name .*: prompt_field and response_f"
+    )
     for name in ("rows.csv", "rows.parquet", "rows.jsonl"):
-        with pytest.raises(DataError, match=r"no field 'prompt'; there are 'question', 'answer'"):
+        with pytest.raises(DataError, match=fix):
             read(tmp_path, PairSource(name="s", paths=(name,)))
 
 

@@ -6,10 +6,11 @@ it is given, and is left out where the section is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -67,6 +68,19 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
+    def _no_text_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic reads '100' as a number, and 'yes' or 1 as true; a recipe says what it means."""
+        kinds = _scalars(cls.model_fields[str(info.field_name)].annotation, of_items=True)
+        if kinds & {int, float} and str not in kinds:
+            for text in _texts(value):
+                if _is_number(text):
+                    raise ValueError(f"{text!r} is a text: write the number without quotes")
+        if bool in kinds and not kinds & {int, float, str} and not isinstance(value, bool | None):
+            raise ValueError("must be true or false")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
     def _text_that_can_be_written(cls, value: Any) -> Any:
         if isinstance(value, str) and ("\0" in value or _lone_surrogate(value)):
             raise ValueError("has a character that no file or path can hold (NUL, or half of one)")
@@ -119,13 +133,33 @@ class Section(BaseModel):
         )
 
 
-def _scalars(annotation: Any) -> set[Any]:
-    """The types that a value may have itself, not those of its items."""
-    if get_origin(annotation) in (Union, UnionType):
-        return set().union(*(_scalars(part) for part in get_args(annotation)))
-    return (
-        _scalars(get_args(annotation)[0]) if get_origin(annotation) is Annotated else {annotation}
-    )
+def _scalars(annotation: Any, *, of_items: bool = False) -> set[Any]:
+    """The types that a value may have itself, or with `of_items` its items instead of a list."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _scalars(parts[0], of_items=of_items)
+    if origin in (Union, UnionType) or (of_items and origin in (tuple, list)):
+        return set().union(*(_scalars(part, of_items=of_items) for part in parts))
+    if of_items and parts and origin is dict:
+        return _scalars(parts[1], of_items=True)
+    return {str} if origin is Literal else {annotation}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """A text, or those in a list or among the values of a mapping."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (item for item in value.values() if isinstance(item, str))
+    elif isinstance(value, list | tuple):
+        yield from (item for item in value if isinstance(item, str))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _lone_surrogate(text: str) -> bool:

@@ -19,6 +19,7 @@ from tallyformer.config.plain_yaml import (
 from tallyformer.config.problems import problems_of
 from tallyformer.config.recipe import Recipe
 from tallyformer.config.written_recipe import check_checksum
+from tallyformer.config.yaml_errors import yaml_problem
 from tallyformer.errors import ConfigError, shown
 
 
@@ -45,7 +46,7 @@ def check_recipe(tree: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        problems, count = problems_of(error), error.error_count()
+        problems, count = problems_of(error)
     if count == 1:
         raise ConfigError(f"{where}: {problems[0]}")
     lines = "".join(f"\n  - {problem}" for problem in problems)
@@ -60,6 +61,9 @@ def recipe_as_yaml(recipe: Recipe) -> str:
     return write_plain_yaml(recipe.model_dump(mode="json", exclude_none=True))
 
 
+_KINDS = {type(None): "nothing", list: "a list", str: "one text"}
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     text = _read_text(path)
     try:
@@ -71,10 +75,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except RepeatedKeyError as error:
         raise ConfigError(f"{path}: {error}. Give it once") from None
     except (yaml.YAMLError, ValueError) as error:
-        detail = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML ({detail}). Correct that line") from None
+        raise ConfigError(f"{path}: not valid YAML: {yaml_problem(error, text)}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping of sections; this file is not")
+        raise ConfigError(
+            f"{path}: a recipe is made of keys and sections, `key: value` with a space after the "
+            f"colon; this file holds {_KINDS.get(type(tree), 'one value')}"
+        )
     return tree
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from tallyformer.config.keys import section_at
 from tallyformer.config.plain_yaml import MOST_LEVELS, RepeatedKeyError, read_plain_yaml
+from tallyformer.config.yaml_errors import yaml_problem
 from tallyformer.errors import UsageError
 
 
@@ -54,9 +55,8 @@ def _parsed(override: str) -> tuple[str, Any]:
     except RepeatedKeyError as error:
         raise UsageError(f"--set {override!r}: {error}. Give it once") from None
     except (yaml.YAMLError, ValueError) as error:
-        detail = " ".join(str(error).split())
         raise UsageError(
-            f"--set {override!r}: the value is not valid YAML ({detail}). Quote it"
+            f"--set {override!r}: the value is not valid YAML: {yaml_problem(error, raw)}"
         ) from None
 
 

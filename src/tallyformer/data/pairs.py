@@ -16,7 +16,7 @@ from tallyformer.data.filters import DUPLICATE
 from tallyformer.data.hashing import plain_text
 from tallyformer.data.held_out import held_out, units_of
 from tallyformer.data.normalize import normalize
-from tallyformer.data.rows import Row, missing_field, text_of, values_of
+from tallyformer.data.rows import OF_A_PAIR, Row, missing_field, text_of, values_of
 from tallyformer.data.sources import RowSource, pair_source
 from tallyformer.errors import DataError
 
@@ -193,7 +193,7 @@ def _pair(row: Row, source: RowSource, section: PairSource) -> Pair:
     wanted = [field] if field else [section.prompt_field, section.response_field]
     for name in wanted:
         if name not in values:
-            raise missing_field(where, name, list(values))
+            raise missing_field(where, name, list(values), OF_A_PAIR)
     context = "\n\n".join(
         text for name in section.context_fields if (text := _clean(values, name, where))
     )

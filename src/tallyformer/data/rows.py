@@ -72,11 +72,25 @@ def values_of(row: Row, file: str) -> Mapping[str, Any]:
     return _parse(row.payload, document_id(file, row.number))
 
 
-def missing_field(where: str, name: str, present: Sequence[str]) -> DataError:
-    """The error for a row or file without a field that the recipe names."""
-    shown = ", ".join(map(repr, present)) or "none"
+OF_A_TEXT, OF_A_PAIR = "text_field", "prompt_field and response_field (or messages_field)"
+"""The keys of a source that name fields."""
+
+
+def missing_field(
+    where: str, name: str, present: Sequence[str], keys: str = OF_A_TEXT
+) -> DataError:
+    """The error for a row or file without a field that the recipe names, or means by default.
+
+    Args:
+        where: the row or the file.
+        name: the field.
+        present: the fields that are there.
+        keys: the keys of the source with which the recipe names such fields.
+    """
+    found = ", ".join(map(repr, present)) or "none"
     return DataError(
-        f"{where}: no field {name!r}; there are {shown}. Name the right field in the recipe"
+        f"{where}: no field {name!r}; there are {found}. Name the right field in the recipe's "
+        f"source: {keys}"
     )
 
 
@@ -180,11 +194,17 @@ def columns_of(
     wanted = [*required, *(either[0] if either and not _one_is_there(either, header) else ())]
     for name in wanted:
         if name not in header:
-            raise missing_field(label, name, header)
+            raise missing_field(label, name, header, _keys(required, either))
     named = dict.fromkeys([*required, *(n for group in either for n in group), *optional])
     columns = [name for name in named if name in header]
     check_unique(columns, header, label)
     return columns
+
+
+def _keys(required: Sequence[str], either: Sequence[Sequence[str]]) -> str:
+    if either or len(required) > 1:
+        return OF_A_PAIR
+    return f"{OF_A_TEXT} (or messages_field)"
 
 
 def _one_is_there(groups: Sequence[Sequence[str]], header: Sequence[str]) -> bool:
