@@ -88,6 +88,17 @@ def test_a_run_ends_with_the_paths_of_its_report_and_its_model(finished: Finishe
     assert (finished.folder / "model" / "model.safetensors").is_file()
 
 
+def test_the_evaluation_ends_with_the_figures_that_matter(finished: Finished) -> None:
+    [line] = [s for s in finished.output.stderr.splitlines() if "evaluate done: " in s]
+    kept = json.loads((finished.folder / "evaluate" / "manifest.json").read_text(encoding="utf-8"))
+    responses, texts = (kept["metrics"][name] for name in ("response_perplexity", "perplexity"))
+    before, after = responses["before sft"], responses["after sft"]
+    assert line.endswith(
+        f"  (response perplexity {before:.2f} -> {after:.2f}, "
+        f"perplexity of texts {texts['merge']['texts']:.2f})"
+    )
+
+
 def test_the_folder_keeps_the_recipe_with_every_value(finished: Finished, tallyformer: Any) -> None:
     kept = finished.folder / "recipe.yaml"
     shown = tallyformer("config", "show", "--recipe", finished.recipe)

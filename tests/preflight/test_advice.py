@@ -154,3 +154,21 @@ def test_what_cannot_be_read_is_left_to_its_stage(tmp_path: Path) -> None:
 def test_finished_stages_get_no_advice(pretrained: RunFolder, make_recipe: Any) -> None:
     found = advice_before(make_recipe(), pretrained, ["tokenizer", "prepare", "pretrain", "sft"])
     assert found and {advice.stage for advice in found} == {"sft"}
+
+
+def test_a_file_that_is_text_and_pairs_is_named(tmp_path: Path) -> None:
+    """What is held out of its pairs would be trained on as text; a link to it is the same file."""
+    recipe = _own(tmp_path, files=3, pairs=9)
+    run = RunFolder(tmp_path / "run")
+
+    def warned(*paths: str) -> bool:
+        sources = [{"name": "all", "paths": list(paths), "text_field": "response"}]
+        changed = {**recipe.model_dump(), "prepare": {"min_chars": 1, "sources": sources}}
+        again = check_recipe(changed, "own.yaml")
+        found = advice_before(again, run, stages_of(again))
+        return any("pairs.jsonl: read as text and as pairs" in advice.text for advice in found)
+
+    (tmp_path / "link.jsonl").symlink_to("pairs.jsonl")
+    (tmp_path / "other.jsonl").write_text(json.dumps({"response": "words"}), encoding="utf-8")
+    assert warned("pairs.jsonl") and warned("other.jsonl", "*.jsonl") and warned("link.jsonl")
+    assert not warned("other.jsonl")

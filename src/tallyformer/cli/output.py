@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -47,14 +48,35 @@ class StageAnnouncer:
 
 
 def headline(manifest: Manifest) -> str:
-    """What a training stage reached: `  (validation perplexity 13.60 -> 12.95)`; else ""."""
+    """What a training or the evaluation reached, in brackets; "" for other stages.
+
+    `  (validation perplexity 13.60 -> 12.95)`, `  (held-out facts 39 of 45 right, ...)`
+    """
     metrics = manifest.metrics
+    if manifest.stage == "evaluate":
+        told = ", ".join(islice(_measured(metrics), 2))
+        return told and f"  ({told})"
     for what in ("response_perplexity", "validation_perplexity"):
         if isinstance(metrics.get(what), float):
             before = metrics.get(f"{what}_before")
             start = "" if before is None else f"{before:.2f} -> "
             return f"  ({what.replace('_', ' ')} {start}{metrics[what]:.2f})"
     return ""
+
+
+def _measured(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """What the evaluation says of the final model, the most telling first."""
+    if facts := metrics.get("facts"):
+        yield f"held-out facts {facts['right']} of {facts['asked']} right"
+    responses = metrics.get("response_perplexity", {})
+    if responses.get("after sft") is not None:
+        before = responses.get("before sft")
+        start = "" if before is None else f"{before:.2f} -> "
+        yield f"response perplexity {start}{responses['after sft']:.2f}"
+    for final in list(metrics["perplexity"].values())[-1:]:
+        for domain, value in final.items():
+            if value is not None:
+                yield f"perplexity of {domain} {value:.2f}"
 
 
 def print_dry_run(stages: Sequence[PlannedStage]) -> None:

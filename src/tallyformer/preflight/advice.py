@@ -1,4 +1,4 @@
-"""What a run is too small for, said before it begins, with what would be enough.
+"""What a run is too small for, or reads twice, said before it begins, with what would help.
 
 Nothing here is an error: a recipe may be tried on ten lines. But a model that was trained for six
 steps, or measured on three pairs, tells nothing, and its user should know before it is made.
@@ -36,7 +36,7 @@ class Advice:
 
     Attributes:
         stage: the stage that it is about.
-        text: what is too small, and what would be enough.
+        text: what is too small or wrong, and what would be enough or right.
     """
 
     stage: str
@@ -65,6 +65,7 @@ class RunSize:
         trainings: those whose number of steps is known.
         pairs, held_out_pairs: for fine-tuning, by split.
         pair_fraction: share of the pairs that is held out.
+        read_twice: files that are read as text and as pairs.
     """
 
     parameters: int
@@ -76,6 +77,7 @@ class RunSize:
     pairs: int | None = None
     held_out_pairs: int | None = None
     pair_fraction: float = 0.1
+    read_twice: Sequence[str] = ()
 
 
 def advice_on(size: RunSize) -> list[Advice]:
@@ -85,6 +87,7 @@ def advice_on(size: RunSize) -> list[Advice]:
         *_on_texts(size),
         *(advice for training in size.trainings for advice in _on_steps(training)),
         *_on_pairs(size),
+        *_on_what_is_read_twice(size),
     ]
 
 
@@ -165,6 +168,17 @@ def _on_pairs(size: RunSize) -> Iterator[Advice]:
                 f"{ENOUGH} pairs",
                 f"{math.ceil(ENOUGH / size.pair_fraction)} pairs",
             ),
+        )
+
+
+def _on_what_is_read_twice(size: RunSize) -> Iterator[Advice]:
+    if size.read_twice:
+        first, more = size.read_twice[0], len(size.read_twice) - 1
+        yield Advice(
+            "sft",
+            f"{first}{f' and {more} more files' if more else ''}: read as text and as pairs, so "
+            "pairs that are held out are trained on as text, and their perplexity is too good. "
+            "Take it out of prepare.sources or of sft.sources",
         )
 
 

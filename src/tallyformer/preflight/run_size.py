@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from tallyformer.artifacts.run_folder import RunFolder
@@ -13,6 +14,7 @@ from tallyformer.config import Recipe
 from tallyformer.config.data import PairSource, TextSource
 from tallyformer.config.training import TrainSection
 from tallyformer.data.cleaning import Cleaning, clean_rows
+from tallyformer.data.files import find_files
 from tallyformer.data.pairs import split_pairs
 from tallyformer.data.sources import pair_source, text_source
 from tallyformer.errors import TallyFormerError
@@ -68,7 +70,28 @@ def size_of(recipe: Recipe, folder: RunFolder, *, pairs: bool = True) -> RunSize
         pairs=counted and counted[0],
         held_out_pairs=counted and counted[1],
         pair_fraction=recipe.sft.validation_fraction if recipe.sft else 0.1,
+        read_twice=_read_twice(recipe),
     )
+
+
+def _read_twice(recipe: Recipe) -> list[str]:
+    """Files that are read as text and as pairs, by whatever names."""
+    texts, pairs = (
+        {
+            (found.st_dev, found.st_ino): file
+            for section in sections
+            for file in _files(section, recipe.data_root)
+            for found in [file.stat()]
+        }
+        for sections in (recipe.prepare.sources, recipe.sft.sources if recipe.sft else ())
+    )
+    return sorted(str(file) for place, file in pairs.items() if place in texts)
+
+
+def _files(section: TextSource | PairSource, data_root: str) -> Sequence[Path]:
+    with contextlib.suppress(TallyFormerError):
+        return find_files(section.paths, data_root, section.name) if section.paths else ()
+    return ()
 
 
 def _tokens(recipe: Recipe, folder: RunFolder) -> tuple[int | None, int | None]:
