@@ -21,6 +21,7 @@ import argparse
 import contextlib
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -328,13 +329,12 @@ def _tallyformer(options: argparse.Namespace) -> Callable[[], None]:
 
     from tallyformer.config.training import PretrainSection
     from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-    from tallyformer.training.checkpoints import Checkpoints
     from tallyformer.training.compiling import compile_blocks
-    from tallyformer.training.inputs import Placement
     from tallyformer.training.losses import NextTokenLoss
+    from tallyformer.training.micro_batch import Placement
     from tallyformer.training.optimizers import build_optimizer
     from tallyformer.training.precision import choose_precision
-    from tallyformer.training.run_state import RunState
+    from tallyformer.training.prefetch import Prefetch
     from tallyformer.training.step import Step
 
     device = torch.device(options.device)
@@ -343,23 +343,24 @@ def _tallyformer(options: argparse.Namespace) -> Callable[[], None]:
     model = TallyFormerForCausalLM(_config(options)).to(device).train()
     if compiled:
         compile_blocks(model)
+    source = _source(options)
+    placement = Placement(device, attend_across_documents=options.no_mask)
     step = Step(
-        name="benchmark",
-        model=model,
-        loss=NextTokenLoss(section.z_loss, compiled=compiled),
-        source=_source(options),
+        loss=NextTokenLoss(model, section.z_loss, compiled=compiled),
+        batches=Prefetch(
+            lambda number: placement.prepare(source.batch(number)),
+            ahead=1 if options.device == "cuda" else 0,
+        ),
         optimizer=build_optimizer(model, section.optimizer),
-        section=section,
+        micro_batches=1,
+        clip_norm=section.optimizer.clip_norm,
         precision=choose_precision("bf16", device),
-        placement=Placement(device, attend_across_documents=options.no_mask),
-        checkpoints=Checkpoints(Path("no-checkpoints"), ""),
-        anew_command=lambda changes: "",
+        placement=placement,
     )
-    state = RunState()
+    numbers = itertools.count()
 
     def one_step() -> None:
-        step.run(state, 1e-4, lambda: False)
-        state.step += 1
+        step.run(next(numbers), 1e-4, lambda: False)
 
     return one_step
 

@@ -24,7 +24,8 @@ from tallyformer.config.training import OptimizerSection, PretrainSection
 from tallyformer.data.batch import IGNORED, Batch
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.training.loop import TrainingJob, TrainingResult, train
+from tallyformer.training.job import TrainingJob, TrainingResult
+from tallyformer.training.loop import train
 from tallyformer.training.losses import NextTokenLoss
 
 VOCABULARY = 61
@@ -96,7 +97,7 @@ def job(folder: Path, *, train_source: Any = None, model: Any = None, **override
     return TrainingJob(
         name="pretrain",
         model=model,
-        make_loss=lambda compiled: NextTokenLoss(how.z_loss, compiled=compiled),
+        make_loss=lambda model, compiled: NextTokenLoss(model, how.z_loss, compiled=compiled),
         train=train_source or RandomBatches(),
         validation=RandomBatches(batches_per_epoch=2, first=100),
         section=how,

@@ -145,7 +145,10 @@ def distillation(
     one = job(folder, train_source=source, compile=compile_, steps=6, evaluations=2)
     weights = DistillationWeights(2.0, 0.7, 1e-4)
     one = dataclasses.replace(
-        one, make_loss=lambda compiled: DistillationLoss(teacher, weights, compiled=compiled)
+        one,
+        make_loss=lambda model, compiled: DistillationLoss(
+            model, teacher, weights, compiled=compiled
+        ),
     )
     train(one)
     return {**final_state(folder), "weights": fingerprint(one.model)}

@@ -18,11 +18,11 @@ from tallyformer.data.batch import IGNORED, Batch
 from tallyformer.errors import ArtifactError, TrainingError
 from tallyformer.training.chunked_head import Head, chunked_loss
 from tallyformer.training.distillation import (
-    DistillationLoss,
     DistillationWeights,
     StoredTargets,
+    distilled,
 )
-from tallyformer.training.inputs import Placement
+from tallyformer.training.micro_batch import Placement
 from tallyformer.training.precision import Precision
 from tallyformer.training.teacher import Teacher
 from tallyformer.training.teacher_cache import BINDING, ROWS, TeacherCache
@@ -41,16 +41,6 @@ class Known:
 
     def logits(self, chunk: slice) -> torch.Tensor:
         return self.whole[chunk]
-
-
-class Nobody:
-    """A source that is never asked."""
-
-    def targets(self, inputs, precision, temperature) -> StoredTargets:
-        raise AssertionError
-
-    def compile(self, compiled: bool) -> None:
-        assert not compiled
 
 
 def problem(n: int, v: int, u: int, seed: int):
@@ -80,7 +70,7 @@ def plain(h, w, teacher, labels, how: DistillationWeights):
 
 
 def found_by(h, w, targets, labels, how, chunk=None, scale=0.3):
-    loss = DistillationLoss(Nobody(), how).over(labels, targets)
+    loss = distilled(how)(labels, targets)
     objective, sums = chunked_loss(h, Head(w), loss, scale=scale, dtype=torch.float32, chunk=chunk)
     return sums, torch.autograd.grad(objective, (h, w))
 

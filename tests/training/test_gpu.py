@@ -19,10 +19,11 @@ from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.training.distillation import DistillationLoss, DistillationWeights
 from tallyformer.training.hardware import peak_flops
-from tallyformer.training.inputs import Placement
-from tallyformer.training.loop import TrainingJob, TrainingResult, train
-from tallyformer.training.losses import Loss, NextTokenLoss
+from tallyformer.training.job import TrainingJob, TrainingResult
+from tallyformer.training.loop import train
+from tallyformer.training.losses import LanguageModelLoss, NextTokenLoss
 from tallyformer.training.metrics import read_metrics
+from tallyformer.training.micro_batch import Placement
 from tallyformer.training.precision import Precision, choose_precision
 from tallyformer.training.teacher import Teacher
 
@@ -33,6 +34,9 @@ pytestmark = pytest.mark.gpu
 CPU = torch.device("cpu")
 FLOAT32 = {"rtol": 2e-4, "atol": 2e-5}
 """Sums of float32 products in another order."""
+
+
+MakeLoss = Callable[[Any, torch.device], LanguageModelLoss]
 
 
 def model_on(device: torch.device, **overrides: Any) -> TallyFormerForCausalLM:
@@ -53,30 +57,34 @@ def model_on(device: torch.device, **overrides: Any) -> TallyFormerForCausalLM:
 
 
 def sums_and_gradients(
-    device: torch.device, make: Callable[[torch.device], Loss], precision: str
+    device: torch.device, make: MakeLoss, precision: str
 ) -> tuple[list[float], list[torch.Tensor]]:
     model = model_on(device).train()
     inputs = Placement(device)(RandomBatches().batch(0))
-    objective, sums = make(device)(model, inputs, 0.01, Precision(precision, device))  # type: ignore[arg-type]
-    objective.backward()  # type: ignore[no-untyped-call]
+    objective, sums = make(model, device)(inputs, 0.01, Precision(precision, device))  # type: ignore[arg-type]
+    objective.backward()
     gradients = [p.grad.float().cpu() for p in model.parameters() if p.grad is not None]
     return sums.tolist(), gradients
 
 
-def next_token(device: torch.device) -> Loss:
-    return NextTokenLoss(1e-3)
+def next_token(model: Any, device: torch.device) -> LanguageModelLoss:
+    return NextTokenLoss(model, 1e-3)
 
 
-def distilled(device: torch.device) -> Loss:
+def distilled(model: Any, device: torch.device) -> LanguageModelLoss:
     torch.manual_seed(4)
     teacher = model_on(device, hidden_size=32, num_attention_heads=2).eval()
     source = Teacher(teacher, VOCABULARY - 2, "tiny")
-    return DistillationLoss(source, DistillationWeights(2.5, 0.7, 1e-3))
+    return DistillationLoss(model, source, DistillationWeights(2.5, 0.7, 1e-3))
 
 
 @pytest.mark.parametrize("make", [next_token, distilled])
 def test_loss_and_gradients_equal_the_cpu(
+<<<<<<< HEAD
     make: Callable[[torch.device], Loss], gpu: torch.device
+=======
+    make: MakeLoss,
+>>>>>>> aa10b37 (Training: a loss is one module with the model in it, which validation and evaluation share; a step knows no checkpoints; a GPU is never waited for between lines of metrics; its batches are made beforehand and pinned; validation computes no gradients)
 ) -> None:
     expected, wanted = sums_and_gradients(CPU, make, "fp32")
     found, got = sums_and_gradients(gpu, make, "fp32")
@@ -110,8 +118,13 @@ def gpu_job(
     section = PretrainSection(**{**values, **overrides})
     return TrainingJob(
         name="pretrain",
+<<<<<<< HEAD
         model=model or model_on(device, dropout=0.1),
         make_loss=lambda compiled: NextTokenLoss(section.z_loss, compiled=compiled),
+=======
+        model=model_on(GPU, dropout=0.1),
+        make_loss=lambda model, compiled: NextTokenLoss(model, section.z_loss, compiled=compiled),
+>>>>>>> aa10b37 (Training: a loss is one module with the model in it, which validation and evaluation share; a step knows no checkpoints; a GPU is never waited for between lines of metrics; its batches are made beforehand and pinned; validation computes no gradients)
         train=source or RandomBatches(),
         validation=RandomBatches(batches_per_epoch=2, first=100),
         section=section,

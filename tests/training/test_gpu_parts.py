@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from tallyformer.training.inputs import Placement
 from torch.nn.parallel import DistributedDataParallel
 
 from tallyformer.config.training import OptimizerSection, PretrainSection
 from tallyformer.training.chunked_head import Head, chunked_loss
 from tallyformer.training.compiling import compile_blocks
-from tallyformer.training.inputs import Placement
 from tallyformer.training.loop import evaluate_only
 from tallyformer.training.losses import NextTokenLoss
 from tallyformer.training.optimizers import build_optimizer

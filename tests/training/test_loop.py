@@ -23,12 +23,14 @@ from safetensors.torch import load_file
 
 from tallyformer.artifacts.manifest import file_entry
 from tallyformer.errors import ArtifactError, CheckpointError, Interrupted, TrainingError
+from tallyformer.training import loop
 from tallyformer.training.checkpoints import Checkpoints, Snapshot
 from tallyformer.training.loop import train
 from tallyformer.training.metrics import MetricsLog, read_metrics
 from tallyformer.training.precision import choose_precision
+from tallyformer.training.step import Step
 
-from .jobs import RandomBatches, fingerprint, job, run, section
+from .jobs import RandomBatches, fingerprint, job, run, section, tiny_model
 
 TIMING = {
     "tokens_per_second",
@@ -191,7 +193,7 @@ def test_training_lowers_the_loss_and_its_numbers_agree(tmp_path):
         # Each id stands for two bytes.
         assert line["bits_per_byte"] == pytest.approx(line["loss"] / math.log(2) / 2)
     best = min(validations, key=lambda line: line["loss"])
-    assert result.best.loss == best["loss"]
+    assert result.best.mean == best["loss"]
     assert result.best_step == best["step"]
     trained = [line for line in lines if line["kind"] == "train"]
     assert [line["step"] for line in trained] == list(range(3, 61, 3))
@@ -266,7 +268,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
 def test_precision_and_compilation_are_recorded(tmp_path):
     result, _ = run(tmp_path, precision="bf16")
     assert (result.precision, result.compiled) == ("bf16", False)
-    assert math.isfinite(result.best.loss)
+    assert math.isfinite(result.best.mean)
     values = result.metrics()
     assert values["validation_perplexity"] == pytest.approx(math.exp(values["validation_loss"]))
     assert values["peak_memory_mb"] > 10
@@ -322,7 +324,7 @@ def test_dropout_is_off_in_validation(tmp_path):
             token_bytes=one.token_bytes,
             label="validation",
         )
-        losses.add(found.loss)
+        losses.add(found.mean)
     assert len(losses) == 1
     assert one.model.training
     assert fingerprint(one.model) == expected
@@ -424,3 +426,53 @@ def test_a_checkpoint_whose_final_validation_was_cut_can_still_be_resumed_after_
     assert checkpoints.load().state["evaluation_due"]
     run(broken, evaluations=2)
     assert_same(final_state(broken), final_state(tmp_path / "whole"))
+
+
+def poisoned() -> Any:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.blocks[0].mlp.fc1.weight[0, 0] = float("nan")
+    return model
+
+
+def test_a_loss_that_is_not_finite_names_step_documents_and_the_way_on(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError) as error:
+        train(job(tmp_path, model=poisoned()))
+    message = str(error.value)
+    assert message.startswith("pretrain: step 1: the loss is not finite")
+    assert "document 0, document 1" in message
+    assert "There is no checkpoint yet" in message and "ANEW" in message
+
+
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers are read a step later, after the update."""
+    monkeypatch.setattr(loop, "_steps_behind", lambda device: 1)
+    monkeypatch.setattr(Step, "_reads_first", lambda self, result: False)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_weights_whose_numbers_are_read_late_are_never_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: bool
+) -> None:
+    """A checkpoint is due, or a signal comes, before the numbers are looked at."""
+    as_on_a_gpu(monkeypatch)
+    source = Stopping(2) if stops else RandomBatches()
+    one = job(
+        tmp_path,
+        model=poisoned(),
+        train_source=source,
+        log_every=20,
+        evaluations=1,
+        checkpoint_minutes=100.0 if stops else 1e-9,
+    )
+    with pytest.raises(TrainingError, match="step 1: the loss is not finite"):
+        train(one)
+    assert not (tmp_path / "checkpoints" / "last").exists()
+
+
+def test_reading_late_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, expected = run(tmp_path / "at-once")
+    as_on_a_gpu(monkeypatch)
+    _, found = run(tmp_path / "late")
+    assert found == expected
+    assert metrics(tmp_path / "late") == metrics(tmp_path / "at-once")

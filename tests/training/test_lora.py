@@ -16,9 +16,9 @@ from tallyformer.data.batch import Batch
 from tallyformer.errors import ArtifactError, UsageError
 from tallyformer.model.flops import count_lora_parameters, lora_flops_per_token
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.training.inputs import Placement
 from tallyformer.training.lora import add_lora, load_adapter, merge, save_adapter
 from tallyformer.training.losses import NextTokenLoss, output_head
+from tallyformer.training.micro_batch import Placement
 from tallyformer.training.optimizers import decay_groups
 from tallyformer.training.precision import choose_precision
 
@@ -134,7 +134,7 @@ def test_the_loss_and_its_gradients_with_control_tokens_are_those_of_the_adapted
     batch = Batch(IDS[:, :-1], IDS[:, 1:].contiguous(), None)
     inputs = Placement(torch.device("cpu"))(batch)
     precision = choose_precision("fp32", torch.device("cpu"))
-    found, _ = NextTokenLoss()(model, inputs, 1.0, precision)
+    found, _ = NextTokenLoss(model)(inputs, 1.0, precision)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     for got, want in zip(torch.autograd.grad(found, trained), wanted, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

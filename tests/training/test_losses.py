@@ -14,8 +14,8 @@ from torch.nn import functional
 from tallyformer.data.batch import IGNORED, Batch
 from tallyformer.training.chunked_head import Head, chunk_length, chunked_loss
 from tallyformer.training.compiling import compiler_works, wants_compile
-from tallyformer.training.inputs import Placement
-from tallyformer.training.losses import NextTokenLoss
+from tallyformer.training.losses import next_token
+from tallyformer.training.micro_batch import Placement
 
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-6}
 """Sums of a few dozen float32 numbers in another order."""
@@ -49,7 +49,7 @@ def test_chunked_loss_and_gradients_equal_torch_on_whole_logits(n, v, chunk, z_l
     h, w, labels = problem(n, 6, v, seed)
     expected, ce = plain(h, w, labels, z_loss)
     wanted = torch.autograd.grad(expected * scale, (h, w))
-    loss = NextTokenLoss(z_loss).over(labels)
+    loss = next_token(z_loss)(labels)
     found, sums = chunked_loss(h, Head(w), loss, scale=scale, dtype=torch.float32, chunk=chunk)
     torch.testing.assert_close(sums, torch.stack([expected, ce]), **FLOAT32)
     torch.testing.assert_close(found, expected * scale, **FLOAT32)
@@ -59,7 +59,7 @@ def test_chunked_loss_and_gradients_equal_torch_on_whole_logits(n, v, chunk, z_l
 
 def test_a_factor_on_the_result_reaches_the_gradients():
     h, w, labels = problem(9, 6, 30, 0)
-    loss, _ = chunked_loss(h, Head(w), NextTokenLoss().over(labels), scale=1.0, dtype=torch.float32)
+    loss, _ = chunked_loss(h, Head(w), next_token(0.0)(labels), scale=1.0, dtype=torch.float32)
     (once,) = torch.autograd.grad(loss, h, retain_graph=True)
     (thrice,) = torch.autograd.grad(3 * loss, h)
     torch.testing.assert_close(thrice, 3 * once)
@@ -69,7 +69,7 @@ def test_bf16_gradients_are_those_of_bf16_logits():
     h, w, labels = problem(64, 32, 300, 1)
     expected, _ = plain(h, w, labels, 1e-4)
     wanted = torch.autograd.grad(expected, (h, w))
-    loss = NextTokenLoss(1e-4).over(labels)
+    loss = next_token(1e-4)(labels)
     found, _ = chunked_loss(h, Head(w), loss, scale=1.0, dtype=torch.bfloat16, chunk=20)
     # bf16 keeps 8 bits: 2^-8 of a value, and the logits reach 20.
     assert found.item() == pytest.approx(expected.item(), rel=0.01)
@@ -80,7 +80,7 @@ def test_bf16_gradients_are_those_of_bf16_logits():
 def test_weights_that_need_no_gradient_get_none():
     h, w, labels = problem(9, 6, 30, 0)
     loss, _ = chunked_loss(
-        h, Head(w.detach()), NextTokenLoss().over(labels), scale=1.0, dtype=torch.float32
+        h, Head(w.detach()), next_token(0.0)(labels), scale=1.0, dtype=torch.float32
     )
     (found,) = torch.autograd.grad(loss, h)
     wanted = torch.autograd.grad(plain(h, w, labels, 0.0)[0], h)[0]
@@ -91,7 +91,7 @@ def test_a_loss_computed_in_blocks_equals_torch_on_whole_logits():
     h, w, labels = problem(40, 6, 40_000, 0)  # on a CPU the loss sees about 13 rows at a time
     expected, ce = plain(h, w, labels, 1e-3)
     wanted = torch.autograd.grad(expected, (h, w))
-    loss = NextTokenLoss(1e-3).over(labels)
+    loss = next_token(1e-3)(labels)
     found, sums = chunked_loss(h, Head(w), loss, scale=1.0, dtype=torch.float32)
     torch.testing.assert_close(sums, torch.stack([expected, ce]), **FLOAT32)
     for got, want in zip(torch.autograd.grad(found, (h, w)), wanted, strict=True):
@@ -106,7 +106,7 @@ def test_rows_trained_alone_get_the_gradient_they_have_in_the_whole_matrix(chunk
     expected, _ = plain(h, whole, labels, 1e-3)
     wanted = torch.autograd.grad(expected, (h, rows))
     head = Head(w.detach(), rows, ids)
-    loss = NextTokenLoss(1e-3).over(labels)
+    loss = next_token(1e-3)(labels)
     found, _ = chunked_loss(h, head, loss, scale=1.0, dtype=torch.float32, chunk=chunk)
     torch.testing.assert_close(found, expected, **FLOAT32)
     for got, want in zip(torch.autograd.grad(found, (h, rows)), wanted, strict=True):
@@ -132,11 +132,11 @@ def test_the_compiled_loss_gives_the_numbers_of_the_eager_one():
     assert wants_compile("auto", cpu, run_flops=1e20) == compiler_works(cpu)
     results = []
     for compiled in (False, compiler_works(cpu)):
-        kernel = NextTokenLoss(1e-3, compiled=compiled)
+        kernel = next_token(1e-3, compiled=compiled)
         numbers = []
         for n in (40, 33, 7):  # chunks of 20, 13 and 7 positions: one compiled version for all
             h, w, labels = problem(n, 8, 77, 4)
-            loss = kernel.over(labels)
+            loss = kernel(labels)
             objective, sums = chunked_loss(
                 h, Head(w), loss, scale=0.1, dtype=torch.bfloat16, chunk=20
             )
@@ -165,3 +165,17 @@ def test_the_head_meets_few_shapes_and_every_label(
     assert torch.equal(labels.flatten()[places], inputs.labels)
     assert int((inputs.labels != IGNORED).sum()) == int((labels != IGNORED).sum())
     assert len(set(places.tolist())) == len(places)
+
+
+def test_without_gradients_none_are_computed():
+    """Validation would cost as much as training."""
+    h, w, labels = problem(9, 6, 30, 0)
+    asked = []
+
+    def loss(logits, chunk, scale, *, gradient):
+        asked.append(gradient)
+        return next_token(0.0)(labels)(logits, chunk, scale, gradient=gradient)
+
+    with torch.no_grad():
+        chunked_loss(h, Head(w), loss, scale=1.0, dtype=torch.float32)
+    assert asked == [False]

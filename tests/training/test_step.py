@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +13,11 @@ from torch.nn import functional
 
 from tallyformer.config.training import OptimizerSection
 from tallyformer.data.batch import IGNORED, Batch
-from tallyformer.errors import TrainingError
-from tallyformer.training.checkpoints import Checkpoints
-from tallyformer.training.inputs import Placement, document_mask, document_positions
 from tallyformer.training.losses import NextTokenLoss
+from tallyformer.training.micro_batch import Placement, document_mask, document_positions
 from tallyformer.training.optimizers import build_optimizer, decay_groups
 from tallyformer.training.precision import Precision
-from tallyformer.training.run_state import RunState
-from tallyformer.training.step import MOST_SKIPPED_STEPS, Step
+from tallyformer.training.step import MOST_SKIPPED_STEPS, NotFiniteError, Step
 
 from .jobs import VOCABULARY, RandomBatches, section, tiny_model
 
@@ -30,18 +26,15 @@ SAME = {"rtol": 1e-4, "atol": 1e-6}
 
 
 def make_step(model: Any, source: Any, precision: str = "fp32", **overrides: Any) -> Step:
-    how = section(**overrides)
+    how, place = section(**overrides), Placement(CPU)
     return Step(
-        name="pretrain",
-        model=model,
-        loss=NextTokenLoss(how.z_loss),
-        source=source,
+        loss=NextTokenLoss(model, how.z_loss),
+        batches=lambda number: place.prepare(source.batch(number)),
         optimizer=build_optimizer(model, how.optimizer),
-        section=how,
+        micro_batches=how.gradient_accumulation,
+        clip_norm=how.optimizer.clip_norm,
         precision=Precision(precision, CPU),
-        placement=Placement(CPU),
-        checkpoints=Checkpoints(Path("nowhere"), "go on"),
-        anew_command=lambda changes: f"ANEW {changes}",
+        placement=place,
     )
 
 
@@ -78,10 +71,11 @@ def test_accumulation_equals_one_large_batch_whatever_labels_are_missing(sizes, 
             copy.deepcopy(start), Split(whole, parts), gradient_accumulation=len(parts)
         )
         # Adam's first update is the sign of the gradient, which rounding can flip; SGD shows it.
-        step.optimizer = torch.optim.SGD(step.model.parameters(), lr=1.0)
-        results.append((step.run(RunState(), 1.0, never), step.model))
+        step.optimizer = torch.optim.SGD(step.loss.parameters(), lr=1.0)
+        result = step.run(0, 1.0, never)
+        assert result is not None
+        results.append((result.read(), step.loss))
     (one, large), (many, small) = results
-    assert one is not None and many is not None
     assert many.labels == one.labels
     assert many.sums["loss"] == pytest.approx(one.sums["loss"], rel=1e-4)
     assert many.gradient_norm == pytest.approx(one.gradient_norm, rel=1e-4, abs=1e-6)
@@ -92,8 +86,9 @@ def test_accumulation_equals_one_large_batch_whatever_labels_are_missing(sizes, 
 def test_a_step_without_labels_changes_nothing():
     model = tiny_model()
     before = copy.deepcopy(model.state_dict())
-    result = make_step(model, RandomBatches(ignored=1.0)).run(RunState(), 1.0, never)
-    assert result is not None
+    step = make_step(model, RandomBatches(ignored=1.0)).run(0, 1.0, never)
+    assert step is not None
+    result = step.read()
     assert (result.labels, result.sums, result.gradient_norm) == (0, {"loss": 0.0}, 0.0)
     assert all(torch.equal(before[n], p) for n, p in model.state_dict().items())
 
@@ -129,11 +124,9 @@ def test_steps_equal_plain_torch_with_adamw_clipping_and_z_loss():
         fused=False,
         foreach=False,
     )
-    state = RunState()
     for number in range(6):
         rate = 1e-2 / (number + 1)
-        step.run(state, rate, never)
-        state.step += 1
+        step.run(number, rate, never)
         plain_step(theirs, source.batch(number), optimizer, 1e-2, 0.3, rate)
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         # Where a gradient is near zero, Adam divides rounding by rounding.
@@ -167,24 +160,20 @@ def poison(model) -> None:
         model.model.blocks[0].mlp.fc1.weight[0, 0] = float("nan")
 
 
-def test_a_loss_that_is_not_finite_names_step_documents_and_the_way_on():
+def test_a_loss_that_is_not_finite_names_its_batches():
     model = tiny_model()
     poison(model)
-    step = make_step(model, RandomBatches())
-    with pytest.raises(TrainingError) as error:
-        step.run(RunState(step=2), 1e-3, never)
-    message = str(error.value)
-    assert message.startswith("pretrain: step 3: the loss is not finite")
-    assert "document 4, document 5" in message
-    assert "There is no checkpoint yet" in message and "ANEW" in message
+    with pytest.raises(NotFiniteError) as error:
+        make_step(model, RandomBatches()).run(2, 1e-3, never)
+    assert (error.value.what, error.value.batches) == ("the loss", [4, 5])
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change():
     model = tiny_model()
     model.model.blocks[0].mlp.fc1.weight.register_hook(lambda g: g * float("inf"))
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(TrainingError, match="gradient norm is not finite"):
-        make_step(model, RandomBatches()).run(RunState(), 1e-3, never)
+    with pytest.raises(NotFiniteError, match="gradient norm is not finite"):
+        make_step(model, RandomBatches()).run(0, 1e-3, never)
     assert all(torch.equal(before[n], p) for n, p in model.state_dict().items())
 
 
@@ -192,27 +181,27 @@ def test_fp16_skips_overflowing_steps_and_lowers_its_scale_but_not_for_ever():
     model = tiny_model()
     poison(model)
     step = make_step(model, RandomBatches(), "fp16")
-    state = RunState()
     first = step.scaler.get_scale()
     before = copy.deepcopy(model.state_dict())
-    for _ in range(3):
-        assert step.run(state, 1e-3, never) is not None
-    assert state.skipped == 3
+    for number in range(3):
+        result = step.run(number, 1e-3, never)
+        assert result is not None and result.skipped
+    assert step.skipped == 3
     assert step.scaler.get_scale() == first / 8
     for name, value in model.state_dict().items():
         assert torch.equal(before[name].nan_to_num(), value.nan_to_num())
-    state.skipped = MOST_SKIPPED_STEPS
-    with pytest.raises(TrainingError, match="not finite"):
-        step.run(state, 1e-3, never)
+    step.skipped = MOST_SKIPPED_STEPS
+    with pytest.raises(NotFiniteError, match="not finite"):
+        step.run(3, 1e-3, never)
 
 
 def test_fp16_steps_stay_close_to_fp32():
     norms = []
     for precision in ("fp32", "fp16"):
         step = make_step(tiny_model(dropout=0.0), RandomBatches(), precision)
-        result = step.run(RunState(), 1e-3, never)
+        result = step.run(0, 1e-3, never)
         assert result is not None
-        norms.append(result.gradient_norm)
+        norms.append(result.read().gradient_norm)
     # fp16 keeps 11 bits; unscaled gradients of 1e-5 would be lost altogether.
     assert norms[1] == pytest.approx(norms[0], rel=0.01)
 
@@ -221,7 +210,7 @@ def test_an_interrupted_step_leaves_the_weights_alone():
     model = tiny_model()
     before = copy.deepcopy(model.state_dict())
     step = make_step(model, RandomBatches(), gradient_accumulation=3)
-    assert step.run(RunState(), 1e-3, lambda: True) is None
+    assert step.run(0, 1e-3, lambda: True) is None
     assert all(torch.equal(before[n], p) for n, p in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
 

@@ -10,9 +10,8 @@ Shapes: B batch, T positions, N positions in one line, D hidden size, V vocabula
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,50 +20,11 @@ from torch.nn import functional
 
 from tallyformer.data.batch import IGNORED, Batch
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.training.inputs import document_mask, document_positions
+from tallyformer.training.losses import NextTokenLoss
+from tallyformer.training.micro_batch import Placement, document_mask, document_positions
 from tallyformer.training.packed_call import PackedCall
 from tallyformer.training.precision import Precision
-
-LOGITS_AT_ONCE = 2**24
-"""Logits held at one time: 64 MB in float32."""
-
-
-@dataclass(frozen=True)
-class TextLoss:
-    """Summed cross-entropy over predicted tokens.
-
-    Attributes:
-        nats: sum of -ln p(token).
-        tokens: how many were predicted, ends of text included.
-        bytes: UTF-8 bytes that these tokens stand for; an end of text stands for none.
-    """
-
-    nats: float = 0.0
-    tokens: int = 0
-    bytes: int = 0
-
-    def __add__(self, other: TextLoss) -> TextLoss:
-        return TextLoss(
-            self.nats + other.nats, self.tokens + other.tokens, self.bytes + other.bytes
-        )
-
-    @property
-    def mean(self) -> float:
-        """Nats per token; NaN without tokens."""
-        return self.nats / self.tokens if self.tokens else math.nan
-
-    @property
-    def perplexity(self) -> float:
-        """exp of the mean; infinite where that overflows."""
-        try:
-            return math.exp(self.mean)
-        except OverflowError:
-            return math.inf
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits per UTF-8 byte, comparable between tokenizers; NaN without bytes."""
-        return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
+from tallyformer.training.validation import TextLoss
 
 
 def measure_loss(
@@ -112,12 +72,13 @@ def measure_passages(
     was_training = model.training
     model.eval()
     found: list[TextLoss] = []
-    measured = _Measured(model, precision.device)
+    ours = isinstance(model, TallyFormerForCausalLM)
+    measured = _Ours(model, precision) if ours else _Foreign(model, precision)
     for batch in batches:
         if attend_across_documents:
             batch = replace(batch, segments=None)
         if bool((batch.labels != IGNORED).any()):
-            found += _passages(batch, _nats(measured, batch, precision), token_bytes)
+            found += _passages(batch, measured.nats(batch).numpy(), token_bytes)
     model.train(was_training)
     return found
 
@@ -137,64 +98,62 @@ def _passages(batch: Batch, nats_N: np.ndarray, token_bytes: np.ndarray) -> Iter
         yield TextLoss(float(nats), int(tokens), int(size))
 
 
-def _nats(measured: _Measured, batch: Batch, precision: Precision) -> np.ndarray:
-    """Cross-entropy (N,) of all positions in one line, in nats as float64; 0 without a label."""
-    found: list[torch.Tensor] = []
-    for part in measured.parts(batch):
-        labels_N = part.labels.flatten().to(precision.device)
-        with precision.autocast():
-            for begin, logits_NV in measured.logits(part):
-                labels = labels_N[begin : begin + len(logits_NV)]
-                found.append(
-                    functional.cross_entropy(
-                        logits_NV.float(), labels, ignore_index=IGNORED, reduction="none"
-                    ).double()
-                )
-    nats: np.ndarray = torch.cat(found).cpu().numpy()
-    return nats
+class _Ours:
+    """A model of ours, measured as training measures it."""
+
+    def __init__(self, model: TallyFormerForCausalLM, precision: Precision) -> None:
+        self._loss = NextTokenLoss(model)
+        self._place = Placement(precision.device)
+        self._precision = precision
+
+    def nats(self, batch: Batch) -> torch.Tensor:
+        """Cross-entropy (N,) of all positions in one line; 0 without a label."""
+        inputs = self._place(batch)
+        nats_N = self._loss.nats(inputs, self._precision).double().cpu()
+        if inputs.rows is None:
+            return nats_N
+        return nats_N.new_zeros(batch.labels.numel()).index_copy(0, inputs.rows.cpu(), nats_N)
 
 
-class _Measured:
-    """A model of any class, and the way in which it is called."""
+class _Foreign:
+    """A model of any other class, whose logits may be more than head times hidden state."""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self.model = model
-        self.device = device
-        self.ours = isinstance(model, TallyFormerForCausalLM)
-        self.vocabulary = model.get_output_embeddings().weight.shape[0]
-        self.call = PackedCall(model.base_model if self.ours else model, self.vocabulary)
+    def __init__(self, model: Any, precision: Precision) -> None:
+        self._precision = precision
+        self._call = PackedCall(model, model.get_output_embeddings().weight.shape[0])
 
-    def parts(self, batch: Batch) -> Iterator[Batch]:
-        """What is computed at a time: the batch, its rows, or its documents."""
-        if self.ours:
-            yield batch
-            return
+    def nats(self, batch: Batch) -> torch.Tensor:
+        """Cross-entropy (N,) of all positions in one line; 0 without a label."""
+        return torch.cat([self._of_part(part) for part in self._parts(batch)])
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """What is computed at a time: the batch's rows, or their documents."""
         for row in range(len(batch.input_ids)):
             whole = slice(0, batch.input_ids.shape[1])
             if batch.segments is None:
                 yield _cut(batch, row, whole)
-            elif self.call.isolates:
+            elif self._call.isolates:
                 yield replace(_cut(batch, row, whole), segments=batch.segments[row : row + 1])
             else:
                 for document in _documents(batch.segments[row]):
                     yield _cut(batch, row, document)
 
-    def logits(self, part: Batch) -> Iterator[tuple[int, torch.Tensor]]:
-        """Slices (N, V) of the logits of all positions in one line, and where each begins.
-
-        Of a foreign model, whose logits may be more than head times hidden state, all at once.
-        """
+    def _of_part(self, part: Batch) -> torch.Tensor:
+        device = self._precision.device
         mask = positions = None
         if part.segments is not None:
-            segments_BT = part.segments.to(self.device)
+            segments_BT = part.segments.to(device)
             mask, positions = document_mask(segments_BT), document_positions(segments_BT)
-        output_NX = self.call(part.input_ids.to(self.device), mask, positions).flatten(0, 1)
-        if not self.ours:
-            yield 0, output_NX
-            return
-        step = max(1, LOGITS_AT_ONCE // self.vocabulary)
-        for begin in range(0, len(output_NX), step):
-            yield begin, self.model.lm_head(output_NX[begin : begin + step])
+        with self._precision.autocast():
+            logits_NV = self._call(part.input_ids.to(device), mask, positions).flatten(0, 1)
+        labels_N = part.labels.flatten().to(device)
+        return (
+            functional.cross_entropy(
+                logits_NV.float(), labels_N, ignore_index=IGNORED, reduction="none"
+            )
+            .double()
+            .cpu()
+        )
 
 
 def _cut(batch: Batch, row: int, places: slice) -> Batch:

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 from tallyformer.data.batch import Batch
 from tallyformer.data.conversations import ConversationBatches, encode_pair
 from tallyformer.data.pairs import Pair
-from tallyformer.evaluation.perplexity import TextLoss, measure_passages
+from tallyformer.evaluation.perplexity import measure_passages
 from tallyformer.progress import progress_bar
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.precision import Precision
+from tallyformer.training.validation import TextLoss
 
 Item = TypeVar("Item")
 

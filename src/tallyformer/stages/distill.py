@@ -42,11 +42,12 @@ from tallyformer.runs.weights import earlier_model, save_model
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.distillation import DistillationLoss, DistillationWeights, TargetSource
 from tallyformer.training.hardware import pick_device
-from tallyformer.training.loop import TrainingJob, evaluate_only, train
+from tallyformer.training.job import TrainingJob
+from tallyformer.training.loop import evaluate_only, train
 from tallyformer.training.precision import choose_precision
 from tallyformer.training.teacher import Teacher
 from tallyformer.training.teacher_cache import TeacherCache
-from tallyformer.training.validation import Validation
+from tallyformer.training.validation import TextLoss
 
 CACHE = "teacher-cache"
 
@@ -122,7 +123,7 @@ class _Distillation:
             candidates.append(place / BEST)
         # Phases may validate on different amounts of text, so all are measured on the same.
         measured = [self._measure(folder) for folder in candidates]
-        best = min(range(len(measured)), key=lambda i: measured[i].loss)
+        best = min(range(len(measured)), key=lambda i: measured[i].mean)
         with atomic_folder(self.work.folder / BEST) as out:
             shutil.copytree(candidates[best], out, dirs_exist_ok=True)
         chosen = phases[best - 1]["files"] if best else self.folder.manifest("pretrain").files
@@ -138,7 +139,7 @@ class _Distillation:
     def _anew(self, phase: Path) -> str:
         return f"Delete {phase}, then: {self.folder.resume_command('distill')}"
 
-    def _measure(self, model_folder: Path) -> Validation:
+    def _measure(self, model_folder: Path) -> TextLoss:
         """Validation of weights as they lie on the disk."""
         section = self.section.phases[-1]
         _, validation = self._sources(section, self.recipe.seed)
@@ -173,7 +174,9 @@ class _Distillation:
             TrainingJob(
                 name=f"distill {number}",
                 model=model,
-                make_loss=lambda compiled: DistillationLoss(source, weights, compiled=compiled),
+                make_loss=lambda model, compiled: DistillationLoss(
+                    model, source, weights, compiled=compiled
+                ),
                 train=batches,
                 validation=validation,
                 section=phase,
@@ -228,14 +231,14 @@ class _Distillation:
         )
 
     def _metrics(
-        self, measured: Sequence[Validation], best: int, results: list[dict[str, Any]]
+        self, measured: Sequence[TextLoss], best: int, results: list[dict[str, Any]]
     ) -> dict[str, Any]:
         before, after = measured[0], measured[best]
         on_gpu = [r["peak_gpu_memory_mb"] for r in results]
         return {
-            "validation_loss_before": before.loss,
+            "validation_loss_before": before.mean,
             "validation_perplexity_before": before.perplexity,
-            "validation_loss": after.loss,
+            "validation_loss": after.mean,
             "validation_perplexity": after.perplexity,
             "validation_bits_per_byte": after.bits_per_byte,
             "validation_perplexity_after_phases": [found.perplexity for found in measured[1:]],

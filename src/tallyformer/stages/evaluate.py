@@ -32,7 +32,7 @@ from tallyformer.evaluation.arithmetic import ask_arithmetic
 from tallyformer.evaluation.facts import ask_facts
 from tallyformer.evaluation.machine import describe_machine
 from tallyformer.evaluation.manners import ask_manners
-from tallyformer.evaluation.perplexity import TextLoss, measure_passages
+from tallyformer.evaluation.perplexity import measure_passages
 from tallyformer.evaluation.responses import measure_responses, spread
 from tallyformer.evaluation.samples import (
     Question,
@@ -55,6 +55,7 @@ from tallyformer.runs.models import RunModel, final_model, models_of
 from tallyformer.runs.teacher import load_teacher_model, teacher_revision
 from tallyformer.training.hardware import pick_device
 from tallyformer.training.precision import choose_precision
+from tallyformer.training.validation import TextLoss
 
 REPORT = "report.html"
 FORMAT = 1

@@ -13,7 +13,8 @@ from tallyformer.model.flops import count_parameters, flops_per_token, head_flop
 from tallyformer.runs.data import finish, load_shards, load_tokenizer, packed_sources, result_of
 from tallyformer.runs.weights import new_model, save_model
 from tallyformer.training.hardware import pick_device
-from tallyformer.training.loop import TrainingJob, train
+from tallyformer.training.job import TrainingJob
+from tallyformer.training.loop import train
 from tallyformer.training.losses import NextTokenLoss
 
 _SECTIONS = {
@@ -87,7 +88,9 @@ def train_from_scratch(
         TrainingJob(
             name=stage,
             model=model,
-            make_loss=lambda compiled: NextTokenLoss(section.z_loss, compiled=compiled),
+            make_loss=lambda model, compiled: NextTokenLoss(
+                model, section.z_loss, compiled=compiled
+            ),
             train=batches,
             validation=validation,
             section=section,

@@ -29,7 +29,8 @@ from tallyformer.runs.weights import earlier_model
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.checkpoints import trainable
 from tallyformer.training.hardware import pick_device
-from tallyformer.training.loop import TrainingJob, evaluate_only, train
+from tallyformer.training.job import TrainingJob
+from tallyformer.training.loop import evaluate_only, train
 from tallyformer.training.lora import add_lora, save_adapter
 from tallyformer.training.losses import NextTokenLoss
 from tallyformer.training.random_state import preserved_random_states, seed_everything
@@ -132,7 +133,9 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
         TrainingJob(
             name="sft",
             model=model,
-            make_loss=lambda compiled: NextTokenLoss(section.z_loss, compiled=compiled),
+            make_loss=lambda model, compiled: NextTokenLoss(
+                model, section.z_loss, compiled=compiled
+            ),
             train=batches,
             validation=validation,
             section=section,

@@ -110,8 +110,12 @@ def chunked_loss(
         detached and without `scale`.
     """
     length = chunk or chunk_length(h_ND.shape[0], head.weight.shape[0], h_ND.device)
+    weight, rows = head.weight, head.rows
+    if not torch.is_grad_enabled():
+        # The function below would be told all the same that its inputs want gradients.
+        h_ND, weight, rows = h_ND.detach(), weight.detach(), None
     objective, sums_K = _ChunkedHead.apply(  # type: ignore[no-untyped-call]
-        h_ND, head.weight, head.rows, head, loss, scale, dtype, length
+        h_ND, weight, rows, head, loss, scale, dtype, length
     )
     return objective, sums_K
 

@@ -12,8 +12,9 @@ first U of both), K ids that a stored teacher pass holds for a position.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -26,16 +27,15 @@ from tallyformer.training.chunked_head import (
     set_entries,
 )
 from tallyformer.training.compiling import compiled_by_rows
-from tallyformer.training.inputs import Inputs
-from tallyformer.training.losses import hidden_states, output_head
+from tallyformer.training.losses import LanguageModelLoss, output_head
+from tallyformer.training.micro_batch import MicroBatch
 from tallyformer.training.precision import Precision
 
 _TENSORS_OF_LOGITS = 4
 """Tensors of the chunk's size that the KL needs besides those of the cross-entropy."""
 
 
-@dataclass(frozen=True)
-class DistillationWeights:
+class DistillationWeights(NamedTuple):
     """The numbers of the loss."""
 
     temperature: float
@@ -68,7 +68,7 @@ class TargetSource(Protocol):
     """Where targets come from: a teacher, or its stored pass."""
 
     def targets(
-        self, inputs: Inputs, precision: Precision, temperature: float
+        self, inputs: MicroBatch, precision: Precision, temperature: float
     ) -> FullTargets | StoredTargets:
         """What the teacher says about the labelled positions of `inputs`."""
 
@@ -76,38 +76,44 @@ class TargetSource(Protocol):
         """Compile the teacher, if it is of our own class; or undo what an earlier run did."""
 
 
-class DistillationLoss:
+class DistillationLoss(LanguageModelLoss):
     """The loss above, for the loop; it reports cross-entropy ("loss") and "kl", both unweighted.
 
     Args:
+        model: the student.
         source: gives targets.
         weights: temperature, alpha and the z-loss's coefficient.
         compiled: compile the teacher, and fuse the loss of a chunk into one kernel; otherwise the
             teacher is left uncompiled, whatever an earlier loss made of it.
     """
 
-    names: tuple[str, ...] = ("loss", "kl")
+    names: ClassVar[tuple[str, ...]] = ("loss", "kl")
 
     def __init__(
-        self, source: TargetSource, weights: DistillationWeights, *, compiled: bool = False
-    ):
+        self,
+        model: Any,
+        source: TargetSource,
+        weights: DistillationWeights,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__(model)
         self.source = source
         self.weights = weights
         source.compile(compiled)
-        self._full = compiled_by_rows(full_gradient_, compiled)
-        self._bulk = compiled_by_rows(bulk_gradient_, compiled)
+        self.of_logits = distilled(weights, compiled=compiled)
 
-    def __call__(
-        self, model: nn.Module, inputs: Inputs, scale: float, precision: Precision
+    def forward(
+        self, inputs: MicroBatch, scale: float, precision: Precision
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return `scale` * loss summed, and the sums of (loss, CE, KL)."""
         targets = self.source.targets(inputs, precision, self.weights.temperature)
-        h_ND = hidden_states(model, inputs, precision)
-        head = output_head(model)
+        h_ND = self.hidden_states(inputs, precision)
+        head = output_head(self.model)
         return chunked_loss(
             h_ND,
             head,
-            self.over(inputs.labels, targets),
+            self.of_logits(inputs.labels, targets),
             scale=scale,
             dtype=precision.dtype,
             chunk=chunk_length(
@@ -115,11 +121,20 @@ class DistillationLoss:
             ),
         )
 
-    def over(self, labels_N: torch.Tensor, targets: FullTargets | StoredTargets) -> ChunkLoss:
-        """The loss of chunks of these labels and targets."""
+
+def distilled(
+    weights: DistillationWeights, *, compiled: bool = False
+) -> Callable[[torch.Tensor, FullTargets | StoredTargets], ChunkLoss]:
+    """From labels (N,) and targets to the loss of chunks of logits."""
+    full = compiled_by_rows(full_gradient_, compiled)
+    bulk = compiled_by_rows(bulk_gradient_, compiled)
+
+    def of_logits(labels_N: torch.Tensor, targets: FullTargets | StoredTargets) -> ChunkLoss:
         if isinstance(targets, StoredTargets):
-            return _StoredChunk(labels_N, targets, self.weights, self._bulk)
-        return _FullChunk(labels_N, targets, self.weights, self._full)
+            return _StoredChunk(labels_N, targets, weights, bulk)
+        return _FullChunk(labels_N, targets, weights, full)
+
+    return of_logits
 
 
 @dataclass(frozen=True)
@@ -139,7 +154,7 @@ class _FullChunk:
         known_C = label.ids.squeeze(1) < shared
         teacher_label_C = teacher_CU.gather(1, label.ids.clamp_max(shared - 1)).squeeze(1).float()
         lse_C, lse_s_C, lse_t_C, kl_C = self.core(
-            logits_CV, teacher_CU, label.counts * scale, w.temperature, w.alpha, w.z_loss
+            logits_CV, teacher_CU, label.counts * scale, weights=w
         )
         s_C = (label.logits / w.temperature - lse_s_C).exp()
         t_C = (teacher_label_C / w.temperature - lse_t_C).exp()
@@ -170,10 +185,8 @@ class _StoredChunk:
             label.counts * scale,
             lse_s_C,
             ratio_C,
-            self.targets.shared,
-            w.temperature,
-            w.alpha,
-            w.z_loss,
+            shared=self.targets.shared,
+            weights=w,
         )
         known_C = label.ids.squeeze(1) < self.targets.shared
         s_C = (label.logits / w.temperature - lse_s_C).exp() * (1 - ratio_C) * known_C
@@ -231,9 +244,8 @@ def full_gradient_(
     student_CV: torch.Tensor,
     teacher_CU: torch.Tensor,
     scale_C: torch.Tensor,
-    temperature: float,
-    alpha: float,
-    z_loss: float,
+    *,
+    weights: DistillationWeights,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Overwrite the student's logits by the loss's gradient, but for the label's -(1 - alpha).
 
@@ -241,6 +253,7 @@ def full_gradient_(
         logsumexp of the student's logits, of logits / T over the shared ids for student and
         teacher, and the KL; each (C,).
     """
+    temperature, alpha, z_loss = weights
     shared, vocabulary = teacher_CU.shape[1], student_CV.shape[1]
     wide_CV = student_CV.float()
     lse_C = wide_CV.logsumexp(dim=1)
@@ -266,10 +279,9 @@ def bulk_gradient_(
     scale_C: torch.Tensor,
     lse_s_C: torch.Tensor,
     ratio_C: torch.Tensor,
+    *,
     shared: int,
-    temperature: float,
-    alpha: float,
-    z_loss: float,
+    weights: DistillationWeights,
 ) -> torch.Tensor:
     """Overwrite the student's logits by the gradient where no id is stored and none is the label.
 
@@ -279,6 +291,7 @@ def bulk_gradient_(
     Returns:
         logsumexp of the student's logits (C,).
     """
+    temperature, alpha, z_loss = weights
     wide_CV = student_CV.float()
     lse_C = wide_CV.logsumexp(dim=1)
     s_CU = (wide_CV[:, :shared] / temperature).sub_(lse_s_C[:, None]).exp_()

@@ -1,17 +1,17 @@
 """The training loop: one for pretraining, the teacher, distillation and fine-tuning.
 
-A step is: batches -> loss and gradients, weighted by tokens -> clipping -> AdamW. Around it are
+A step is: batches -> loss and gradients, weighted by tokens -> clipping -> update. Around it are
 metrics, validation, checkpoints, early stopping and a clean end on SIGINT, SIGTERM and SIGHUP.
+Nothing waits for a GPU between two lines of metrics: a step's numbers are read while the next one
+is computed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import nn
 
 from tallyformer.config.training import TrainSection
 from tallyformer.data.batch import Batch, BatchSource
-from tallyformer.errors import CheckpointError, Interrupted
+from tallyformer.errors import CheckpointError, Interrupted, TrainingError
 from tallyformer.interrupt import Interruption, watch_signals
 from tallyformer.progress import note, progress_bar
 from tallyformer.training.best_weights import BestWeights
@@ -36,7 +36,7 @@ from tallyformer.training.compiling import (
     require_compiler,
     wants_compile,
 )
-from tallyformer.training.failures import Anew, memory_errors
+from tallyformer.training.failures import memory_errors, not_finite
 from tallyformer.training.hardware import (
     Peak,
     PeakMemory,
@@ -44,11 +44,13 @@ from tallyformer.training.hardware import (
     peak_gpu_mb,
     start_gpu_peak,
 )
-from tallyformer.training.inputs import Placement
-from tallyformer.training.losses import Loss
+from tallyformer.training.job import TrainingJob, TrainingResult
+from tallyformer.training.losses import NextTokenLoss
 from tallyformer.training.metrics import METRICS, MetricsLog
+from tallyformer.training.micro_batch import Placement
 from tallyformer.training.optimizers import build_optimizer
 from tallyformer.training.precision import choose_precision
+from tallyformer.training.prefetch import Prefetch
 from tallyformer.training.random_state import (
     preserved_random_states,
     random_states,
@@ -57,122 +59,11 @@ from tallyformer.training.random_state import (
 )
 from tallyformer.training.run_state import RunState
 from tallyformer.training.schedules import learning_rate_factor
-from tallyformer.training.step import Step, StepResult
-from tallyformer.training.validation import Validation, validate
+from tallyformer.training.step import Measured, NotFiniteError, Step, StepResult
+from tallyformer.training.validation import TextLoss, validate
 
 CHECKPOINTS = "checkpoints"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """Everything a run of the loop is given.
-
-    Attributes:
-        name: the stage's name, for the progress bar and errors.
-        model: a causal language model with `model` (the body, with `blocks`) and an output head.
-        make_loss: builds the loss; its argument says whether to compile it.
-        train: batches of `section.micro_batch` rows.
-        validation: a fixed set of batches.
-        section: how the run goes.
-        folder: gets metrics, TensorBoard events and checkpoints.
-        best: folder that the best weights are written to by `save_best`.
-        seed: of dropout.
-        token_bytes: (V,) UTF-8 bytes each id stands for.
-        flops_per_token: forward and backward.
-        head_flops: the part of them that only tokens with a label cost.
-        resume_command: what the user types to go on.
-        anew_command: the same to begin anew, with changed keys of the section.
-        clock: seconds, monotonic.
-    """
-
-    name: str
-    model: Any
-    make_loss: Callable[[bool], Loss]
-    train: BatchSource
-    validation: BatchSource
-    section: TrainSection
-    folder: Path
-    best: Path
-    save_best: Callable[[Path], None]
-    seed: int
-    device: torch.device
-    token_bytes: np.ndarray
-    flops_per_token: float
-    head_flops: float
-    resume_command: str
-    anew_command: Anew
-    clock: Callable[[], float] = time.monotonic
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        if self.section.steps is not None:
-            return self.section.steps
-        assert self.section.epochs is not None
-        batches = self.section.epochs * self.train.batches_per_epoch
-        return max(1, math.ceil(batches / self.section.gradient_accumulation))
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Ids the model reads in one optimizer step."""
-        return self.train.tokens_per_batch * self.section.gradient_accumulation
-
-    def logs_after(self, step: int) -> bool:
-        """Whether a line of metrics ends with this step; none is of a few last steps alone."""
-        every, left = self.section.log_every, self.steps - step
-        return left == 0 or (step % every == 0 and 2 * left >= every)
-
-    @property
-    def evaluation_steps(self) -> frozenset[int]:
-        """Steps after which validation runs."""
-        count = min(self.section.evaluations, self.steps)
-        return frozenset(math.ceil(self.steps * k / count) for k in range(1, count + 1))
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run reached.
-
-    Attributes:
-        best: the best validation.
-        files: size and checksum of each file of the best weights, as they were written.
-        records: the same of the metrics.
-        best_step: optimizer steps done at that time.
-        steps: optimizer steps done.
-        tokens: ids read.
-        seconds: wall time of all processes that worked on the run.
-        peak_memory_mb: largest resident memory of this process while it trained.
-        peak_gpu_memory_mb: the same of its tensors on the GPU; None on a CPU.
-    """
-
-    best: Validation
-    files: Mapping[Path, Mapping[str, Any]]
-    records: Mapping[Path, Mapping[str, Any]]
-    best_step: int
-    steps: int
-    tokens: int
-    seconds: float
-    peak_memory_mb: float
-    peak_gpu_memory_mb: float | None
-    precision: str
-    compiled: bool
-
-    def metrics(self) -> dict[str, Any]:
-        """Values for a manifest."""
-        return {
-            "validation_loss": self.best.loss,
-            "validation_perplexity": self.best.perplexity,
-            "validation_bits_per_byte": self.best.bits_per_byte,
-            "best_step": self.best_step,
-            "steps": self.steps,
-            "tokens": self.tokens,
-            "wall_seconds": round(self.seconds, 3),
-            "tokens_per_second": round(self.tokens / max(self.seconds, 1e-9), 1),
-            "peak_memory_mb": round(self.peak_memory_mb, 1),
-            "peak_gpu_memory_mb": self.peak_gpu_memory_mb,
-            "precision": self.precision,
-            "compiled": self.compiled,
-        }
+_NAMED_DOCUMENTS = 5
 
 
 def train(job: TrainingJob) -> TrainingResult:
@@ -200,6 +91,8 @@ class _Run:
         self.memory = PeakMemory()
         start_gpu_peak(job.device)
         self.started = self.saved_at = job.clock()
+        self.unread: list[tuple[int, StepResult]] = []
+        self.newest = Measured({}, 0, 0.0)
         self.checkpoints = Checkpoints(job.folder / CHECKPOINTS, job.resume_command)
         self.optimizer = build_optimizer(job.model, job.section.optimizer)
         self.best = BestWeights(job.best, f"Delete {job.folder} to start this stage again")
@@ -257,17 +150,19 @@ class _Run:
         self.placement = Placement(
             job.device, attend_across_documents=section.attend_across_documents
         )
+        self.batches = Prefetch(
+            lambda number: self.placement.prepare(job.train.batch(number)),
+            ahead=section.gradient_accumulation if job.device.type == "cuda" else 0,
+        )
         self.step = Step(
-            name=job.name,
-            model=job.model,
-            loss=job.make_loss(self.state.compiled),
-            source=job.train,
+            loss=job.make_loss(job.model, self.state.compiled),
+            batches=self.batches,
             optimizer=self.optimizer,
-            section=section,
+            micro_batches=section.gradient_accumulation,
+            clip_norm=section.optimizer.clip_norm,
             precision=self.precision,
             placement=self.placement,
-            checkpoints=self.checkpoints,
-            anew_command=job.anew_command,
+            skipped=self.state.skipped,
         )
         self.step.load_scaler(self.state.scaler)
 
@@ -281,6 +176,7 @@ class _Run:
             MetricsLog(job.folder, self.state.step, self.state.log) as self.log,
             progress_bar(job.name, total, "tok", initial=done) as self.bar,
             memory_errors(self._where, job.section, job.resume_command, job.anew_command),
+            self.batches,
         ):
             if self.state.evaluation_due:
                 self._evaluate()
@@ -298,12 +194,15 @@ class _Run:
         before = random_states(job.device)
         factor = learning_rate_factor(job.section.schedule, state.step, job.steps)
         rate = job.section.optimizer.learning_rate * factor
-        result = self.step.run(state, rate, self._is_interrupted)
+        try:
+            result = self.step.run(state.step, rate, self._is_interrupted)
+        except NotFiniteError as error:
+            raise self._not_finite(state.step + 1, error) from None
         if result is None:
             raise self._stopped(before)
         self._count(result, job.clock() - began)
         if job.logs_after(state.step):
-            self._log_window(rate, result.gradient_norm)
+            self._log_window(rate, self._read().gradient_norm)
         if state.step in job.evaluation_steps:
             state.evaluation_due = True
             self._evaluate()
@@ -319,15 +218,48 @@ class _Run:
         state, job = self.state, self.job
         state.step += 1
         state.tokens += job.tokens_per_step
-        state.scaler = self.step.scaler_state()
-        sums = {"tokens": job.tokens_per_step, "seconds": seconds}
-        if not state.skipped:
-            sums |= {**result.sums, "labels": result.labels}
-        for name, value in sums.items():
-            state.window[name] = state.window.get(name, 0.0) + value
+        state.scaler, state.skipped = self.step.scaler_state(), self.step.skipped
+        self._add({"tokens": job.tokens_per_step, "seconds": seconds})
         self.bar.update(job.tokens_per_step)
-        mean = result.sums["loss"] / max(1, result.labels)
-        self.bar.set_postfix_str(f"loss {mean:.3f}", refresh=False)
+        self.unread.append((state.step, result))
+        self._read(but=_steps_behind(job.device))
+
+    def _read(self, but: int = 0) -> Measured:
+        """Take over what steps have measured; the last one's numbers are returned.
+
+        Args:
+            but: so many of the newest stay, because the GPU is at work on them.
+        """
+        while len(self.unread) > but:
+            number, result = self.unread.pop(0)
+            try:
+                self.newest = result.read()
+            except NotFiniteError as error:
+                raise self._not_finite(number, error) from None
+            if not result.skipped:
+                self._add({**self.newest.sums, "labels": result.labels})
+            mean = self.newest.sums["loss"] / max(1, result.labels)
+            self.bar.set_postfix_str(f"loss {mean:.3f}", refresh=False)
+        return self.newest
+
+    def _add(self, values: Mapping[str, float]) -> None:
+        """To the sums of the next line of metrics."""
+        for name, value in values.items():
+            self.state.window[name] = self.state.window.get(name, 0.0) + value
+
+    def _not_finite(self, step: int, error: NotFiniteError) -> TrainingError:
+        every = (name for n in error.batches for name in self.job.train.documents(n))
+        names = list(dict.fromkeys(every))
+        rest = len(names) - _NAMED_DOCUMENTS
+        documents = ", ".join(names[:_NAMED_DOCUMENTS]) + (f" and {rest} more" if rest > 0 else "")
+        return not_finite(
+            f"{self.job.name}: step {step}",
+            error.what,
+            documents,
+            self.checkpoints.newest(),
+            self.job.section.optimizer.learning_rate,
+            self.job.anew_command,
+        )
 
     def _log_window(self, rate: float, gradient_norm: float) -> None:
         window, job = self.state.window, self.job
@@ -361,28 +293,18 @@ class _Run:
         return round(self.state.tokens / one, 4)
 
     def _evaluate(self) -> None:
+        self._read()
         job, state = self.job, self.state
         found = self._validate()
-        self.bar.set_postfix_str(f"validation loss {found.loss:.3f}", refresh=False)
+        self.bar.set_postfix_str(f"validation loss {found.mean:.3f}", refresh=False)
         self.peak.look()
         self.log.write(
             "validation",
             state.step,
-            {
-                "epoch": self._epoch(),
-                "tokens": state.tokens,
-                "loss": found.loss,
-                "perplexity": found.perplexity,
-                "bits_per_byte": found.bits_per_byte,
-            },
+            {"epoch": self._epoch(), "tokens": state.tokens, **found.values()},
         )
-        if not state.best or found.loss < state.best["loss"]:
-            state.best = {
-                "step": state.step,
-                "loss": found.loss,
-                "tokens": found.tokens,
-                "bits_per_byte": found.bits_per_byte,
-            }
+        if not state.best or found.mean < TextLoss(**state.best).mean:
+            state.best, state.best_step = dataclasses.asdict(found), state.step
             state.stale_evaluations = 0
             state.best_files = self.best.write(job.save_best)
         else:
@@ -393,9 +315,9 @@ class _Run:
         self._save(random_states(job.device))
         self.best.publish()
 
-    def _validate(self) -> Validation:
+    def _validate(self) -> TextLoss:
         return validate(
-            self.job.model,
+            self.step.loss,
             self._validation_batches(),
             precision=self.precision,
             placement=self.placement,
@@ -412,6 +334,7 @@ class _Run:
             yield source.batch(index)
 
     def _save(self, states: dict[str, torch.Tensor]) -> None:
+        self._read()  # weights that are no numbers are never saved
         state = self.state
         state.seconds = self.seconds_before + self.job.clock() - self.started
         state.log = self.log.written()
@@ -434,13 +357,11 @@ class _Run:
         )
 
     def _result(self) -> TrainingResult:
-        best = self.state.best
-        validation = Validation(best["loss"], int(best["tokens"]), best["bits_per_byte"])
         return TrainingResult(
-            best=validation,
+            best=TextLoss(**self.state.best),
             files={self.job.best / name: e for name, e in self.state.best_files.items()},
             records={self.job.folder / METRICS: self.state.log},
-            best_step=int(best["step"]),
+            best_step=self.state.best_step,
             steps=self.state.step,
             tokens=self.state.tokens,
             seconds=self.state.seconds,
@@ -449,6 +370,11 @@ class _Run:
             precision=self.precision.name,
             compiled=self.state.compiled,
         )
+
+
+def _steps_behind(device: torch.device) -> int:
+    """How many steps' numbers wait to be read, so that a GPU never waits for this process."""
+    return 1 if device.type == "cuda" else 0
 
 
 def _exp(loss: float | None) -> float | None:
@@ -463,7 +389,7 @@ def evaluate_only(
     section: TrainSection,
     token_bytes: np.ndarray,
     label: str,
-) -> Validation:
+) -> TextLoss:
     """Validation of a model in the precision and with the mask that a run of `section` uses.
 
     Args:
@@ -478,7 +404,7 @@ def evaluate_only(
                 bar.update(source.tokens_per_batch)
 
         return validate(
-            model,
+            NextTokenLoss(model),
             batches(),
             precision=choose_precision(section.precision, device),
             placement=Placement(device, attend_across_documents=section.attend_across_documents),

@@ -1,12 +1,16 @@
 """The next-token loss: cross-entropy, with z-loss beside it.
 
+A loss is one module with the model in it: its body, the head a chunk at a time, and what is made of
+the logits. Training, validation and evaluation call the same one.
+
 Shapes: B batch, T positions, N labelled positions, C positions of a chunk, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -14,29 +18,47 @@ from torch import nn
 from tallyformer.data.batch import IGNORED
 from tallyformer.training.chunked_head import ChunkLoss, Head, chunked_loss, set_entries
 from tallyformer.training.compiling import compiled_by_rows
-from tallyformer.training.inputs import Inputs
+from tallyformer.training.micro_batch import MicroBatch
 from tallyformer.training.precision import Precision
 
 
-class Loss(Protocol):
-    """What the loop minimises, and which sums it reports."""
+class LanguageModelLoss(nn.Module):
+    """What the loop minimises: a causal language model and a loss of its logits.
 
-    names: tuple[str, ...]
-    """Names of the sums after the first, which is the objective; "loss" is the cross-entropy."""
+    Args:
+        model: has `model`, the body, and an output head.
 
-    def __call__(
-        self, model: nn.Module, inputs: Inputs, scale: float, precision: Precision
+    Attributes:
+        names: of the sums after the first, which is the objective; "loss" is the cross-entropy.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, inputs: MicroBatch, scale: float, precision: Precision
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return `scale` times the objective's sum, to be differentiated, and all sums."""
+        """Return `scale` times the objective's sum, to be differentiated, and all sums (K,)."""
+        raise NotImplementedError
 
+    def hidden_states(self, inputs: MicroBatch, precision: Precision) -> torch.Tensor:
+        """Hidden states (N, D) of the labelled positions after the final norm."""
+        body: Any = self.model.model
+        with precision.autocast():
+            output = body(inputs.ids, attention_mask=inputs.mask, use_cache=False)
+        h_ND: torch.Tensor = output.last_hidden_state.flatten(0, 1)
+        return h_ND if inputs.rows is None else h_ND[inputs.rows]
 
-def hidden_states(model: nn.Module, inputs: Inputs, precision: Precision) -> torch.Tensor:
-    """Hidden states (N, D) of the labelled positions after the final norm."""
-    body: Any = model.model
-    with precision.autocast():
-        output = body(inputs.ids, attention_mask=inputs.mask, use_cache=False)
-    h_ND: torch.Tensor = output.last_hidden_state.flatten(0, 1)
-    return h_ND if inputs.rows is None else h_ND[inputs.rows]
+    @torch.no_grad()
+    def nats(self, inputs: MicroBatch, precision: Precision) -> torch.Tensor:
+        """The cross-entropy (N,) of each labelled position in nats, float32; 0 without a label."""
+        h_ND, head = self.hidden_states(inputs, precision), output_head(self.model)
+        record = _Record(inputs.labels, torch.zeros(len(h_ND), device=h_ND.device))
+        chunked_loss(h_ND, head, record, scale=1.0, dtype=precision.dtype)
+        return record.nats
 
 
 def output_head(model: Any) -> Head:
@@ -51,34 +73,53 @@ def output_head(model: Any) -> Head:
     )
 
 
-class NextTokenLoss:
+class NextTokenLoss(LanguageModelLoss):
     """Cross-entropy of the next token + z_loss * logsumexp^2, over labelled positions.
 
     The z-loss keeps the logits' normaliser near 1 (Chowdhery et al. 2022, PaLM,
     https://arxiv.org/abs/2204.02311, section 5). It is minimised, never reported.
 
     Args:
+        model: as of `LanguageModelLoss`.
         z_loss: its coefficient.
         compiled: fuse the loss of a chunk into one kernel.
     """
 
-    names: tuple[str, ...] = ("loss",)
+    def __init__(self, model: Any, z_loss: float = 0.0, *, compiled: bool = False) -> None:
+        super().__init__(model)
+        self.of_logits = next_token(z_loss, compiled=compiled)
 
-    def __init__(self, z_loss: float = 0.0, *, compiled: bool = False) -> None:
-        self.z_loss = z_loss
-        self._core = compiled_by_rows(softmax_gradient_, compiled)
-
-    def __call__(
-        self, model: nn.Module, inputs: Inputs, scale: float, precision: Precision
+    def forward(
+        self, inputs: MicroBatch, scale: float, precision: Precision
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return `scale` * (CE + z-loss) summed, and the sums of (CE + z-loss, CE)."""
-        h_ND = hidden_states(model, inputs, precision)
-        loss = self.over(inputs.labels)
-        return chunked_loss(h_ND, output_head(model), loss, scale=scale, dtype=precision.dtype)
+        h_ND = self.hidden_states(inputs, precision)
+        loss = self.of_logits(inputs.labels)
+        return chunked_loss(h_ND, output_head(self.model), loss, scale=scale, dtype=precision.dtype)
 
-    def over(self, labels_N: torch.Tensor) -> ChunkLoss:
-        """The loss of chunks of these labels."""
-        return _NextTokenChunk(labels_N, self.z_loss, self._core)
+
+def next_token(z_loss: float, *, compiled: bool = False) -> Callable[[torch.Tensor], ChunkLoss]:
+    """From labels (N,) to the loss of chunks of logits; arguments as of `NextTokenLoss`."""
+    core = compiled_by_rows(softmax_gradient_, compiled)
+    return lambda labels_N: _NextTokenChunk(labels_N, z_loss, core)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Notes the cross-entropy of each position; it has no gradient."""
+
+    labels: torch.Tensor
+    nats: torch.Tensor
+
+    def __call__(
+        self, logits_CV: torch.Tensor, chunk: slice, scale: float, *, gradient: bool
+    ) -> torch.Tensor:
+        assert not gradient
+        labels_C = self.labels[chunk]
+        label_logit_C = logits_CV.gather(1, labels_C.clamp_min(0).unsqueeze(1)).squeeze(1).float()
+        ce_C = logits_CV.float().logsumexp(dim=1) - label_logit_C
+        self.nats[chunk] = ce_C * (labels_C != IGNORED)
+        return self.nats[chunk].sum().unsqueeze(0)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tallyformer.training.inputs import document_mask, document_positions
+from tallyformer.training.micro_batch import document_mask, document_positions
 
 _PROBE_TOKENS = 16
 _PROBE_TOLERANCE = 0.05

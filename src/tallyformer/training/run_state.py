@@ -17,7 +17,8 @@ class RunState:
         step: optimizer steps done, skipped ones of fp16 included.
         tokens: ids read, those without a label too.
         seconds: wall time spent training, over all processes that worked on the run.
-        best: the best evaluation so far: step, loss, tokens (labels), bits_per_byte.
+        best: the best evaluation so far: nats, tokens and bytes of its `TextLoss`.
+        best_step: optimizer steps done at that time.
         best_files: size and checksum of each file of its weights.
         log: size and checksum of the metrics written so far.
         stale_evaluations: evaluations since then.
@@ -33,7 +34,8 @@ class RunState:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    best: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    best_step: int = 0
     best_files: dict[str, dict[str, Any]] = field(default_factory=dict)
     log: dict[str, Any] = field(default_factory=dict)
     stale_evaluations: int = 0

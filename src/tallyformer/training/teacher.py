@@ -15,7 +15,7 @@ from torch import nn
 from tallyformer.errors import TrainingError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.training.compiling import compile_blocks, uncompile_blocks
-from tallyformer.training.inputs import Inputs
+from tallyformer.training.micro_batch import MicroBatch
 from tallyformer.training.packed_call import PackedCall, probe_ids
 from tallyformer.training.precision import Precision
 
@@ -67,7 +67,7 @@ class Teacher:
 
     @torch.no_grad()
     def targets(
-        self, inputs: Inputs, precision: Precision, temperature: float
+        self, inputs: MicroBatch, precision: Precision, temperature: float
     ) -> _FromHidden | _FromLogits:
         """Run the teacher on a micro-batch, with the same documents kept apart as for the student.
 

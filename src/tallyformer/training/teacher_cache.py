@@ -34,7 +34,7 @@ from tallyformer.data.batch import Batch
 from tallyformer.errors import ArtifactError
 from tallyformer.training.chunked_head import chunk_length
 from tallyformer.training.distillation import StoredTargets
-from tallyformer.training.inputs import Inputs, Placement
+from tallyformer.training.micro_batch import MicroBatch, Placement
 from tallyformer.training.precision import Precision
 from tallyformer.training.row_store import KEY_BYTES, RowStore, row_type
 from tallyformer.training.teacher import Teacher
@@ -86,7 +86,9 @@ class TeacherCache:
             _bind(folder, {**binding, **shape}, is_new=self._rows.is_empty, fix=fix)
         self._rows.look()
 
-    def targets(self, inputs: Inputs, precision: Precision, temperature: float) -> StoredTargets:
+    def targets(
+        self, inputs: MicroBatch, precision: Precision, temperature: float
+    ) -> StoredTargets:
         """The stored distributions of the labelled positions, at one of the temperatures."""
         keys = [_key(inputs.batch, row, self._salt) for row in range(inputs.ids.shape[0])]
         if any(key not in self._rows for key in keys):
@@ -108,7 +110,9 @@ class TeacherCache:
         """As the teacher's own."""
         self.teacher.compile(compiled)
 
-    def _compute(self, inputs: Inputs, precision: Precision, keys: Sequence[bytes]) -> np.ndarray:
+    def _compute(
+        self, inputs: MicroBatch, precision: Precision, keys: Sequence[bytes]
+    ) -> np.ndarray:
         """Run the teacher on a batch; its rows."""
         every = Batch(inputs.batch.input_ids, inputs.batch.input_ids, inputs.batch.segments)
         place = Placement(inputs.ids.device, attend_across_documents=inputs.mask is None)

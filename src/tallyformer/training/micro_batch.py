@@ -15,7 +15,28 @@ _ROUND_UP = 64
 
 
 @dataclass(frozen=True)
-class Inputs:
+class HostBatch:
+    """A batch that is ready to be brought to the device, in memory that a GPU copies from.
+
+    Attributes:
+        ids: (B, T).
+        segments: (B, T), or None without a mask between documents.
+        labels: as in `MicroBatch`, like `rows`.
+        rows: see there.
+        count: how many positions are trained.
+        batch: what this was made from.
+    """
+
+    ids: torch.Tensor
+    segments: torch.Tensor | None
+    labels: torch.Tensor
+    rows: torch.Tensor | None
+    count: int
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class MicroBatch:
     """One micro-batch on the device.
 
     Attributes:
@@ -35,11 +56,6 @@ class Inputs:
     batch: Batch
 
 
-def count_labels(batch: Batch) -> int:
-    """How many positions of a batch are trained."""
-    return int((batch.labels != IGNORED).sum())
-
-
 @dataclass(frozen=True)
 class Placement:
     """How batches are brought to the device.
@@ -52,22 +68,42 @@ class Placement:
     device: torch.device
     attend_across_documents: bool = False
 
-    def __call__(self, batch: Batch) -> Inputs:
+    def __call__(self, batch: Batch) -> MicroBatch:
         """Move a batch to the device; positions without a label are left out of the head's work."""
+        return self.place(self.prepare(batch))
+
+    def prepare(self, batch: Batch) -> HostBatch:
+        """The part that the CPU does; for a GPU in pinned memory, so that copying waits for
+        nothing."""
         labels_N, rows_N = _labelled(batch.labels.flatten())
-        mask = positions = None
-        if batch.segments is not None and not self.attend_across_documents:
-            segments_BT = batch.segments.to(self.device, non_blocking=True)
-            mask = document_mask(segments_BT)
-            positions = document_positions(segments_BT)
-        return Inputs(
-            ids=batch.input_ids.to(self.device, non_blocking=True),
-            mask=mask,
-            labels=labels_N.to(self.device, non_blocking=True),
-            rows=None if rows_N is None else rows_N.to(self.device, non_blocking=True),
-            positions=positions,
+        segments = None if self.attend_across_documents else batch.segments
+        return HostBatch(
+            ids=self._pinned(batch.input_ids),
+            segments=None if segments is None else self._pinned(segments),
+            labels=self._pinned(labels_N),
+            rows=None if rows_N is None else self._pinned(rows_N),
+            count=int((batch.labels != IGNORED).sum()),
             batch=batch,
         )
+
+    def place(self, host: HostBatch) -> MicroBatch:
+        """The part on the device."""
+        mask = positions = None
+        if host.segments is not None:
+            segments_BT = host.segments.to(self.device, non_blocking=True)
+            mask = document_mask(segments_BT)
+            positions = document_positions(segments_BT)
+        return MicroBatch(
+            ids=host.ids.to(self.device, non_blocking=True),
+            mask=mask,
+            labels=host.labels.to(self.device, non_blocking=True),
+            rows=None if host.rows is None else host.rows.to(self.device, non_blocking=True),
+            positions=positions,
+            batch=host.batch,
+        )
+
+    def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
 
 def _labelled(labels_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
