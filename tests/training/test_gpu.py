@@ -79,13 +79,7 @@ def distilled(model: Any, device: torch.device) -> LanguageModelLoss:
 
 
 @pytest.mark.parametrize("make", [next_token, distilled])
-def test_loss_and_gradients_equal_the_cpu(
-<<<<<<< HEAD
-    make: Callable[[torch.device], Loss], gpu: torch.device
-=======
-    make: MakeLoss,
->>>>>>> aa10b37 (Training: a loss is one module with the model in it, which validation and evaluation share; a step knows no checkpoints; a GPU is never waited for between lines of metrics; its batches are made beforehand and pinned; validation computes no gradients)
-) -> None:
+def test_loss_and_gradients_equal_the_cpu(make: MakeLoss, gpu: torch.device) -> None:
     expected, wanted = sums_and_gradients(CPU, make, "fp32")
     found, got = sums_and_gradients(gpu, make, "fp32")
     assert found == pytest.approx(expected, rel=2e-4)
@@ -118,13 +112,8 @@ def gpu_job(
     section = PretrainSection(**{**values, **overrides})
     return TrainingJob(
         name="pretrain",
-<<<<<<< HEAD
         model=model or model_on(device, dropout=0.1),
-        make_loss=lambda compiled: NextTokenLoss(section.z_loss, compiled=compiled),
-=======
-        model=model_on(GPU, dropout=0.1),
         make_loss=lambda model, compiled: NextTokenLoss(model, section.z_loss, compiled=compiled),
->>>>>>> aa10b37 (Training: a loss is one module with the model in it, which validation and evaluation share; a step knows no checkpoints; a GPU is never waited for between lines of metrics; its batches are made beforehand and pinned; validation computes no gradients)
         train=source or RandomBatches(),
         validation=RandomBatches(batches_per_epoch=2, first=100),
         section=section,
@@ -186,6 +175,17 @@ def test_fp16_goes_on_after_steps_that_overflow(tmp_path: Path, gpu: torch.devic
     assert lines[0]["loss"] is None and scales[0] == 2.0**15
     assert math.isfinite(lines[-1]["loss"]) and scales[-1] == scales[-2]
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, gpu: torch.device) -> None:
+    """A GPU's numbers are read a step later, when a checkpoint is due."""
+    model = model_on(gpu)
+    with torch.no_grad():
+        model.model.blocks[0].mlp.fc1.weight[0, 0] = float("nan")
+    how = {"log_every": 20, "evaluations": 1, "checkpoint_minutes": 1e-9, "precision": "bf16"}
+    with pytest.raises(TrainingError, match="step 1: the loss is not finite"):
+        train(gpu_job(tmp_path, gpu, model=model, **how))
+    assert not (tmp_path / "checkpoints" / "last").exists()
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
