@@ -50,6 +50,12 @@ def shape(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.fixture
+def shapes() -> dict[str, dict[str, Any]]:
+    """All kinds of model by name."""
+    return SHAPES
+
+
+@pytest.fixture
 def build() -> Callable[..., TallyFormerForCausalLM]:
     """A function that makes a tiny model in evaluation mode, the same one each time."""
 

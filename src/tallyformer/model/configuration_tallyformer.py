@@ -115,6 +115,25 @@ class TallyFormerConfig(PreTrainedConfig):  # type: ignore[misc]
         """Base of the rotary frequencies."""
         return float((self.rope_parameters or {}).get("rope_theta", _DEFAULT_ROPE_THETA))
 
+    @property
+    def base_model_tp_plan(self) -> dict[str, str]:
+        """How transformers splits the blocks' matrices over devices (`tp_plan="auto"`).
+
+        A device has some of the heads and some of the MLP's channels: what makes them is split
+        by output, what reads them by input, and the sum over the devices is what a block adds.
+        The number of devices must divide the number of heads.
+        """
+        gate = {"blocks.*.mlp.gate": "colwise"} if self.mlp_type == "swiglu" else {}
+        return {
+            "blocks.*.attention.query": "colwise",
+            "blocks.*.attention.key": "colwise",
+            "blocks.*.attention.value": "colwise",
+            "blocks.*.attention.proj": "rowwise",
+            "blocks.*.mlp.fc1": "colwise",
+            **gate,
+            "blocks.*.mlp.fc2": "rowwise",
+        }
+
     def _check_choices(self) -> None:
         for field, allowed in _CHOICES.items():
             value = getattr(self, field)
