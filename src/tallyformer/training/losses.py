@@ -18,6 +18,7 @@ from torch import nn
 from tallyformer.data.batch import IGNORED
 from tallyformer.training.chunked_head import ChunkLoss, Head, chunked_loss, set_entries
 from tallyformer.training.compiling import compiled_by_rows
+from tallyformer.training.document_attention import documents_of, use_document_attention
 from tallyformer.training.micro_batch import MicroBatch
 from tallyformer.training.precision import Precision
 
@@ -37,6 +38,7 @@ class LanguageModelLoss(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self._attends_by_documents: bool | None = None
 
     def forward(
         self, inputs: MicroBatch, scale: float, precision: Precision
@@ -47,10 +49,21 @@ class LanguageModelLoss(nn.Module):
     def hidden_states(self, inputs: MicroBatch, precision: Precision) -> torch.Tensor:
         """Hidden states (N, D) of the labelled positions after the final norm."""
         body: Any = self.model.model
+        how: dict[str, Any] = {"attention_mask": None}
+        if inputs.starts is not None and self._by_documents(precision):
+            how |= documents_of(inputs.starts, inputs.ids.shape[1])
+        else:
+            how["attention_mask"] = inputs.mask
         with precision.autocast():
-            output = body(inputs.ids, attention_mask=inputs.mask, use_cache=False)
+            output = body(inputs.ids, use_cache=False, **how)
         h_ND: torch.Tensor = output.last_hidden_state.flatten(0, 1)
         return h_ND if inputs.rows is None else h_ND[inputs.rows]
+
+    def _by_documents(self, precision: Precision) -> bool:
+        """Whether the model attends by where documents begin; found out at the first call."""
+        if self._attends_by_documents is None:
+            self._attends_by_documents = use_document_attention(self.model, precision)
+        return self._attends_by_documents
 
     @torch.no_grad()
     def nats(self, inputs: MicroBatch, precision: Precision) -> torch.Tensor:

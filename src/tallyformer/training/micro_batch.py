@@ -6,6 +6,7 @@ Shapes: B batch, T positions, N positions for the head (all rows of the batch in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -20,7 +21,8 @@ class HostBatch:
 
     Attributes:
         ids: (B, T).
-        segments: (B, T), or None without a mask between documents.
+        segments: (B, T), or None where documents may see each other.
+        starts: for a GPU; see `document_starts`.
         labels: as in `MicroBatch`, like `rows`.
         rows: see there.
         count: how many positions are trained.
@@ -29,6 +31,7 @@ class HostBatch:
 
     ids: torch.Tensor
     segments: torch.Tensor | None
+    starts: torch.Tensor | None
     labels: torch.Tensor
     rows: torch.Tensor | None
     count: int
@@ -41,19 +44,28 @@ class MicroBatch:
 
     Attributes:
         ids: token ids (B, T).
-        mask: bool (B, 1, T, T), True where a query may attend; None is plain causal attention.
+        segments: see `HostBatch`, like `starts`.
         labels: (N,) every label, in row-major order, and among them a few IGNORED ones.
         rows: (N,) their places in the flattened batch; None if they are all its positions.
-        positions: (B, T) counted from the start of each document, or None.
         batch: what this was made from, on the CPU.
     """
 
     ids: torch.Tensor
-    mask: torch.Tensor | None
+    segments: torch.Tensor | None
+    starts: torch.Tensor | None
     labels: torch.Tensor
     rows: torch.Tensor | None
-    positions: torch.Tensor | None
     batch: Batch
+
+    @cached_property
+    def mask(self) -> torch.Tensor | None:
+        """Bool (B, 1, T, T), True where a query may attend; None is plain causal attention."""
+        return None if self.segments is None else document_mask(self.segments)
+
+    @cached_property
+    def positions(self) -> torch.Tensor | None:
+        """(B, T) counted from the start of each document, or None."""
+        return None if self.segments is None else document_positions(self.segments)
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,7 @@ class Placement:
         return HostBatch(
             ids=self._pinned(batch.input_ids),
             segments=None if segments is None else self._pinned(segments),
+            starts=self._starts(segments),
             labels=self._pinned(labels_N),
             rows=None if rows_N is None else self._pinned(rows_N),
             count=int((batch.labels != IGNORED).sum()),
@@ -88,19 +101,22 @@ class Placement:
 
     def place(self, host: HostBatch) -> MicroBatch:
         """The part on the device."""
-        mask = positions = None
-        if host.segments is not None:
-            segments_BT = host.segments.to(self.device, non_blocking=True)
-            mask = document_mask(segments_BT)
-            positions = document_positions(segments_BT)
         return MicroBatch(
-            ids=host.ids.to(self.device, non_blocking=True),
-            mask=mask,
-            labels=host.labels.to(self.device, non_blocking=True),
-            rows=None if host.rows is None else host.rows.to(self.device, non_blocking=True),
-            positions=positions,
+            ids=self._moved(host.ids),
+            segments=None if host.segments is None else self._moved(host.segments),
+            starts=None if host.starts is None else self._moved(host.starts),
+            labels=self._moved(host.labels),
+            rows=None if host.rows is None else self._moved(host.rows),
             batch=host.batch,
         )
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+    def _starts(self, segments: torch.Tensor | None) -> torch.Tensor | None:
+        if segments is None or self.device.type != "cuda":
+            return None
+        return self._pinned(document_starts(segments))
 
     def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
@@ -126,6 +142,19 @@ def document_mask(segments_BT: torch.Tensor) -> torch.Tensor:
     """Bool (B, 1, T, T): True where the key is not later and of the same document."""
     same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
     return same_BTT.tril_().unsqueeze(1)
+
+
+def document_starts(segments_BT: torch.Tensor) -> torch.Tensor:
+    """(L + 1,) int32: where each document begins in the B * T positions in one line, and B * T.
+
+    A row begins a document too. Rounded up by empty documents at the end, so that a compiled model
+    meets few lengths.
+    """
+    begins_BT = torch.ones_like(segments_BT, dtype=torch.bool)
+    begins_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    starts_L = begins_BT.flatten().nonzero().squeeze(1).int()
+    count = -(-(len(starts_L) + 1) // _ROUND_UP) * _ROUND_UP
+    return torch.nn.functional.pad(starts_L, (0, count - len(starts_L)), value=segments_BT.numel())
 
 
 def document_positions(segments_BT: torch.Tensor) -> torch.Tensor:

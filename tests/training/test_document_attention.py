@@ -1,0 +1,127 @@
+"""Attention by where documents begin, against the mask."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from tallyformer.training import document_attention
+from tallyformer.training.document_attention import use_document_attention
+from tallyformer.training.losses import NextTokenLoss
+from tallyformer.training.micro_batch import Placement, document_starts
+from tallyformer.training.precision import Precision
+
+from .jobs import CONTEXT, RandomBatches, tiny_model
+
+CPU = torch.device("cpu")
+
+
+def within(
+    q_NHE: torch.Tensor,
+    k_NHE: torch.Tensor,
+    v_NHE: torch.Tensor,
+    starts_L: torch.Tensor,
+    longest: int,
+    scale: float | None,
+) -> torch.Tensor:
+    """What the GPU's kernel computes, written out: a CPU has none."""
+    bounds = starts_L.tolist()
+    parts = [
+        functional.scaled_dot_product_attention(
+            *(x[begin:end].transpose(0, 1) for x in (q_NHE, k_NHE, v_NHE)),
+            is_causal=True,
+            scale=scale,
+        ).transpose(0, 1)
+        for begin, end in itertools.pairwise(bounds)
+        if end > begin
+    ]
+    return torch.cat(parts)
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=7, max_size=7), min_size=1, max_size=12))
+def test_starts_are_where_a_row_or_a_document_begins(rows: list[list[int]]) -> None:
+    starts = document_starts(torch.tensor(rows, dtype=torch.int32)).tolist()
+    expected = [
+        7 * b + t for b, row in enumerate(rows) for t in range(7) if not t or row[t] != row[t - 1]
+    ]
+    assert starts[: len(expected)] == expected
+    assert set(starts[len(expected) :]) == {7 * len(rows)}
+    assert len(starts) % 64 == 0
+
+
+def gradients(loss: NextTokenLoss, inputs: Any) -> list[torch.Tensor]:
+    objective, sums = loss(inputs, 0.1, Precision("fp32", CPU))
+    objective.backward()
+    return [sums, *(p.grad for p in loss.parameters() if p.grad is not None)]
+
+
+def test_loss_and_gradients_are_those_of_the_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = RandomBatches().batch(0)
+    inputs = Placement(CPU)(batch)
+    assert batch.segments is not None
+    expected = gradients(NextTokenLoss(tiny_model(dropout=0.0)), inputs)
+    monkeypatch.setattr(document_attention, "attend_within", within)
+    monkeypatch.setattr(document_attention, "_may_work", lambda model, precision: True)
+    # Without segments there is no mask to fall back on.
+    by_place = dataclasses.replace(inputs, starts=document_starts(batch.segments), segments=None)
+    found = gradients(NextTokenLoss(tiny_model(dropout=0.0)), by_place)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_kernel_that_computes_something_else_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_model(dropout=0.0)
+    monkeypatch.setattr(document_attention, "_may_work", lambda model, precision: True)
+
+    def across(*given: Any) -> torch.Tensor:
+        *qkv, starts, longest, scale = given
+        return within(*qkv, starts[[0, -1]], longest, scale)
+
+    monkeypatch.setattr(document_attention, "attend_within", across)
+    assert not use_document_attention(model, Precision("fp32", CPU))
+    monkeypatch.undo()
+    assert not use_document_attention(model, Precision("bf16", CPU))
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_the_model_still_computes_other_calls_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(dropout=0.0, initializer_range=0.3).eval()
+    ids = torch.arange(2 * CONTEXT).view(2, CONTEXT)
+    padding = torch.ones(2, CONTEXT, dtype=torch.long)
+    padding[0, :5] = 0
+    expected = [model(ids).logits, model(ids, attention_mask=padding).logits]
+    monkeypatch.setattr(document_attention, "attend_within", within)
+    monkeypatch.setattr(document_attention, "_may_work", lambda model, precision: True)
+    assert use_document_attention(model, Precision("fp32", CPU))
+    found = [model(ids).logits, model(ids, attention_mask=padding).logits]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one[padding.bool()], other[padding.bool()])
+
+
+@pytest.mark.gpu
+def test_the_kernel_of_this_gpu_is_used_and_gives_what_the_mask_gives(gpu: torch.device) -> None:
+    if gpu.type == "cpu":
+        pytest.skip("a CPU has no such kernel")
+    precision = Precision("bf16", gpu)
+    gradients_of = {}
+    for by_place in (True, False):
+        loss = NextTokenLoss(tiny_model(dropout=0.0).to(gpu))
+        inputs = Placement(gpu)(RandomBatches().batch(0))
+        if not by_place:
+            inputs = dataclasses.replace(inputs, starts=None)
+        objective, _ = loss(inputs, 0.1, precision)
+        objective.backward()
+        gradients_of[by_place] = [p.grad for p in loss.parameters()]
+        used = loss.model.config._attn_implementation == document_attention.NAME
+        assert used == by_place
+    for one, other in zip(gradients_of[True], gradients_of[False], strict=True):
+        assert (one - other).norm() <= 0.05 * other.norm()
