@@ -73,8 +73,10 @@ def test_the_committed_page_is_what_the_commands_say() -> None:
 
 
 def test_a_stale_page_fails_the_check_and_is_left_alone(tmp_path: Path) -> None:
+    recipes = Path(__file__).parents[2] / "docs" / "recipes.md"
+    (tmp_path / recipes.name).write_bytes(recipes.read_bytes())
     page = tmp_path / "cli.md"
-    call = [sys.executable, "-m", "tallyformer.cli.docs", "--page", str(page)]
+    call = [sys.executable, "-m", "tallyformer.cli.docs", "--folder", str(tmp_path)]
     assert subprocess.run([*call, "--check"], capture_output=True).returncode == 3
     subprocess.run(call, check=True)
     subprocess.run([*call, "--check"], check=True)

@@ -1,100 +1,77 @@
-"""docs/recipes.md names every key of every section, with its default, and no other."""
+"""docs/recipes.md has every key of every section, made from the sections themselves."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-import re
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from pydantic.fields import FieldInfo
 
 import tallyformer.config
+from tallyformer.cli.recipe_page import (
+    MARKER,
+    attribute_docstrings,
+    documented_sections,
+    own_fields,
+    recipe_page,
+)
 from tallyformer.config import load_recipe
 from tallyformer.config.base import Section
-from tallyformer.config.training import TrainSection
+from tallyformer.config.plain_yaml import read_plain_yaml
+from tallyformer.errors import ArtifactError
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
-HEADING = re.compile(r"^## .*\(`(\w+)`\)$")
-ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| (.+) \|$")
+TEXT = PAGE.read_text(encoding="utf-8")
+SECTIONS = documented_sections()
 
 
-def _sections() -> dict[str, type[Section]]:
-    found: dict[str, type[Section]] = {}
-    for module in pkgutil.iter_modules(tallyformer.config.__path__):
-        names = vars(importlib.import_module(f"tallyformer.config.{module.name}"))
-        for value in names.values():
-            if isinstance(value, type) and issubclass(value, Section) and value is not Section:
-                if value.__name__.startswith("_"):
-                    continue
-                found[value.__name__] = value
-    return found
+def _classes() -> set[type[Section]]:
+    modules = pkgutil.iter_modules(tallyformer.config.__path__)
+    names = [vars(importlib.import_module(f"tallyformer.config.{m.name}")) for m in modules]
+    classes = {value for module in names for value in module.values() if isinstance(value, type)}
+    return {c for c in classes if issubclass(c, Section) and not c.__name__.startswith("_")}
 
 
-def _tables(page: str) -> dict[str, dict[str, str]]:
-    """By class: the keys of its table with the text of their defaults."""
-    tables: dict[str, dict[str, str]] = {}
-    keys: dict[str, str] = {}
-    for line in page.splitlines():
-        if line.startswith("## "):
-            heading = HEADING.match(line)
-            keys = tables.setdefault(heading.group(1), {}) if heading else {}
-        elif row := ROW.match(line):
-            assert row.group(1) not in keys, f"{row.group(1)} stands twice in one table"
-            keys[row.group(1)] = row.group(2)
-    return tables
+def test_the_committed_page_is_what_the_sections_say() -> None:
+    assert recipe_page(TEXT) == TEXT, "python -m tallyformer.cli.docs"
 
 
-def _own_fields(section: type[Section]) -> dict[str, FieldInfo]:
-    """The keys of a section that are not those of every training."""
-    inherits = section is not TrainSection and issubclass(section, TrainSection)
-    shared = TrainSection.model_fields if inherits else {}
-    return {n: f for n, f in section.model_fields.items() if n not in shared}
+def test_every_section_has_a_table() -> None:
+    assert set(SECTIONS) == _classes() - {Section}
 
 
-def _says(cell: str, field: FieldInfo) -> bool:
-    """Whether a cell of the page shows the field's default."""
-    if field.is_required():
-        return cell == "required"
-    default: Any = field.default
-    if default is None:
-        return cell == "none"
-    if isinstance(default, Section):
-        return cell == "defaults"
-    text = cell.removeprefix("`").removesuffix("`")
-    if isinstance(default, bool):
-        return text == str(default).lower()
-    if isinstance(default, int | float):
-        return float(text) == default
-    if isinstance(default, tuple):
-        return bool(yaml.safe_load(text) == list(default))
-    return text in (default, f'"{default}"')
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_has_a_meaning(section: type[Section]) -> None:
+    meanings = attribute_docstrings(section)
+    assert [name for name in own_fields(section) if not meanings.get(name)] == []
 
 
-SECTIONS = _sections()
-TABLES = _tables(PAGE.read_text(encoding="utf-8"))
+def test_a_default_that_is_shown_can_be_pasted_into_a_recipe() -> None:
+    rows = [line.split(" | ") for line in TEXT.partition(MARKER)[2].splitlines()]
+    shown = [row[1].strip("`") for row in rows if len(row) > 2 and row[1].startswith("`")]
+    defaults = [f.default for s in SECTIONS for f in own_fields(s).values() if not f.is_required()]
+    told = [d for d in defaults if d is not None and not isinstance(d, Section)]
+    assert [read_plain_yaml(text) for text in shown] == [
+        list(default) if isinstance(default, tuple) else default for default in told
+    ]
 
 
-def test_every_section_has_a_table_and_no_other_is_there() -> None:
-    assert set(TABLES) == set(SECTIONS)
-
-
-@pytest.mark.parametrize("name", sorted(SECTIONS))
-def test_a_table_has_exactly_the_keys_of_its_section(name: str) -> None:
-    assert list(TABLES[name]) == list(_own_fields(SECTIONS[name]))
-
-
-@pytest.mark.parametrize("name", sorted(SECTIONS))
-def test_a_table_shows_the_defaults_of_the_code(name: str) -> None:
-    fields = _own_fields(SECTIONS[name])
-    wrong = {n: cell for n, cell in TABLES[name].items() if not _says(cell, fields[n])}
-    assert not wrong
+def test_a_page_without_the_marker_or_with_another_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="has no line"):
+        recipe_page("# Recipes\n")
+    (tmp_path / "cli.md").write_bytes((PAGE.parent / "cli.md").read_bytes())
+    (tmp_path / "recipes.md").write_text(TEXT + "more\n", encoding="utf-8")
+    call = [sys.executable, "-m", "tallyformer.cli.docs", "--folder", str(tmp_path)]
+    done = subprocess.run([*call, "--check"], capture_output=True, text=True)
+    assert done.returncode == 3 and "recipes.md: out of date" in done.stderr
+    subprocess.run(call, check=True)
+    assert (tmp_path / "recipes.md").read_text(encoding="utf-8") == TEXT
 
 
 @pytest.mark.parametrize("recipe", sorted((PAGE.parents[1] / "recipes").glob("*.yaml")))
 def test_every_recipe_is_valid_and_named_on_the_page(recipe: Path) -> None:
     load_recipe(recipe)
-    assert f"`{recipe.name}`" in PAGE.read_text(encoding="utf-8")
+    assert f"`{recipe.name}`" in TEXT

@@ -1,4 +1,7 @@
-"""Writes docs/cli.md from the commands themselves: `python -m tallyformer.cli.docs [--check]`."""
+"""Writes what docs/ has from the code itself: `python -m tallyformer.cli.docs [--check]`.
+
+docs/cli.md is made from the commands, the tables of docs/recipes.md from the sections of a recipe.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import click
 
 from tallyformer.cli.failures import exit_status_of
 from tallyformer.cli.main import tallyformer
+from tallyformer.cli.recipe_page import recipe_page
 from tallyformer.errors import ArtifactError
 
 HEAD = """# Command line
@@ -25,22 +29,25 @@ WIDTH = 88
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Fail if the page is not up to date; write nothing.")
+@click.option("--check", is_flag=True, help="Fail if a page is not up to date; write nothing.")
 @click.option(
-    "--page",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("docs/cli.md"),
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("docs"),
     show_default=True,
-    help="The page.",
+    help="Where the pages are.",
 )
-def docs(check: bool, page: Path) -> None:
-    """Generate the page of the command line."""
-    text = render()
+def docs(check: bool, folder: Path) -> None:
+    """Generate the page of the command line and the tables of the recipe's page."""
+    recipes = folder / "recipes.md"
+    _update(folder / "cli.md", render(), check)
+    _update(recipes, recipe_page(recipes.read_text(encoding="utf-8")), check)
+
+
+def _update(page: Path, text: str, check: bool) -> None:
     if not check:
-        page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(text, encoding="utf-8")
-        return
-    if not page.is_file() or page.read_text(encoding="utf-8") != text:
+    elif not page.is_file() or page.read_text(encoding="utf-8") != text:
         raise ArtifactError(f"{page}: out of date. Generate it: python -m tallyformer.cli.docs")
 
 

@@ -43,21 +43,26 @@ class _Origin(Section):
     }
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("paths", "dataset", "corpus"),)
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Its name in reports and manifests; for texts also the folder of its shards."""
     paths: tuple[str, ...] = ()
-    """Files or glob patterns: .txt .md .jsonl .ndjson .json .csv .tsv .parquet; all but the last
-    may be compressed (.gz .xz .zst .bz2)."""
+    """Files or glob patterns (`**` too): .txt .md .jsonl .ndjson .json .csv .tsv .parquet; all but
+    the last may be compressed (.gz .xz .zst .bz2). A .txt or .md file is one text, so pairs are in
+    the others."""
     dataset: str | None = None
-    """A Hugging Face data set, local folder or hub name, read as a stream."""
+    """A Hugging Face data set, local folder or hub name, read as a stream (extra `hub`)."""
     dataset_config: str | None = None
+    """Its configuration."""
     dataset_split: str = "train"
+    """Its split."""
     data_files: tuple[str, ...] = ()
-    """Patterns of files in the data set, all of one kind, where its own settings are not wanted."""
+    """Patterns of files in it, all .json, .jsonl, .parquet or .csv, compressed or not, in place of
+    `dataset_config`; for data sets with a loading script, for example."""
     revision: str | None = None
-    """Commit, tag or branch of a hub data set; by default its newest state."""
+    """Its commit, tag or branch on the hub; without it, its newest state."""
     corpus: Literal["primer", "questions", "worked-examples"] | None = None
     """A corpus that ships with the package."""
     examples: int = Field(2000, ge=1)
-    """How many worked examples to make; used by `corpus: worked-examples` alone."""
+    """How many worked examples to make."""
 
     @model_validator(mode="after")
     def _files_or_config(self) -> Self:
@@ -77,13 +82,15 @@ class TextSource(_Origin):
         "text_field": Use("a dataset, or paths to files that have fields", _has_fields),
     }
     text_field: str = "text"
+    """The field that holds the text."""
     max_documents: int | None = Field(None, ge=1)
+    """Read at most so many rows."""
     max_bytes: int | None = Field(None, ge=1)
     """The source ends with the document with which its cleaned text reaches so many UTF-8 bytes,
     before deduplication."""
     weight: float | None = Field(None, gt=0)
-    """Share of the training tokens, relative to the other sources' weights. Where no source has
-    one, each has as large a share as it has tokens; so all have a weight, or none."""
+    """Share of the training tokens, relative to the other sources' weights; for all sources or for
+    none. Where none has one, each has as large a share as it has tokens."""
 
 
 class PrepareSection(Section):
@@ -96,14 +103,21 @@ class PrepareSection(Section):
         )
     }
     sources: tuple[TextSource, ...] = Field(min_length=1)
+    """Where the texts are."""
     normalization: Literal["NFC", "NFKC", "none"] = "NFC"
+    """Unicode form."""
     min_chars: int = Field(64, ge=1)
+    """Shorter documents are dropped."""
     max_chars: int = Field(10_000_000, ge=1)
+    """Longer documents are dropped."""
     on_invalid_utf8: Literal["error", "drop"] = "error"
+    """`error` stops; `drop` leaves such rows out and counts them."""
     validation_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of documents held out."""
     shard_tokens: int = Field(50_000_000, ge=1024)
+    """Most ids of one shard."""
     workers: int = Field(0, ge=0)
-    """Processes; 0 means one a core. The shards' bytes do not depend on it."""
+    """Processes; 0: one a core. Does not change the result."""
 
     @model_validator(mode="after")
     def _sources_fit(self) -> PrepareSection:
@@ -126,8 +140,7 @@ class PairSource(_Origin):
 
     A row with a prompt and a response is a pair. Where the recipe names no fields, a row without
     them is a conversation if it has `messages` (role and content) or `conversations` (ShareGPT's
-    from and value). Where `context_fields` are given and present in a row, their text (or table,
-    a list of rows) stands before the prompt.
+    from and value).
     """
 
     uses: ClassVar[Mapping[str, Use]] = {
@@ -138,12 +151,18 @@ class PairSource(_Origin):
         "context_fields": _OF_ROWS,
     }
     corpus: Literal["questions", "worked-examples"] | None = None
+    """A corpus that ships with the package."""
     prompt_field: str = PAIR_FIELDS[0]
+    """The field with the question."""
     response_field: str = PAIR_FIELDS[1]
+    """The field with the answer."""
     messages_field: str | None = None
-    """A field with conversations, in place of pairs; by default `messages` or `conversations`
-    where rows have one."""
+    """A field with conversations, in place of pairs; by default `messages` or `conversations` where
+    rows have one and are no pairs."""
     context_fields: tuple[str, ...] = ()
+    """Fields whose text (or table: a list of rows), where a row has them, stands before the
+    prompt."""
     max_pairs: int | None = Field(None, ge=1)
+    """Read at most so many rows."""
     repeat: int = Field(1, ge=1)
     """How often each pair is seen in one epoch."""

@@ -13,7 +13,10 @@ from tallyformer.config.training import PretrainSection, TrainSection
 
 
 class TeacherSection(Section):
-    """The frozen teacher: any causal language model (`source`), or one trained here (`model`)."""
+    """The frozen teacher: any causal language model (`source`), or one trained here (`model`).
+
+    It is for `distill`, which needs it.
+    """
 
     uses: ClassVar[Mapping[str, Use]] = {
         "revision": with_one_of("source"),
@@ -21,11 +24,13 @@ class TeacherSection(Section):
     }
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("source", "model"),)
     source: str | None = None
-    """A local folder or a hub name, for example gpt2-medium."""
+    """A ready teacher: folder or hub name, for example gpt2-medium."""
     revision: str | None = None
-    """Commit, tag or branch of a hub name; by default its newest state."""
+    """Commit, tag or branch of a hub name; without it, its newest state."""
     model: ModelSection | None = None
+    """The shape of a teacher that is trained here."""
     train: PretrainSection | None = None
+    """How it is trained."""
 
     @model_validator(mode="after")
     def _model_is_trained(self) -> TeacherSection:
@@ -41,7 +46,9 @@ class DistillPhase(TrainSection):
     """
 
     temperature: float = Field(2.5, gt=0)
+    """T of both distributions."""
     alpha: float = Field(0.7, ge=0, le=1)
+    """Weight of the KL; 1 - alpha is that of the cross-entropy."""
 
 
 class DistillSection(Section):
@@ -52,9 +59,12 @@ class DistillSection(Section):
         "cache_folder": where("cache", "top-k"),
     }
     phases: tuple[DistillPhase, ...] = Field(min_length=1)
+    """Each starts from the best weights of the one before."""
     weights: dict[str, float] | None = None
+    """Share of tokens by source, as in `pretrain`."""
     cache: Literal["off", "top-k"] = "off"
     """`top-k`: store the teacher's k largest probabilities and the tail's mass once, then reuse."""
     cache_top_k: int = Field(64, ge=1, le=65535)
+    """Ids stored for each position."""
     cache_folder: str | None = None
     """Where the pass is stored, to be shared between runs; by default in the stage's folder."""

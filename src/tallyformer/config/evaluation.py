@@ -13,7 +13,7 @@ class EvaluateSection(Section):
     """What is measured on the models of a run; the report shows all of it."""
 
     tokens_per_domain: int = Field(200_000, ge=1)
-    """At most so many validation tokens of each source."""
+    """At most so many validation ids of each source."""
     pairs: int = Field(500, ge=0)
     """At most so many held-out pairs for the response perplexity."""
     facts: bool = False
@@ -23,11 +23,14 @@ class EvaluateSection(Section):
     arithmetic: int = Field(0, ge=0)
     """How many held-out worked examples to ask."""
     prompts: tuple[str, ...] = ()
-    """Questions whose answers are shown as samples."""
+    """Questions whose answers are shown as samples; without any, see
+    [Evaluation](evaluation.md#samples)."""
     max_tokens: int = Field(96, ge=1)
+    """Longest answer in ids."""
 
 
 class ExportSection(Section):
     """The final Hugging Face folder."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the stored weights."""

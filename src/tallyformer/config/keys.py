@@ -24,7 +24,7 @@ def section_at(parents: Sequence[Any]) -> type[Section] | None:
         if isinstance(part, int) or str(part).isdecimal():
             continue
         field = section.model_fields.get(str(part)) if section else None
-        section = _section_of(field.annotation) if field else None
+        section = section_of(field.annotation) if field else None
     return section
 
 
@@ -55,7 +55,7 @@ def _keys_below(section: type[Section]) -> Iterator[tuple[str, ...]]:
     """The path to every key of a section and of those in it."""
     for name, field in section.model_fields.items():
         yield (name,)
-        inner = _section_of(field.annotation)
+        inner = section_of(field.annotation)
         if inner:
             place = (name, _FIRST) if _is_list(field.annotation) else (name,)
             yield from ((*place, *keys) for keys in _keys_below(inner))
@@ -77,10 +77,11 @@ def _in_common(path: Sequence[str], other: Sequence[str]) -> int:
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(path), len(other)))
 
 
-def _section_of(annotation: Any) -> type[Section] | None:
+def section_of(annotation: Any) -> type[Section] | None:
+    """The section that a field holds, alone or in a list; None for any other field."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation if issubclass(annotation, Section) else None
-    return next(filter(None, map(_section_of, _arguments(annotation))), None)
+    return next(filter(None, map(section_of, _arguments(annotation))), None)
 
 
 def _is_list(annotation: Any) -> bool:

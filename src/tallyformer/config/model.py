@@ -14,29 +14,48 @@ from tallyformer.config.presets import PRESETS
 class ModelSection(Section):
     """Sizes and kinds of one decoder. The defaults are `tally-51m`.
 
-    The vocabulary size is missing on purpose: it is the tokenizer's.
+    The vocabulary's size is the tokenizer's.
     """
 
     preset: str | None = None
-    """Fills every field that the recipe does not set itself, and is None from then on."""
+    """A named shape, which fills the keys that are not given: `tally-51m`, or `tally-51m-llama`
+    (SwiGLU, no biases, RoPE in halves: exported as a stock Llama)."""
     hidden_size: int = Field(512, ge=2)
+    """Width D."""
     num_hidden_layers: int = Field(8, ge=1)
+    """Blocks."""
     num_attention_heads: int = Field(8, ge=1)
+    """Must divide D into even head sizes E."""
     intermediate_size: int = Field(2048, ge=1)
+    """Width of the MLP."""
     max_position_embeddings: int = Field(256, ge=8)
+    """Context T: most ids of a sequence."""
     norm_type: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    """RMSNorm or LayerNorm."""
     norm_placement: Literal["pre", "post"] = "pre"
+    """`pre`: x + f(norm(x)); `post`: norm(x + f(x))."""
     norm_eps: float = Field(1e-8, gt=0)
+    """Added inside the root."""
     mlp_type: Literal["gelu", "swiglu"] = "gelu"
+    """`gelu`: fc2(gelu(fc1(x))); `swiglu`: fc2(silu(gate(x)) * fc1(x))."""
     attention_bias: bool = False
+    """Biases of query, key, value."""
     proj_bias: bool = True
+    """Bias of the attention's output."""
     mlp_in_bias: bool = False
+    """Bias of fc1 (and gate)."""
     mlp_out_bias: bool = True
+    """Bias of fc2."""
     rope_layout: Literal["interleaved", "half"] = "interleaved"
+    """`interleaved`: channels 2i and 2i + 1 rotate together; `half`: i and i + E/2."""
     rope_theta: float = Field(10000.0, gt=0)
+    """Base of the rotary frequencies."""
     dropout: float = Field(0.1, ge=0, lt=1)
+    """Of embeddings, attention weights, both residual branches."""
     initializer_range: float = Field(0.02, gt=0)
+    """Standard deviation; proj and fc2 get it / sqrt(2 * blocks)."""
     tie_word_embeddings: bool = True
+    """Head and embedding are one matrix."""
 
     @model_validator(mode="before")
     @classmethod
@@ -70,11 +89,7 @@ class ModelSection(Section):
 
 
 class TokenizerSection(Section):
-    """Where the vocabulary comes from.
-
-    `pretrained`: a local folder (vocab.json + merges.txt, or tokenizer.json) or a hub name.
-    `train`: a byte-level BPE of `vocab_size` ids learnt from the prepared sources.
-    """
+    """Where the vocabulary comes from."""
 
     uses: ClassVar[Mapping[str, Use]] = {
         "source": where("kind", "pretrained"),
@@ -83,9 +98,13 @@ class TokenizerSection(Section):
         "train_bytes": where("kind", "train"),
     }
     kind: Literal["pretrained", "train"] = "pretrained"
+    """`pretrained` loads `source`; `train` learns the merges of a byte-level BPE from
+    `prepare.sources`."""
     source: str = "gpt2"
+    """Folder with tokenizer.json, or vocab.json and merges.txt; or a hub name."""
     revision: str | None = None
-    """Commit, tag or branch of a hub name; by default its newest state."""
+    """Commit, tag or branch of a hub name; without it, its newest state."""
     vocab_size: int = Field(8192, ge=260, le=2**31 - 1)
+    """All ids, control tokens included."""
     train_bytes: int = Field(50_000_000, ge=1)
     """Bytes of training text read to learn the merges, spread evenly over the sources."""

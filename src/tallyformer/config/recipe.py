@@ -25,19 +25,31 @@ class Recipe(Section):
         "evaluate.pairs": Use("a recipe with an sft section", lambda recipe: bool(recipe.sft))
     }
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Letters, digits, `_`, `.`, `-`; the run goes to `runs/NAME`."""
     description: str = ""
+    """Shown in the report and the model card."""
     seed: int = Field(1337, ge=0, lt=2**63)
+    """Decides split, order, initial weights, dropout, worked examples."""
     data_root: str = "."
     """Folder that relative paths of sources, tokenizer and teacher are looked up in first."""
     model: ModelSection = ModelSection()
+    """The model's shape."""
     tokenizer: TokenizerSection = TokenizerSection()
+    """The vocabulary."""
     prepare: PrepareSection
+    """Texts."""
     pretrain: PretrainSection
+    """Training from scratch."""
     teacher: TeacherSection | None = None
+    """The model that `distill` learns from."""
     distill: DistillSection | None = None
+    """Training on a teacher's distributions."""
     sft: SftSection | None = None
+    """Fine-tuning and merge."""
     evaluate: EvaluateSection = EvaluateSection()
+    """What is measured."""
     export: ExportSection = ExportSection()
+    """The final folder."""
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Recipe:

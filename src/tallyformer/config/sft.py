@@ -13,10 +13,15 @@ class LoraSection(Section):
     """PEFT's LoRA (Hu et al. 2021): W + alpha/r * B A on the named modules."""
 
     r: int = Field(16, ge=1)
+    """Rank."""
     alpha: int = Field(32, ge=1)
+    """The adapter is scaled by alpha / r."""
     dropout: float = Field(0.05, ge=0, lt=1)
+    """On the adapter's input."""
     target_modules: tuple[str, ...] = ("query", "key", "value", "proj", "fc1", "fc2")
+    """Matrices that get an adapter."""
     modules_to_save: tuple[str, ...] = ("lm_head",)
+    """Modules that are trained whole."""
     train_control_tokens: bool = False
     """Train the embedding rows of `<|user|>` and `<|assistant|>`, and no other row."""
 
@@ -37,13 +42,16 @@ class SftSection(TrainSection):
     """Response-only training on conversations. Whole conversations are packed into rows."""
 
     sources: tuple[PairSource, ...] = Field(min_length=1)
+    """Where the pairs and conversations are."""
     lora: LoraSection = LoraSection()
+    """The adapter."""
     join_pairs: int = Field(1, ge=1)
     """Up to so many training pairs follow one another in one conversation, so that the model learns
     that a question may change the subject."""
     replay: float = Field(0.2, ge=0, lt=1)
     """Share of the rows that are text of pretraining, so that it is not forgotten."""
     validation_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of contexts and prompts held out."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> SftSection:

@@ -14,37 +14,40 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSection(Section):
-    """How weights follow gradients. Norm scales, biases and embeddings are not decayed.
-
-    adamw     Loshchilov & Hutter 2019
-    muon      Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for all else
-    """
+    """How weights follow gradients."""
 
     uses: ClassVar[Mapping[str, Use]] = {
         "momentum": where("name", "muon"),
         "orthogonal_steps": where("name", "muon"),
     }
     name: Literal["adamw", "muon"] = "adamw"
+    """AdamW (Loshchilov & Hutter 2019) for everything, or Muon (Jordan et al. 2024) for the blocks'
+    matrices and AdamW for all else."""
     learning_rate: float = Field(8e-4, gt=0)
+    """The highest one of the schedule."""
     momentum: float = Field(0.95, ge=0, lt=1)
-    """Muon's: how much of the running mean of gradients stays in each step."""
+    """How much of the running mean of gradients stays in each step."""
     orthogonal_steps: int = Field(5, ge=1, le=10)
-    """Muon's Newton-Schulz iterations; each costs a step as much as `hidden_size` more tokens."""
+    """Newton-Schulz iterations; each costs a step as much as `hidden_size` more tokens."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
+    """AdamW's: how much of the running means of the gradients and of their squares stays."""
     eps: float = Field(1e-8, gt=0)
+    """AdamW's: added to the root of the mean square."""
     weight_decay: float = Field(0.1, ge=0)
+    """On matrices; not on norms, biases, embeddings and the head."""
     clip_norm: float = Field(1.0, gt=0)
-    """Global gradient norm above which gradients are scaled down."""
+    """Gradients of a larger global norm are scaled down to it."""
 
 
 class ScheduleSection(Section):
     """Learning rate over the run, as a share of `learning_rate`.
 
-    cosine    linear from 0 over `warmup_fraction`, then cosine to `final_fraction`
-    linear    the same with a straight line down
-    wsd       warm-up, flat, then a straight line to `final_fraction` over `decay_fraction`
-    onecycle  cosine from 1/`div` up over `warmup_fraction`, then cosine to 1/(`div`*`final_div`)
-    constant  warm-up, then flat
+    - `cosine`: linear from 0 over `warmup_fraction`, then cosine to `final_fraction`
+    - `linear`: the same with a straight line down
+    - `wsd`: warm-up, flat, then a straight line to `final_fraction` over `decay_fraction`
+    - `onecycle`: cosine from 1/`div` up over `warmup_fraction`, then cosine to 1/(`div` *
+      `final_div`)
+    - `constant`: warm-up, then flat
     """
 
     uses: ClassVar[Mapping[str, Use]] = {
@@ -54,15 +57,21 @@ class ScheduleSection(Section):
         "final_div": where("name", "onecycle"),
     }
     name: Literal["cosine", "linear", "wsd", "onecycle", "constant"] = "cosine"
+    """The form of the curve, see above."""
     warmup_fraction: float = Field(0.02, ge=0, lt=1)
+    """Share of the steps that go up."""
     final_fraction: float = Field(0.0, ge=0, le=1)
+    """The rate at the end, as a share of the highest."""
     decay_fraction: float = Field(0.2, gt=0, le=1)
+    """Share of the steps that go down."""
     div: float = Field(20.0, ge=1)
+    """Starts at the highest rate / `div`."""
     final_div: float = Field(1e4, ge=1)
+    """Ends at the highest rate / (`div` * `final_div`)."""
 
 
 class TrainSection(Section):
-    """One run of the training loop. Its length is `epochs` or `steps`, not both.
+    """One run of the training loop: what `pretrain`, `teacher.train`, each phase and `sft` share.
 
     A step is one optimizer update over `micro_batch * gradient_accumulation` sequences.
     An epoch is one pass over the training data, counted in sequences.
@@ -70,26 +79,35 @@ class TrainSection(Section):
 
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("epochs", "steps"),)
     epochs: float | None = Field(None, ge=1e-6, le=1e6)
+    """Length of the run in passes over the data; may be a fraction."""
     steps: int | None = Field(None, ge=1, le=10**9)
+    """Length in optimizer steps."""
     micro_batch: int = Field(32, ge=1, le=10**12)
+    """Sequences in one forward pass."""
     gradient_accumulation: int = Field(6, ge=1, le=10**12)
+    """Forward passes in one step."""
     optimizer: OptimizerSection = OptimizerSection()
+    """How weights follow gradients."""
     schedule: ScheduleSection = ScheduleSection()
+    """The learning rate over the run."""
     z_loss: float = Field(1e-4, ge=0)
     """Coefficient of mean(logsumexp^2); never part of a reported loss or perplexity."""
     dropout: float | None = Field(None, ge=0, lt=1)
-    """Overrides the model's dropout for this run."""
+    """Instead of the model's, for this run."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Number format of the matrix products, see [Training](training.md#precision)."""
     compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile, see [Training](training.md#torchcompile)."""
     attend_across_documents: bool = False
+    """Let the documents in one sequence see each other."""
     evaluations: int = Field(10, ge=1, le=10**6)
-    """How often validation runs, evenly spread; the last one is at the end."""
+    """How often validation runs, spread evenly; the last one is at the end."""
     evaluation_tokens: int = Field(200_000, ge=1)
-    """At most so many validation tokens are used each time."""
+    """At most so many validation ids each time, but at least a sequence of each source."""
     early_stopping_patience: int | None = Field(None, ge=1)
-    """Evaluations without a new best validation loss after which the run ends."""
+    """End after so many validations without a new best loss."""
     checkpoint_minutes: float = Field(10.0, gt=0)
-    """A resumable checkpoint is written at least so often, and at every evaluation."""
+    """A checkpoint is written at least so often, and at every validation."""
     log_every: int = Field(10, ge=1)
     """Steps between two lines of metrics."""
 
@@ -98,4 +116,5 @@ class PretrainSection(TrainSection):
     """Next-token prediction on the shards."""
 
     weights: dict[str, float] | None = None
-    """Share of tokens by source; replaces the weights of `prepare.sources`."""
+    """Share of tokens by source, instead of the weights in `prepare.sources`; a source that is not
+    named takes no part."""
