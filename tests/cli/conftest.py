@@ -43,6 +43,14 @@ sft:
   evaluations: 1
   sources: [{{name: pairs, paths: [pairs.jsonl]}}]
 """
+SFT = """
+sft:
+  epochs: 0.2
+  micro_batch: 4
+  gradient_accumulation: 1
+  evaluations: 1
+  sources: [{name: pairs, paths: [pairs.jsonl]}]
+"""
 TEXT = "A bond pays interest and returns its face value when it matures. Profit is {} EUR.\n\n"
 
 
@@ -93,6 +101,21 @@ def make_recipe() -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished_odd(
+    tallyformer: Run, make_recipe: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The place of a whole run, `the run`, in a folder whose name a shell would take apart."""
+    place = tmp_path_factory.mktemp("odd") / "it's a $HOME run"
+    recipe = make_recipe(place)
+    text = recipe.read_text(encoding="utf-8").replace(f"data_root: {place}", "data_root: .") + SFT
+    recipe.write_text(text, encoding="utf-8")
+    done = tallyformer("run", "--recipe", "tiny.yaml", "--out", "the run", cwd=place)
+    assert done.returncode == 0, done.stderr
+    (place / "said.txt").write_text(done.stdout, encoding="utf-8")
+    return place
 
 
 @pytest.fixture

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .printed import paste, printed_command
+from tallyformer.artifacts.program import doctor
+
+from .conftest import command
+from .printed import ENVIRONMENT, paste, printed_command
 
 ODD = "it's a $HOME run"
 OPTIONS = ["--recipe", "tiny.yaml", "--out", "the 'run'"]
@@ -80,10 +85,119 @@ def test_smaller_batches_are_taken_by_the_command_that_a_lack_of_memory_prints(
     done = tallyformer("pretrain", *OPTIONS, *batch, cwd=place)
     assert done.returncode == 3 and "out of memory" in done.stderr, done.stderr
     anew, resume = done.stderr.strip().split(". Where more memory is free, resume with: ")
-    command = printed_command(anew)
-    assert shlex.split(command)[-1] == "pretrain.gradient_accumulation=4"
-    again = paste(command, place)
+    pasted = printed_command(anew)
+    assert shlex.split(pasted)[-1] == "pretrain.gradient_accumulation=4"
+    again = paste(pasted, place)
     assert again.returncode == 3 and "out of memory" in again.stderr, again.stderr
     assert f"micro_batch={2**34}" in again.stderr
     assert resume.partition(" ")[0].endswith("tallyformer")
     assert " pretrain " in resume
+
+
+@pytest.fixture
+def whole(finished_odd: Path, tmp_path: Path) -> Path:
+    """A copy of a whole run, in a folder whose name needs quotes."""
+    return Path(shutil.copytree(finished_odd, tmp_path / finished_odd.name))
+
+
+@pytest.mark.parametrize(
+    ("damaged", "by"),
+    [
+        ("pretrain/best/model.safetensors", "merge"),
+        ("sft/adapter/adapter_model.safetensors", "merge"),
+        ("merge/merged/config.json", "evaluate"),
+        ("tokenizer/tokenizer.json", "sft inspect"),
+        ("evaluate/results.json", "report"),
+    ],
+)
+def test_whatever_is_damaged_is_made_again_by_the_command_that_is_printed(
+    damaged: str, by: str, whole: Path, tallyformer: Any
+) -> None:
+    run = whole / "the run"
+    options = ["--recipe", "tiny.yaml", "--out", "the run"]
+    if by == "report":
+        options = ["the run"]
+    elif by in ("merge", "evaluate"):
+        shutil.rmtree(run / by)
+    (run / damaged).write_bytes((run / damaged).read_bytes()[:-3])
+    done = tallyformer(*by.split(), *options, cwd=whole)
+    stage = run / damaged.split("/")[0]
+    assert done.returncode == 3 and "Delete " in done.stderr, done.stderr
+    assert stage.relative_to(whole).as_posix() in done.stderr
+    shutil.rmtree(stage)
+    made = paste(printed_command(done.stderr), whole)
+    assert made.returncode == 0, made.stderr
+
+
+def test_an_adapter_for_other_weights_is_made_again_by_the_command_that_is_printed(
+    whole: Path, tallyformer: Any
+) -> None:
+    options = ["--recipe", "tiny.yaml", "--out", "the run", "--set", "pretrain.epochs=0.2"]
+    for stage in ("pretrain", "merge"):
+        shutil.rmtree(whole / "the run" / stage)
+    assert tallyformer("pretrain", *options, cwd=whole).returncode == 0
+    done = tallyformer("merge", *options, cwd=whole)
+    assert done.returncode == 3 and "was made for another model" in done.stderr, done.stderr
+    shutil.rmtree(whole / "the run" / "sft")
+    made = paste(printed_command(done.stderr), whole)
+    assert made.returncode == 0, made.stderr
+    assert tallyformer("merge", *options, cwd=whole).returncode == 0
+
+
+def test_the_tokenizer_that_inspect_wants_is_made_by_the_command_that_is_printed(
+    whole: Path, tallyformer: Any
+) -> None:
+    options = ["--recipe", "tiny.yaml", "--out", "a new run"]
+    done = tallyformer("sft", "inspect", *options, cwd=whole)
+    assert done.returncode == 2 and "Make it first: " in done.stderr, done.stderr
+    made = paste(printed_command(done.stderr), whole)
+    assert made.returncode == 0, made.stderr
+    assert tallyformer("sft", "inspect", *options, cwd=whole).returncode == 0
+
+
+def test_a_damaged_checkpoint_is_passed_over_by_the_command_that_is_printed(
+    place: Path, tallyformer: Any
+) -> None:
+    """Stopped, resumed on a damaged checkpoint, resumed on the one before it."""
+    length = ["pretrain.epochs=null", "pretrain.steps=400", "pretrain.checkpoint_minutes=1e-5"]
+    changes = [part for change in length for part in ("--set", change)]
+    checkpoints = place / "the 'run'" / "pretrain" / "checkpoints"
+    with subprocess.Popen(
+        [command(), "pretrain", *OPTIONS, *changes],
+        cwd=place,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not (checkpoints / "previous").is_dir():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        said = process.communicate()[1]
+    assert process.returncode == 143, said
+    weights = checkpoints / "last" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-3])
+    refused = paste(printed_command(said.splitlines()[-1]), place)
+    assert refused.returncode == 3 and "the checkpoint is damaged" in refused.stderr, refused.stderr
+    assert f"Delete {weights.parent} to resume from {checkpoints / 'previous'}" in refused.stderr
+    shutil.rmtree(weights.parent)
+    done = paste(printed_command(refused.stderr), place)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_chat_that_a_run_ends_with_can_be_pasted(whole: Path) -> None:
+    [line] = [x for x in (whole / "said.txt").read_text().splitlines() if x.startswith("chat: ")]
+    done = paste(f"echo Profit? | {line.removeprefix('chat:').strip()}", whole)
+    assert done.returncode == 0 and done.stderr.startswith("Type a question."), done.stderr
+
+
+def test_the_doctor_that_messages_name_can_be_pasted(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = whole / "a bin" / "tallyformer"
+    odd.parent.mkdir()
+    odd.symlink_to(command())
+    monkeypatch.setattr("sys.argv", [str(odd)])
+    done = paste(doctor(), whole)
+    assert done.returncode == 0 and "torch" in done.stdout, done.stderr

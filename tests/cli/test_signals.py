@@ -20,37 +20,12 @@ import pytest
 from .printed import ENVIRONMENT, paste, printed_command
 
 SCRIPT = str(Path(sys.executable).with_name("tallyformer"))
-ODD = "it's a $HOME run"
-
-
-SFT = """
-sft:
-  epochs: 0.2
-  micro_batch: 4
-  gradient_accumulation: 1
-  evaluations: 1
-  sources: [{name: pairs, paths: [pairs.jsonl]}]
-"""
-
-
-@pytest.fixture(scope="module")
-def finished(
-    tallyformer: Any, make_recipe: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The place of a whole run in a folder whose name a shell would take apart."""
-    place = tmp_path_factory.mktemp("signals") / ODD
-    recipe = make_recipe(place)
-    text = recipe.read_text(encoding="utf-8").replace(f"data_root: {place}", "data_root: .") + SFT
-    recipe.write_text(text, encoding="utf-8")
-    done = tallyformer("run", "--recipe", "tiny.yaml", "--out", "the run", cwd=place)
-    assert done.returncode == 0, done.stderr
-    return place
 
 
 @pytest.fixture
-def place(finished: Path, tmp_path: Path) -> Path:
+def place(finished_odd: Path, tmp_path: Path) -> Path:
     """A copy of it."""
-    return Path(shutil.copytree(finished, tmp_path / ODD))
+    return Path(shutil.copytree(finished_odd, tmp_path / finished_odd.name))
 
 
 def _children(process: subprocess.Popen[str]) -> list[psutil.Process]:

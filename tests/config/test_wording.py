@@ -107,6 +107,13 @@ def test_a_value_of_the_wrong_kind_says_what_to_write(path: Path, override: str,
         assert word not in said
 
 
+@pytest.mark.parametrize("text", [r"a\ud800b", r"a\0b"])
+def test_a_text_in_a_list_must_be_one_that_a_file_can_hold(path: Path, text: str) -> None:
+    for key in ("evaluate.prompts", "prepare.sources.0.paths", "sft.sources.0.context_fields"):
+        with pytest.raises(ConfigError, match="a character that no file or path can hold"):
+            load_recipe(path, [f'{key}=["{text}"]'])
+
+
 def test_a_bad_item_does_not_make_its_list_too_short(path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_recipe(path, ["prepare.sources.0.max_bytes=-1"])

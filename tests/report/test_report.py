@@ -244,6 +244,8 @@ def test_bad_requests_are_refused_with_a_reason(
     run = tiny[1]
     with pytest.raises(UsageError, match="3 were given"):
         write_report([run, run, run], tmp_path / "r.html")
+    with pytest.raises(ArtifactError, match=r"is the folder of a stage. Give its run, "):
+        write_report([RunFolder(run.stage("pretrain"))], tmp_path / "r.html")
     with pytest.raises(ArtifactError, match=r"nowhere: no such run. Give the folder"):
         write_report([RunFolder(tmp_path / "nowhere")], tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()

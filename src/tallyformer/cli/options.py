@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +138,7 @@ def read_sampling(flags: dict[str, Any]) -> dict[str, Any]:
 
 def load(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Recipe, RunFolder]:
     """The checked recipe and the folder of its run, as an absolute path."""
+    from tallyformer.artifacts.program import program
     from tallyformer.artifacts.run_folder import RunFolder
     from tallyformer.config import load_recipe
 
@@ -155,12 +154,3 @@ def load(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Re
         typed += ["--out", str(out)]
     begun_by = click.get_current_context().info_name
     return checked, RunFolder(folder, tuple(typed), begun_by, program())
-
-
-def program() -> str:
-    """How this program was started: its name if the PATH leads to it, else its path as typed."""
-    typed = Path(sys.argv[0])
-    found = shutil.which("tallyformer")
-    if typed.name != "tallyformer" or (found and Path(found).samefile(typed)):
-        return "tallyformer"
-    return str(typed)

@@ -82,7 +82,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _text_that_can_be_written(cls, value: Any) -> Any:
-        if isinstance(value, str) and ("\0" in value or _lone_surrogate(value)):
+        if any("\0" in text or _lone_surrogate(text) for text in _texts(value)):
             raise ValueError("has a character that no file or path can hold (NUL, or half of one)")
         return value
 

@@ -30,6 +30,7 @@ from tallyformer.artifacts.manifest import (
 )
 from tallyformer.artifacts.model_folder import OUTPUTS, RESULT
 from tallyformer.artifacts.paths import usable_path
+from tallyformer.artifacts.program import doctor
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.artifacts.stages import STAGES
 from tallyformer.errors import ArtifactError
@@ -190,7 +191,7 @@ def _check_same(model: Any, fresh: Path) -> None:
     if not difference <= SAME_WEIGHTS * max(1.0, float(own.abs().max())):
         raise ArtifactError(
             f"{fresh}: its logits differ by {difference:.2g} from those of the weights; the folder "
-            "is left as it was. Check the installed versions with `tallyformer doctor`"
+            f"is left as it was. Check the installed versions with: {doctor()}"
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tallyformer.artifacts.program import doctor
 from tallyformer.artifacts.scratch import scratch_folder
 from tallyformer.child import run_child
 from tallyformer.errors import ArtifactError
@@ -48,7 +49,7 @@ def fresh_logits(folder: Path, ids_BT: torch.Tensor) -> torch.Tensor:
         if done.status:
             raise ArtifactError(
                 f"{folder}: a fresh process cannot load it with transformers ({done.last_line}). "
-                "Check the installed versions with `tallyformer doctor`, then export again"
+                f"Check the installed versions with {doctor()}, then run the same command again"
             )
         return torch.from_numpy(np.load(out))
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from tallyformer.artifacts.hub_names import could_be_hub_name
 from tallyformer.artifacts.hub_reach import Hub
 from tallyformer.artifacts.json_files import read_json
+from tallyformer.artifacts.model_folder import OUTPUTS
 from tallyformer.errors import ArtifactError, CheckpointError, UsageError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
@@ -97,8 +98,8 @@ def _check_there(source: str | Path, revision: str | None, fix: str) -> None:
     elif os.path.lexists(config):
         read_json(config, fix=fix)
     else:
-        inner = path / "model"
-        there = inner if (inner / _CONFIG).is_file() else "a Hugging Face folder"
+        inner = (path / name for name in ("model", *sorted(OUTPUTS)))
+        there = next((f for f in inner if (f / _CONFIG).is_file()), "a Hugging Face folder")
         raise ArtifactError(f"{source}: holds no {_CONFIG}, so it is no model. Give {there}")
 
 

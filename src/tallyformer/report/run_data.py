@@ -13,6 +13,7 @@ import yaml
 from tallyformer.artifacts.json_files import read_checked_json, read_json
 from tallyformer.artifacts.manifest import (
     FORMAT,
+    MANIFEST,
     UNCHECKED_FORMAT,
     Manifest,
     check_file,
@@ -68,6 +69,10 @@ def read_run(run: RunFolder, name: str) -> RunData:
     """
     if not run.path.is_dir():
         raise ArtifactError(f"{run.path}: no such run. Give the folder that a run was written to")
+    if os.path.lexists(run.path / MANIFEST):
+        raise ArtifactError(
+            f"{run.path}: is the folder of a stage. Give its run, {run.path.resolve().parent}"
+        )
     text = _text(run.path / RECIPE)
     manifests = {stage: _manifest(run, stage) for stage in STAGES if run.is_finished(stage)}
     evaluated = manifests.get("evaluate")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tallyformer.artifacts.atomic import atomic_folder
 from tallyformer.artifacts.manifest import Manifest, entries_below
+from tallyformer.artifacts.program import doctor
 from tallyformer.artifacts.run_folder import MERGED, RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, UsageError
@@ -35,9 +36,10 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
             "this stage out, or add one"
         )
     work = work_of(recipe, folder, resume=resume)
+    if not folder.is_finished("merge"):  # before the folder is signed: another adapter, other work
+        _check_base(folder, base_stage(recipe))
     if done := work.already_done():
         return done
-    _check_base(folder, base_stage(recipe))
     return _merge(recipe, folder, work)
 
 
@@ -76,7 +78,7 @@ def _merge(recipe: Recipe, folder: RunFolder, work: StageWork) -> Manifest:
             raise ArtifactError(
                 f"{work.folder / MERGED}: the merged model's logits differ from the adapter's by "
                 f"{difference:.2g}, more than {TOLERANCE:g}; it is not kept. Check the installed "
-                "versions with `tallyformer doctor`, then resume with: "
+                f"versions with {doctor()}, then resume with: "
                 f"{folder.resume_command('merge')}"
             )
     metrics = {
