@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tallyformer.errors import TallyFormerError, shown
+from tallyformer.errors import TallyFormerError
+from tallyformer.quoting import quoted
 from tallyformer.token_ids import as_id, checked_ids
 from tallyformer.tokenizer import Tokenizer
 
@@ -37,7 +38,7 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(["A bond pays interest."], 270)
 
 
-@pytest.mark.parametrize("bad", NO_IDS, ids=shown)
+@pytest.mark.parametrize("bad", NO_IDS, ids=quoted)
 def test_what_is_no_id_is_refused_wherever_text_is_made_of_ids(
     tokenizer: Tokenizer, bad: Any
 ) -> None:

@@ -1,12 +1,15 @@
 """TallyFormer: raw text to a deployed finance chat model.
 
-The public names load on first use, so `import tallyformer` is quick and loads no torch.
+What can go wrong is in `tallyformer.errors`. The other public names load on first use, so
+`import tallyformer` is quick and loads no torch.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tallyformer import errors
+from tallyformer.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from tallyformer.inference.llm import LLM
@@ -15,22 +18,26 @@ if TYPE_CHECKING:
     from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
     from tallyformer.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["LLM", "SamplingParams", "TallyFormerConfig", "TallyFormerForCausalLM", "Tokenizer"]
+__all__ = [
+    "LLM",
+    "SamplingParams",
+    "TallyFormerConfig",
+    "TallyFormerForCausalLM",
+    "Tokenizer",
+    "errors",
+]
 __version__ = "0.1.0"
 
-_HOME = {
-    "LLM": "tallyformer.inference.llm",
-    "SamplingParams": "tallyformer.inference.sampling_params",
-    "TallyFormerConfig": "tallyformer.model.configuration_tallyformer",
-    "TallyFormerForCausalLM": "tallyformer.model.modeling_tallyformer",
-    "Tokenizer": "tallyformer.tokenizer.tokenizer",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'tallyformer' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "LLM": "tallyformer.inference.llm",
+        "SamplingParams": "tallyformer.inference.sampling_params",
+        "TallyFormerConfig": "tallyformer.model.configuration_tallyformer",
+        "TallyFormerForCausalLM": "tallyformer.model.modeling_tallyformer",
+        "Tokenizer": "tallyformer.tokenizer.tokenizer",
+    },
+)
 
 
 def __dir__() -> list[str]:

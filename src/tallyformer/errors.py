@@ -1,18 +1,18 @@
-"""Every error a user can cause, in one tree.
+"""Every error a user can cause, in one tree; its exit status beside each class.
 
-    TallyFormerError              base class; the command line prints it as one line
-    ├── UsageError       exit 2   the command or the recipe is wrong
-    │   ├── ConfigError           a recipe key or value; carries every problem found at once
-    │   ├── InvalidIdError        what is no token id, in `token_ids`
-    │   └── InvalidRequestError   a prompt or a sampling parameter, in `inference.errors`
-    └── RunError         exit 3   something outside the command is wrong
-        ├── DataError             an input file, a row, a document
-        │   └── InvalidTextError  text that is not UTF-8, in `data.rows`
-        ├── ArtifactError         a folder or file written by an earlier stage
-        │   └── CheckpointError   a checkpoint or weights: damaged, or of another model
-        ├── TokenizerError        a tokenizer that is missing or does not fit
-        ├── TrainingError         a run that cannot continue, for example a loss that is not finite
-        └── Interrupted           SIGINT, SIGTERM or SIGHUP, after everything has been saved
+    TallyFormerError             3  base class; the command line prints it as one line
+    ├── UsageError               2  the command, the call or the recipe is wrong
+    │   ├── ConfigError          2  a recipe key or value; carries every problem found at once
+    │   ├── InvalidIdError       2  what is no token id; also a ValueError
+    │   └── InvalidRequestError  2  a prompt or a sampling parameter; also a ValueError
+    └── RunError                 3  something outside the command is wrong
+        ├── DataError            3  an input file, a row, a document
+        │   └── InvalidTextError 3  text that is not UTF-8
+        ├── ArtifactError        3  a folder or file written by an earlier stage
+        │   └── CheckpointError  3  a checkpoint or weights: damaged, or of another model
+        ├── TokenizerError       3  a tokenizer that is missing or does not fit
+        ├── TrainingError        3  a run that cannot continue, as with a loss that is not finite
+        └── Interrupted          128 + the signal's number, after everything has been saved
 
 Each message says what is wrong, where, and how to fix it: one line, and one more for each problem
 where several are listed.
@@ -20,21 +20,20 @@ where several are listed.
 
 from __future__ import annotations
 
-import reprlib
-from typing import Any
-
 __all__ = [
     "ArtifactError",
     "CheckpointError",
     "ConfigError",
     "DataError",
     "Interrupted",
+    "InvalidIdError",
+    "InvalidRequestError",
+    "InvalidTextError",
     "RunError",
     "TallyFormerError",
     "TokenizerError",
     "TrainingError",
     "UsageError",
-    "shown",
 ]
 
 
@@ -54,12 +53,24 @@ class ConfigError(UsageError):
     """A recipe is wrong. The message lists every problem, each on its own line after the first."""
 
 
+class InvalidIdError(UsageError, ValueError):
+    """Something that is no id of the vocabulary. Also a `ValueError`, as callers expect."""
+
+
+class InvalidRequestError(UsageError, ValueError):
+    """A prompt or a sampling parameter is out of range. Also a `ValueError`, as callers expect."""
+
+
 class RunError(TallyFormerError):
     """Something the command depends on is missing, damaged or full."""
 
 
 class DataError(RunError):
     """An input file or row cannot be used."""
+
+
+class InvalidTextError(DataError):
+    """A text is not valid UTF-8; a recipe may drop such rows."""
 
 
 class ArtifactError(RunError):
@@ -84,15 +95,3 @@ class Interrupted(RunError):  # noqa: N818 - it is no mistake of anybody
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.exit_status = 128 + signal_number
-
-
-_LONGEST = 100
-
-
-def shown(value: Any) -> str:
-    """A value as a message quotes it: one line of at most 100 characters."""
-    try:
-        text = " ".join(reprlib.repr(value).split())
-        return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
-    except ValueError:  # Python does not write out a whole number of thousands of digits
-        return f"a number of {type(value).__name__}"

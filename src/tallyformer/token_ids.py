@@ -6,11 +6,8 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tallyformer.errors import UsageError, shown
-
-
-class InvalidIdError(UsageError, ValueError):
-    """Something that is no id of the vocabulary. Also a `ValueError`, as callers expect."""
+from tallyformer.errors import InvalidIdError
+from tallyformer.quoting import quoted
 
 
 def as_id(value: Any) -> int | None:
@@ -34,7 +31,7 @@ def checked_ids(ids: Iterable[Any], size: int) -> list[int]:
     """
     # Bytes hold numbers and a mapping holds keys, but neither was meant so.
     if isinstance(ids, str | bytes | bytearray | Mapping) or not hasattr(ids, "__iter__"):
-        raise InvalidIdError(f"ids: must be a list of token ids; it is {shown(ids)}")
+        raise InvalidIdError(f"ids: must be a list of token ids; it is {quoted(ids)}")
     try:
         values = list(ids)
     except TypeError:  # an array without a dimension
@@ -52,7 +49,7 @@ def checked_id(value: Any, size: int, place: int | None = None) -> int:
     if token_id is None or not 0 <= token_id < size:
         where = "" if place is None else f" at place {place}"
         raise InvalidIdError(
-            f"ids: {shown(value)}{where} is no id of the vocabulary, whose ids go from 0 to "
+            f"ids: {quoted(value)}{where} is no id of the vocabulary, whose ids go from 0 to "
             f"{size - 1}. Give ids of this tokenizer"
         )
     return token_id

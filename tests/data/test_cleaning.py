@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tallyformer.data.cleaning import Cleaning, clean_rows
 from tallyformer.data.hashing import content_hash, in_validation, prompt_in_validation
 from tallyformer.data.normalize import MOST_MARKS, normalize
-from tallyformer.data.rows import InvalidTextError, Row
+from tallyformer.data.rows import Row
+from tallyformer.errors import InvalidTextError
 
 CLEANING = Cleaning("NFC", 3, 10, drop_invalid=False, validation_fraction=0.2, seed=1)
 messy = st.text(st.sampled_from("ab e\u0301é\r\n\0\ufeff\u00a0ﬁ①Å\t"), max_size=12)

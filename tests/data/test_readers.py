@@ -23,9 +23,9 @@ from tallyformer.config.data import PairSource, TextSource
 from tallyformer.corpus.questions import facts
 from tallyformer.data.json_rows import json_rows
 from tallyformer.data.pairs import read_pairs
-from tallyformer.data.rows import InvalidTextError, fields_of
+from tallyformer.data.rows import fields_of
 from tallyformer.data.sources import pair_source, text_source
-from tallyformer.errors import DataError
+from tallyformer.errors import DataError, InvalidTextError
 
 UNPACKED: dict[str, Callable[[bytes], bytes]] = {"": lambda data: data}
 PACKED: dict[str, Callable[[bytes], bytes]] = {

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tallyformer.errors import InvalidRequestError
 from tallyformer.inference.conversation import ANSWER_SHARE, Chat
-from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 

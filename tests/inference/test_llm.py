@@ -17,11 +17,11 @@ from tallyformer.artifacts.run_folder import RunFolder, StageWork
 from tallyformer.errors import (
     ArtifactError,
     CheckpointError,
+    InvalidRequestError,
     TallyFormerError,
     TokenizerError,
     UsageError,
 )
-from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.tokenizer.tokenizer import Tokenizer

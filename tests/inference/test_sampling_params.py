@@ -11,8 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallyformer.errors import TallyFormerError
-from tallyformer.inference.errors import InvalidRequestError
+from tallyformer.errors import InvalidRequestError, TallyFormerError
 from tallyformer.inference.sampling_params import SamplingParams
 
 

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from tallyformer.artifacts.system_errors import advice
-from tallyformer.errors import UsageError, shown
+from tallyformer.errors import UsageError
+from tallyformer.quoting import quoted
 
 _NEVER_THERE = (errno.ENAMETOOLONG, errno.ELOOP)
 
@@ -26,7 +27,7 @@ def usable_path(given: str | Path) -> Path:
         path = Path(given)
         os.lstat(path)
     except TypeError:
-        raise UsageError(f"{shown(given)} is no path. Give a text or a Path") from None
+        raise UsageError(f"{quoted(given)} is no path. Give a text or a Path") from None
     except ValueError:  # NUL, or half of a character
         raise _unusable(given, "has a character that no path can hold. Correct it") from None
     except OSError as error:
@@ -39,4 +40,4 @@ def usable_path(given: str | Path) -> Path:
 
 
 def _unusable(given: str | Path, reason: str) -> UsageError:
-    return UsageError(f"the path {shown(str(given))} {reason}")
+    return UsageError(f"the path {quoted(str(given))} {reason}")

@@ -124,7 +124,7 @@ def read_sampling(flags: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: one is out of range; the flag is named.
     """
-    from tallyformer.inference.errors import InvalidRequestError
+    from tallyformer.errors import InvalidRequestError
     from tallyformer.inference.sampling_params import SamplingParams
 
     given = {field: value for field, value in flags.items() if value is not None and value != ()}

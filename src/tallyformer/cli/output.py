@@ -37,7 +37,9 @@ class StageAnnouncer:
         """The stage's folder, and what it reached."""
         if finished:
             return
-        click.secho(f"   {stage} done: {shown(folder)}{headline(manifest)}", err=True, fg="green")
+        click.secho(
+            f"   {stage} done: {short_path(folder)}{headline(manifest)}", err=True, fg="green"
+        )
         if manifest.metrics.get("best_phase") == 0:
             click.secho(
                 "   No phase of distillation improved the student, so it is kept as it was. Give "
@@ -89,7 +91,7 @@ def print_dry_run(stages: Sequence[PlannedStage]) -> None:
     }
     wide = max(len(s.stage) for s in stages)
     for planned in stages:
-        click.echo(f"{planned.stage:<{wide}}  {say[planned.state]}: {shown(planned.folder)}")
+        click.echo(f"{planned.stage:<{wide}}  {say[planned.state]}: {short_path(planned.folder)}")
     click.echo("The recipe and its inputs are in order. Nothing was written.")
 
 
@@ -126,7 +128,7 @@ def _print_part(label: str, text: str, *, bold: bool = False, dim: bool = False)
     click.secho("\n".join(lines), bold=bold, dim=dim)
 
 
-def shown(path: Path) -> Path:
+def short_path(path: Path) -> Path:
     """A path as a user would type it: relative where it lies below the present folder."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

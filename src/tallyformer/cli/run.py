@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from tallyformer.cli.options import dry_run_option, load, out_option, recipe_options
-from tallyformer.cli.output import StageAnnouncer, print_advice, print_dry_run, print_samples, shown
+from tallyformer.cli.output import (
+    StageAnnouncer,
+    print_advice,
+    print_dry_run,
+    print_samples,
+    short_path,
+)
 from tallyformer.cli.quiet import quieten_libraries
 
 if TYPE_CHECKING:
@@ -45,8 +51,8 @@ def run(
         print_advice(advice_before(checked, folder, stages))
         run_stages(checked, folder, stages, resume=True, announcer=StageAnnouncer())
     print_samples(folder.stage("evaluate"), _heading(checked))
-    click.echo(f"report: {shown(folder.stage('evaluate') / 'report.html')}")
-    model = shown(folder.stage("export"))
+    click.echo(f"report: {short_path(folder.stage('evaluate') / 'report.html')}")
+    model = short_path(folder.stage("export"))
     click.echo(f"model:  {model}")
     if checked.sft:
         click.echo(f"chat:   {shlex.join([folder.program, 'chat', '--model', str(model)])}")

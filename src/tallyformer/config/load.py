@@ -20,7 +20,8 @@ from tallyformer.config.problems import problems_of
 from tallyformer.config.recipe import Recipe
 from tallyformer.config.written_recipe import check_checksum
 from tallyformer.config.yaml_errors import yaml_problem
-from tallyformer.errors import ConfigError, shown
+from tallyformer.errors import ConfigError
+from tallyformer.quoting import quoted
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -86,7 +87,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     if any(letter in str(path) for letter in "\n\r"):
-        raise ConfigError(f"the path {shown(str(path))} has a line break in its name. Rename it")
+        raise ConfigError(f"the path {quoted(str(path))} has a line break in its name. Rename it")
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)

@@ -10,7 +10,8 @@ from tallyformer.config.data import PrepareSection
 from tallyformer.data.filters import INVALID_UTF8, TOO_LONG, first_objection, length_filter
 from tallyformer.data.hashing import in_validation, prompt_in_validation
 from tallyformer.data.normalize import Form, normalize
-from tallyformer.data.rows import InvalidTextError, Row, fields_of
+from tallyformer.data.rows import Row, fields_of
+from tallyformer.errors import InvalidTextError
 
 
 @dataclass(frozen=True)

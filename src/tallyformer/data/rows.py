@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tallyformer.data.documents import document_id
-from tallyformer.errors import DataError
+from tallyformer.errors import DataError, InvalidTextError
 
 Payload = bytes | Mapping[str, Any] | None
 
@@ -29,10 +29,6 @@ class Row(NamedTuple):
     payload: Payload
     read: int
     split_key: str | None = None
-
-
-class InvalidTextError(DataError):
-    """A text is not valid UTF-8; a recipe may drop such rows."""
 
 
 def fields_of(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from tallyformer.errors import shown
-from tallyformer.inference.errors import InvalidRequestError
+from tallyformer.errors import InvalidRequestError
 from tallyformer.inference.fitting import check_system
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.quoting import quoted
 from tallyformer.tokenizer.messages import Message
 
 ANSWER_SHARE = 2
@@ -55,7 +55,7 @@ class Chat:
             InvalidRequestError: the question is no text.
         """
         if not isinstance(question, str):
-            raise InvalidRequestError(f"question: must be a text; it is {shown(question)}")
+            raise InvalidRequestError(f"question: must be a text; it is {quoted(question)}")
         self.interrupt()
         self._answering = self._answer(question)
         return self._answering

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tallyformer.errors import UsageError
-from tallyformer.inference.errors import InvalidRequestError
+from tallyformer.errors import InvalidRequestError, UsageError
 from tallyformer.tokenizer.chat import split_system
 from tallyformer.tokenizer.messages import Message
 from tallyformer.tokenizer.tokenizer import Tokenizer

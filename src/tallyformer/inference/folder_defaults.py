@@ -9,9 +9,9 @@ from typing import Any
 from transformers import GenerationConfig
 
 from tallyformer.artifacts.json_files import read_json
-from tallyformer.errors import ArtifactError, shown
-from tallyformer.inference.errors import InvalidRequestError
+from tallyformer.errors import ArtifactError, InvalidRequestError
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.quoting import quoted
 from tallyformer.token_ids import as_id
 
 SETTINGS = "generation_config.json"
@@ -47,13 +47,13 @@ def check_settings(folder: Path) -> None:
         return
     values = read_json(file, fix=_FIX)
     if not isinstance(values.get("do_sample"), bool | None):
-        said = shown(values["do_sample"])
+        said = quoted(values["do_sample"])
         raise ArtifactError(f"{file}: do_sample: must be true or false; it is {said}. {_FIX}")
     for name in _IDS:
         ids = values.get(name)
         for value in ids if isinstance(ids, list) and ids else [] if ids is None else [ids]:
             if as_id(value) is None:
-                raise ArtifactError(f"{file}: {name}: {shown(value)} is no token id. {_FIX}")
+                raise ArtifactError(f"{file}: {name}: {quoted(value)} is no token id. {_FIX}")
     try:
         GenerationConfig.from_dict(values)
     except Exception as error:  # comparisons of wrong types, and the library's own refusals

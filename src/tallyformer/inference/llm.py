@@ -12,10 +12,9 @@ import torch
 
 from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.artifacts.paths import usable_path
-from tallyformer.errors import ArtifactError, TokenizerError, shown
+from tallyformer.errors import ArtifactError, InvalidRequestError, TokenizerError
 from tallyformer.inference.batch import Batch
 from tallyformer.inference.device import choose_device
-from tallyformer.inference.errors import InvalidRequestError
 from tallyformer.inference.fitting import fit_messages
 from tallyformer.inference.folder_defaults import check_settings, sampling_defaults
 from tallyformer.inference.outputs import Output, Piece, without_first_space
@@ -23,6 +22,7 @@ from tallyformer.inference.request import Request
 from tallyformer.inference.sampler import sample
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.loading import load_model
+from tallyformer.quoting import quoted
 from tallyformer.token_ids import as_id
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
@@ -180,7 +180,7 @@ class LLM:
 
     def _request(self, prompt: Prompt, params: SamplingParams) -> Request:
         if not isinstance(params, SamplingParams):
-            raise InvalidRequestError(f"params: must be SamplingParams; it is {shown(params)}")
+            raise InvalidRequestError(f"params: must be SamplingParams; it is {quoted(params)}")
         for token_id in params.stop_token_ids:
             if token_id >= self._rows:
                 raise InvalidRequestError(
@@ -202,7 +202,7 @@ class LLM:
         for place, token_id in enumerate(ids):
             if not 0 <= token_id < limit:
                 raise InvalidRequestError(
-                    f"prompt: id {shown(token_id)} at place {place} is not in the vocabulary, "
+                    f"prompt: id {quoted(token_id)} at place {place} is not in the vocabulary, "
                     f"whose ids go from 0 to {limit - 1}. Encode the prompt with this model's "
                     "tokenizer"
                 )
@@ -266,7 +266,7 @@ def _one_for_each(
     if isinstance(params, SamplingParams):
         return [params] * count
     if not isinstance(params, Sequence):
-        raise InvalidRequestError(f"params: must be SamplingParams; it is {shown(params)}")
+        raise InvalidRequestError(f"params: must be SamplingParams; it is {quoted(params)}")
     if len(params) != count:
         raise InvalidRequestError(
             f"params: {len(params)} for {count} prompts. Give one for all, or one for each"
@@ -292,7 +292,7 @@ def _listed(items: Any) -> list[Any]:
 
 
 def _not_a_prompt(value: Any) -> InvalidRequestError:
-    return InvalidRequestError(f"prompt: must be a text or a list of ids; it is {shown(value)}")
+    return InvalidRequestError(f"prompt: must be a text or a list of ids; it is {quoted(value)}")
 
 
 def _context_length(model: Any) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tallyformer.errors import shown
-from tallyformer.inference.errors import InvalidRequestError
+from tallyformer.errors import InvalidRequestError
+from tallyformer.quoting import quoted
 from tallyformer.token_ids import as_id
 
 MODES = ("combined", "independent")
@@ -145,4 +145,4 @@ def _ids(value: Any) -> tuple[int, ...]:
 
 
 def _invalid(field: str, value: Any, expected: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{field}: must be {expected}; it is {shown(value)}")
+    return InvalidRequestError(f"{field}: must be {expected}; it is {quoted(value)}")

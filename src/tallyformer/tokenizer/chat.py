@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tallyformer.errors import UsageError, shown
+from tallyformer.errors import UsageError
+from tallyformer.quoting import quoted
 from tallyformer.tokenizer.messages import FORM, Message, read_messages
 
 END_OF_TEXT = "<|endoftext|>"
@@ -104,7 +105,7 @@ def split_system(messages: Any) -> tuple[str | None, list[Message]]:
         if turn["role"] != expected:
             raise UsageError(
                 f"chat: message {number + (system is not None)} has role "
-                f"{shown(turn['role'])} where {expected!r} is due; {_ORDER}"
+                f"{quoted(turn['role'])} where {expected!r} is due; {_ORDER}"
             )
     return system, turns
 

@@ -16,7 +16,8 @@ from tallyformer.artifacts.hub_names import could_be_hub_name
 from tallyformer.artifacts.hub_reach import Hub
 from tallyformer.artifacts.json_files import read_json
 from tallyformer.artifacts.paths import usable_path
-from tallyformer.errors import TokenizerError, shown
+from tallyformer.errors import TokenizerError
+from tallyformer.quoting import quoted
 from tallyformer.tokenizer.chat import CONTROL_TOKENS
 
 FILES = ("tokenizer.json", "vocab.json", "merges.txt")
@@ -166,7 +167,7 @@ def check_json(file: Path) -> None:
 def _panics(state: Mapping[str, Any]) -> Iterator[str]:
     model = state.get("model")
     if isinstance(model, dict) and model.get("continuing_subword_prefix") and model.get("merges"):
-        yield f"its BPE has continuing_subword_prefix {shown(model['continuing_subword_prefix'])}"
+        yield f"its BPE has continuing_subword_prefix {quoted(model['continuing_subword_prefix'])}"
     for step in _dictionaries([state.get("normalizer"), state.get("pre_tokenizer")]):
         if step.get("type") == "Precompiled":
             yield "its normalizer Precompiled changes text"

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tallyformer.errors import UsageError, shown
+from tallyformer.errors import UsageError
+from tallyformer.quoting import quoted
 
 Message = dict[str, str]
 
@@ -73,7 +74,7 @@ def _message(number: int, message: Any) -> Message:
     if content is None:
         raise UsageError(
             f"{where} has a content of type {type(message['content']).__name__}, "
-            f"{shown(message['content'])}; give text, or parts as "
+            f"{quoted(message['content'])}; give text, or parts as "
             '[{"type": "text", "text": "..."}]'
         )
     return {"role": message["role"], "content": content}
@@ -85,4 +86,4 @@ def _names(message: Mapping[Any, Any]) -> str:
 
 def _described(value: Any) -> str:
     """A value as a message quotes it, on one line."""
-    return shown(value) if value is None else f"{shown(value)} (a {type(value).__name__})"
+    return quoted(value) if value is None else f"{quoted(value)} (a {type(value).__name__})"
