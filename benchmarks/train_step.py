@@ -65,6 +65,8 @@ def main() -> None:
     report = _report(options, rounds)
     if options.share:
         report["share_of_peak"] = _shares(report, [*peaks, _ask(ours, "peak")])
+    report["summary"] = _summary(report)
+    _write(report, options)
     if options.profile:
         report["profile"] = _ask(ours, f"profile {options.profile}")
     for worker in workers.values():
@@ -72,11 +74,29 @@ def main() -> None:
         worker.stdin.close()
         worker.wait()
     print(json.dumps(report, indent=2))
+    _write(report, options)
+
+
+def _write(report: dict[str, Any], options: argparse.Namespace) -> None:
     if options.write:
         kind = "train-step-gpu" if options.device == "cuda" else "train-step"
         path = options.out or RESULTS / f"{datetime.date.today().isoformat()}-{kind}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _summary(report: dict[str, Any]) -> list[str]:
+    lines = []
+    for name in ("tallyformer", "nanogpt"):
+        if isinstance(report[name], str):
+            lines.append(f"{name}: {report[name]}")
+            continue
+        speeds = report[name]["tokens_per_second_all"]
+        share = report.get("share_of_peak", {}).get(name)
+        line = f"{name}: {report[name]['tokens_per_second']:.4g} tokens/s"
+        line += f" ({min(speeds):.4g} to {max(speeds):.4g})"
+        lines.append(line + (f", {share:.1%} of the matrix peak" if share else ""))
+    return lines
 
 
 def _options() -> argparse.Namespace:
@@ -125,7 +145,8 @@ def _report(options: argparse.Namespace, rounds: dict[str, Any]) -> dict[str, An
     report: dict[str, Any] = {
         "what": f"tokens per second and memory of one bf16 training step, {options.shape}",
         "nanogpt": "not measured: no checkout of nanoGPT was given",
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *sys.argv]).replace(f"{Path(__file__).parents[1]}/", ""),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "batch": options.batch,
         "context": options.context,
         "compile": options.compile,

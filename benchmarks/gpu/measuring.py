@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "triton")
 
 
@@ -75,7 +76,7 @@ def write_result(path: Path, what: str, device: Any, values: Mapping[str, Any]) 
 
     result = {
         "what": what,
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *sys.argv]).replace(f"{ROOT}/", ""),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(device),
         "versions": versions(),

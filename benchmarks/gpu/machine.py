@@ -1,0 +1,56 @@
+"""Step 1: what the machine is, whether all of the package imports there, and what it reaches.
+
+python benchmarks/gpu/machine.py --out machine.json [--rehearse]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+from pathlib import Path
+
+from measuring import the_device, versions, write_result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rehearse", action="store_true")
+    options = parser.parse_args()
+    device = the_device(options.rehearse)
+    import torch
+    from peak import copy_bytes, matrix_flops
+
+    failed = import_all()
+    values = {
+        "import_failures": failed,
+        "bf16_matrix_flops": matrix_flops(device, torch.bfloat16),
+        "copy_bytes_per_second": copy_bytes(device),
+    }
+    summary = [
+        ", ".join(f"{name} {version}" for name, version in versions().items()),
+        f"bf16 products {values['bf16_matrix_flops']['median'] / 1e12:.3g} TFLOP/s, "
+        f"copies {values['copy_bytes_per_second']['median'] / 1e9:.4g} GB/s",
+        *(f"cannot import {name}: {reason}" for name, reason in failed.items()),
+    ]
+    write_result(options.out, "the machine and its peaks", device, {**values, "summary": summary})
+
+
+def import_all() -> dict[str, str]:
+    """Import every module of the package; what fails, with the reason."""
+    import tallyformer
+
+    failed = {}
+    for module in pkgutil.walk_packages(tallyformer.__path__, "tallyformer."):
+        if module.name.endswith(".__main__"):
+            continue
+        try:
+            importlib.import_module(module.name)
+        except Exception as error:  # any reason is a finding
+            failed[module.name] = f"{type(error).__name__}: {error}"
+    return failed
+
+
+if __name__ == "__main__":
+    main()
