@@ -21,8 +21,8 @@ from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.training.compiling import compile_blocks
 from tallyformer.training.distillation import DistillationLoss, DistillationWeights
-from tallyformer.training.inputs import Placement
-from tallyformer.training.losses import Loss, NextTokenLoss
+from tallyformer.training.losses import LanguageModelLoss, NextTokenLoss
+from tallyformer.training.micro_batch import Placement
 from tallyformer.training.precision import Precision
 from tallyformer.training.teacher import Teacher
 
@@ -74,18 +74,18 @@ def measure(size: Size, device: torch.device) -> dict[str, Any]:
     if size.compiled:
         compile_blocks(student)
     weights = DistillationWeights(temperature=2.5, alpha=0.7, z_loss=1e-4)
-    distillation = DistillationLoss(teacher, weights, compiled=size.compiled)
-    next_token = NextTokenLoss(1e-4, compiled=size.compiled)
+    distillation = DistillationLoss(student, teacher, weights, compiled=size.compiled)
+    next_token = NextTokenLoss(student, 1e-4, compiled=size.compiled)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5, fused=True)
     inputs = Placement(device)(random_batch(size, config.vocab_size))
 
     def teach() -> None:
         teacher.targets(inputs, precision, weights.temperature)
 
-    def train(loss: Loss) -> None:
+    def train(loss: LanguageModelLoss) -> None:
         scale = 1.0 / inputs.labels.numel()
-        objective, _ = loss(student, inputs, scale, precision)
-        objective.backward()  # type: ignore[no-untyped-call]
+        objective, _ = loss(inputs, scale, precision)
+        objective.backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -41,8 +41,8 @@ from tallyformer.data.packed import ValidationBatches
 from tallyformer.errors import Interrupted
 from tallyformer.evaluation.machine import describe_machine
 from tallyformer.evaluation.perplexity import measure_loss
-from tallyformer.inference.loading import load_model
 from tallyformer.interrupt import Stopped, stop_on_signals
+from tallyformer.model.loading import load_model
 from tallyformer.runs.data import load_shards, load_tokenizer
 from tallyformer.stages import export, pretrain
 from tallyformer.training.checkpoints import Checkpoints

@@ -21,6 +21,7 @@ KINDS = (
 )
 """By name, the first that fits. What fits none is norms, elementwise work and reductions."""
 OTHER = "norm and elementwise"
+STRETCHES = ("Optimizer.", "ProfilerStep", "Torch-Compiled Region", "## Call Compiled")
 TOP = 20
 
 
@@ -71,7 +72,7 @@ def _kernels(events: list[Any], device: torch.device) -> list[Kernel]:
     on = DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU
     here = [event for event in events if event.device_type == on]
     # Names that a program gives to a stretch of time lie over its kernels.
-    stretches = [e for e in here if e.is_user_annotation or e.name.startswith("Optimizer.")]
+    stretches = [e for e in here if e.is_user_annotation or e.name.startswith(STRETCHES)]
     optimizer = [e.time_range for e in stretches if e.name.startswith("Optimizer.step")]
     names = {id(event) for event in stretches}
     found = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+from collections import Counter
 from pathlib import Path
 
 from measuring import the_device, versions, write_result
@@ -32,7 +33,10 @@ def main() -> None:
         ", ".join(f"{name} {version}" for name, version in versions().items()),
         f"bf16 products {values['bf16_matrix_flops']['median'] / 1e12:.3g} TFLOP/s, "
         f"copies {values['copy_bytes_per_second']['median'] / 1e9:.4g} GB/s",
-        *(f"cannot import {name}: {reason}" for name, reason in failed.items()),
+        *(
+            f"{count} modules cannot be imported: {reason}"
+            for reason, count in Counter(failed.values()).items()
+        ),
     ]
     write_result(options.out, "the machine and its peaks", device, {**values, "summary": summary})
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from tallyformer.training.inputs import Placement
 from torch.nn.parallel import DistributedDataParallel
 
 from tallyformer.config.training import OptimizerSection, PretrainSection
 from tallyformer.training.chunked_head import Head, chunked_loss
 from tallyformer.training.compiling import compile_blocks
 from tallyformer.training.loop import evaluate_only
-from tallyformer.training.losses import NextTokenLoss
+from tallyformer.training.losses import NextTokenLoss, next_token
+from tallyformer.training.micro_batch import Placement
 from tallyformer.training.optimizers import build_optimizer
 from tallyformer.training.precision import Precision
 
@@ -51,7 +51,7 @@ def test_the_chunked_head_equals_float32_on_the_cpu(
 
     def gradients(device: torch.device, dtype: torch.dtype, chunk: int | None) -> list[Any]:
         h, w = (x.to(device).requires_grad_() for x in (h_ND, w_VD))
-        loss = NextTokenLoss(1e-3).over(labels_N.to(device))
+        loss = next_token(1e-3)(labels_N.to(device))
         found, sums = chunked_loss(h, Head(w), loss, scale=1.0, dtype=dtype, chunk=chunk)
         found.backward()
         return [sums, h.grad, w.grad]
@@ -91,10 +91,10 @@ def test_compiled_blocks_and_loss_equal_eager_ones(gpu: torch.device) -> None:
         model = tiny_model(dropout=0.0).to(gpu).train()
         if compiled:
             compile_blocks(model)
-        loss = NextTokenLoss(1e-3, compiled=compiled)
+        loss = NextTokenLoss(model, 1e-3, compiled=compiled)
         inputs = Placement(gpu)(RandomBatches().batch(0))
-        objective, sums = loss(model, inputs, 0.01, Precision("fp32", gpu))
-        objective.backward()  # type: ignore[no-untyped-call]
+        objective, sums = loss(inputs, 0.01, Precision("fp32", gpu))
+        objective.backward()
         found.append([sums, *(p.grad for p in model.parameters())])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, **FLOAT32)
@@ -111,7 +111,7 @@ def test_validation_equals_the_cpu(gpu: torch.device) -> None:
             section=section,
             token_bytes=token_bytes,
             label="validation",
-        ).loss
+        ).mean
         for device in (CPU, gpu)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -134,10 +134,11 @@ def one_process(gpu: torch.device) -> Any:
 def test_distributed_data_parallel_of_one_process_gives_the_plain_gradients(
     gpu: torch.device,
 ) -> None:
-    plain = tiny_model(dropout=0.0).to(gpu).train()
+    plain = NextTokenLoss(tiny_model(dropout=0.0).to(gpu).train(), 1e-3)
     wrapped = DistributedDataParallel(copy.deepcopy(plain))
-    ids_BT = RandomBatches().batch(0).input_ids.to(gpu)
-    for model in (plain, wrapped):
-        model(input_ids=ids_BT, labels=ids_BT).loss.backward()
+    inputs = Placement(gpu)(RandomBatches().batch(0))
+    for loss in (plain, wrapped):
+        objective, _ = loss(inputs, 0.01, Precision("fp32", gpu))
+        objective.backward()
     for one, other in zip(plain.parameters(), wrapped.module.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, **FLOAT32)
