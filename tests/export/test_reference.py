@@ -1,4 +1,4 @@
-"""Import of the reference system's files, against a re-implementation of its architecture.
+"""Import of files of the earlier system of this name, against a re-implementation of its design.
 
 The model below is written from the description in the specification, with its tensor names, and
 shares no code with the package.
@@ -463,7 +463,7 @@ def test_an_adapter_of_a_compiled_model_imports(reference, ids, tmp_path):
         ({"rank_pattern": {"query": 2}}, r"only plain LoRA .* with \['rank_pattern'\]"),
         ({"bias": "all"}, "only plain LoRA .* with bias 'all'"),
         ({"target_modules": ["query", "token_embed"]}, r"\['token_embed'\] are not layers"),
-        ({"target_modules": r".*\.query"}, "are not layers of the reference model"),
+        ({"target_modules": r".*\.query"}, "are not layers of the earlier system's model"),
         ({"modules_to_save": ["layer_norm"]}, "only lm_head can be imported"),
     ],
 )

@@ -25,7 +25,7 @@ from tallyformer.errors import UsageError
     help="FILE is the folder of a LoRA adapter for this imported model.",
 )
 def import_reference(file: Path, out: Path, tokenizer: str | None, base: str | None) -> None:
-    """Convert a checkpoint of the reference system.
+    """Convert a checkpoint of the earlier system of this name.
 
     FILE becomes the Hugging Face folder OUT, with the same logits; with --base, a PEFT adapter.
     Nothing in FILE is ever executed: one that needs more than tensors and plain values is refused.
@@ -55,5 +55,7 @@ def _convert_adapter(folder: Path, base: str, out: Path) -> Path:
 
     model: Any = load_model(base)
     if not isinstance(model, TallyFormerForCausalLM):
-        raise UsageError(f"--base: {base} is no TallyFormer model. Import the reference one first")
+        raise UsageError(
+            f"--base: {base} is no TallyFormer model. Import the adapter's base model first"
+        )
     return import_reference_adapter(folder, model, out)

@@ -53,7 +53,7 @@ COMMANDS = {
     "import-reference": CommandEntry(
         f"{_HERE}.import_reference",
         "import_reference",
-        "Convert a checkpoint of the reference system",
+        "Convert a checkpoint of the earlier system of this name",
     ),
     "config": CommandEntry(f"{_HERE}.config", "config", "Show or validate a recipe"),
     "doctor": CommandEntry(

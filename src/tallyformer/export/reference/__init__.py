@@ -1,6 +1,6 @@
-"""Import of the reference system's checkpoints and LoRA adapters.
+"""Import of checkpoints and LoRA adapters of the earlier public system of this name.
 
-The weights need no arithmetic. The reference rotates the channel pairs x[0::2], x[1::2] and
+The weights need no arithmetic. That system rotates the channel pairs x[0::2], x[1::2] and
 concatenates the halves; so do we for the "interleaved" layout (see model/rope.py), and scores do
 not depend on an order of channels that queries and keys share.
 """

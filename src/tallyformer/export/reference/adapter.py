@@ -86,19 +86,19 @@ def _adapter_config(file: Path) -> dict[str, Any]:
     if peft_type != "LORA" or used or config.get("bias", "none") != "none":
         raise CheckpointError(
             f"{file}: only plain LoRA can be imported; this is {peft_type} with "
-            f"{used or 'bias ' + repr(config.get('bias'))}. Merge it in the reference system and "
-            "import the merged checkpoint."
+            f"{used or 'bias ' + repr(config.get('bias'))}. Merge it in the earlier "
+            "system of this name and import the merged checkpoint."
         )
     unknown = targets if isinstance(targets, str) else sorted(set(targets) - set(_TARGETS))
     if unknown:
         raise CheckpointError(
-            f"{file}: target_modules {unknown!r} are not layers of the reference model. "
+            f"{file}: target_modules {unknown!r} are not layers of the earlier system's model. "
             f"It has {sorted(_TARGETS)}."
         )
     if set(config.get("modules_to_save") or ()) - {"lm_head"}:
         raise CheckpointError(
             f"{file}: modules_to_save {config['modules_to_save']!r}: only lm_head can be imported. "
-            "Merge the adapter in the reference system and import the merged checkpoint."
+            "Merge the adapter in the earlier system of this name and import the merged checkpoint."
         )
     return {
         **config,
@@ -151,8 +151,8 @@ def _adapter_name(name: str, file: Path) -> str:
     module = our_module(PREFIX.sub("", parts.group(1))) if parts else None
     if parts is None or module is None:
         raise CheckpointError(
-            f"{file}: {name} is not part of a LoRA adapter of the reference model. "
-            "Merge the adapter in the reference system and import the merged checkpoint."
+            f"{file}: {name} is not part of a LoRA adapter of the earlier system's model. "
+            "Merge the adapter in the earlier system of this name and import the merged checkpoint."
         )
     return f"base_model.model.{module}{parts.group(2) or ''}.weight"
 

@@ -1,4 +1,4 @@
-"""A checkpoint of the reference system becomes a Hugging Face folder."""
+"""A checkpoint of the earlier system becomes a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RMS_EPS, _LAYERNORM_EPS = 1e-8, 1e-5
 
 
 def import_reference(file: Path, out: Path, tokenizer: Tokenizer | None = None) -> Path:
-    """Convert one checkpoint of the reference system to a Hugging Face folder.
+    """Convert one checkpoint of the earlier system to a Hugging Face folder.
 
     The result has the same logits and the same dtype, and carries its code, so that
     `AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)` loads it anywhere. Training
@@ -79,7 +79,7 @@ def _section(content: Any, names: tuple[str, ...], file: Path) -> Mapping[str, A
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{file}: holds a {type(content).__name__}, not a dictionary with state_dict and "
-            "config_dict. Give a checkpoint that the reference system saved."
+            "config_dict. Give a checkpoint that the earlier system of this name saved."
         )
     for name in names:
         if isinstance(content.get(name), Mapping):
@@ -87,7 +87,7 @@ def _section(content: Any, names: tuple[str, ...], file: Path) -> Mapping[str, A
             return section
     raise CheckpointError(
         f"{file}: has no dictionary {' or '.join(names)}; it holds {sorted(map(str, content))}. "
-        "Give a checkpoint that the reference system saved."
+        "Give a checkpoint that the earlier system of this name saved."
     )
 
 
@@ -110,8 +110,8 @@ def _rename(state: Mapping[str, Any], file: Path) -> dict[str, torch.Tensor]:
             renamed[ours] = tensor
     if unknown:
         raise CheckpointError(
-            f"{file}: not a tensor of the reference model: {some(unknown)}. "
-            "Remove it, or give a checkpoint that the reference system saved."
+            f"{file}: not a tensor of the earlier system's model: {some(unknown)}. "
+            "Remove it, or give a checkpoint that the earlier system of this name saved."
         )
     return renamed
 
@@ -124,7 +124,7 @@ def _configuration(
     if embed is None or hidden_layer is None or embed.ndim != 2 or hidden_layer.ndim != 2:
         raise CheckpointError(
             f"{file}: token_embed.weight or attn_blocks.0.mlp.hidden.weight is missing or not a "
-            "matrix. Give a checkpoint that the reference system saved."
+            "matrix. Give a checkpoint that the earlier system of this name saved."
         )
     blocks = {name.split(".")[2] for name in tensors if name.startswith("model.blocks.")}
     # The sizes must be those of the tensors before a model is built from them: a wrong number in

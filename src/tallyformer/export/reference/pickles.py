@@ -1,7 +1,7 @@
 """Reading a pickle of tensors and plain numbers without running anything of it.
 
 torch's weights-only unpickler calls nothing that is not on an allow-list. To that list this file
-adds plain NumPy numbers, which the reference system's metrics are made of, and reads them with
+adds plain NumPy numbers, which the earlier system's metrics are made of, and reads them with
 stand-ins of its own: a file never reaches NumPy's constructors.
 """
 
