@@ -14,9 +14,14 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
+
+from tallyformer.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 REQUIRED_PYTHON = (3, 11)
 REQUIRED = ("torch", "transformers", "tokenizers", "tiktoken", "peft", "numpy", "pyarrow")
@@ -140,10 +145,9 @@ def _torch() -> Iterator[Finding]:
     yield Finding(
         "CPU arithmetic", f"{', '.join(found) or 'plain'}; precision: auto means {precision}"
     )
-    yield _compiler()
+    yield from _device()
     if not torch.cuda.is_available():
-        yield Finding("GPU", "none; training runs on the CPU", "limited", _gpu_fix(torch))
-        return
+        yield Finding("GPU", "no CUDA GPU", "limited", _gpu_fix(torch.version.cuda is not None))
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         precision = choose_precision("auto", torch.device("cuda", index)).name
@@ -154,11 +158,27 @@ def _torch() -> Iterator[Finding]:
         )
 
 
-def _compiler() -> Finding:
-    from tallyformer.training.compiling import missing_tools
-    from tallyformer.training.hardware import pick_device
+def _device() -> Iterator[Finding]:
+    """What trains and answers here, and whether its code can be compiled."""
+    from tallyformer.model.device import VARIABLE, choose_device
 
-    device = pick_device()
+    try:
+        device = choose_device()
+    except UsageError as error:
+        yield Finding("device", str(error), "missing", f"unset {VARIABLE}")
+        return
+    chosen = f"{device}, which trains and answers ({VARIABLE} names another)"
+    if device.type == "mps":
+        fix = f"if something fails: export {VARIABLE}=cpu"
+        yield Finding("device", f"{chosen}; nothing has been tested on it", "limited", fix)
+    else:
+        yield Finding("device", chosen)
+    yield _compiler(device)
+
+
+def _compiler(device: torch.device) -> Finding:
+    from tallyformer.training.compiling import missing_tools
+
     missing = missing_tools(device)
     if not missing:
         return Finding("torch.compile", f"works, so long runs on this {device.type} are faster")
@@ -167,9 +187,8 @@ def _compiler() -> Finding:
     return Finding("torch.compile", value, "limited", f"training works without, slower. {fixes}")
 
 
-def _gpu_fix(torch: object) -> str:
-    built_for = getattr(getattr(torch, "version", None), "cuda", None)
-    if shutil.which("nvidia-smi") and not built_for:
+def _gpu_fix(built_for_cuda: bool) -> str:
+    if shutil.which("nvidia-smi") and not built_for_cuda:
         return "there is an NVIDIA driver, but this torch is built for the CPU: install a CUDA one"
     return "the flagship recipe wants one; quickstart.yaml and real-cpu.yaml do not"
 

@@ -315,20 +315,9 @@ def test_the_dtype_is_the_folders_or_the_one_asked_for(tally_folder: Path) -> No
         LLM.from_pretrained(tally_folder, dtype="int3")
 
 
-@pytest.mark.parametrize(
-    ("device", "message"),
-    [
-        ("warp", "'warp' is unknown"),
-        ("meta", "'meta' is unknown"),
-        ("cuda:99", "torch finds"),
-        ("cpu:1", "torch finds 1 of them"),
-    ],
-)
-def test_a_device_that_is_not_there_is_refused(
-    tally_folder: Path, device: str, message: str
-) -> None:
-    with pytest.raises(UsageError, match=message):
-        LLM.from_pretrained(tally_folder, device=device)
+def test_a_device_that_is_not_there_is_refused(tally_folder: Path) -> None:
+    with pytest.raises(UsageError, match="'warp' is unknown"):
+        LLM.from_pretrained(tally_folder, device="warp")
 
 
 def test_weights_with_a_tensor_too_many_are_refused(tally_folder: Path, tmp_path: Path) -> None:

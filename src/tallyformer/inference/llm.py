@@ -14,13 +14,13 @@ from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.artifacts.paths import usable_path
 from tallyformer.errors import ArtifactError, InvalidRequestError, TokenizerError
 from tallyformer.inference.batch import Batch
-from tallyformer.inference.device import choose_device
 from tallyformer.inference.fitting import fit_messages
 from tallyformer.inference.folder_defaults import check_settings, sampling_defaults
 from tallyformer.inference.outputs import Output, Piece, without_first_space
 from tallyformer.inference.request import Request
 from tallyformer.inference.sampler import sample
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.model.device import choose_device
 from tallyformer.model.loading import load_model
 from tallyformer.quoting import quoted
 from tallyformer.token_ids import as_id
@@ -74,7 +74,7 @@ class LLM:
         Args:
             folder: a Hugging Face folder with tokenizer files.
             dtype: of the weights, "float32", "bfloat16" or "float16"; None keeps the folder's.
-            device: None takes the GPU if there is one.
+            device: "cpu", "cuda", "cuda:1", "mps"; None takes the best one, see `choose_device`.
 
         Raises:
             ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged, or

@@ -20,6 +20,7 @@ from tallyformer.inference.distribution import (
 )
 from tallyformer.inference.request import Request
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.model.device import has_float64
 
 
 def sample(logits_NV: Tensor, requests: Sequence[Request]) -> list[int]:
@@ -32,6 +33,8 @@ def sample(logits_NV: Tensor, requests: Sequence[Request]) -> list[int]:
         CheckpointError: a row of logits is not finite.
     """
     logits_NV = logits_NV.float()
+    if not has_float64(logits_NV.device):
+        logits_NV = logits_NV.cpu()
     if any(_has_penalty(r.params) for r in requests):
         rows = zip(logits_NV, requests, strict=True)
         logits_NV = torch.stack([_penalised(row_V, request) for row_V, request in rows])

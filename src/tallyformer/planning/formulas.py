@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from tallyformer.model.device import choose_device
 from tallyformer.planning.planned import Needs, PlannedTraining
-from tallyformer.training.hardware import peak_flops, pick_device
+from tallyformer.training.hardware import peak_flops
 from tallyformer.training.precision import choose_precision
 
 _REACHED = {"cpu": 0.5, "cuda": 0.3}
@@ -31,7 +32,7 @@ class Formulas:
     """What this machine will need for a training."""
 
     def __init__(self) -> None:
-        self._device = pick_device()
+        self._device = choose_device()
         self._rates: dict[torch.dtype, float] = {}
 
     def needs(self, training: PlannedTraining) -> Needs:

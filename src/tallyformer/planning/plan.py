@@ -18,6 +18,7 @@ from tallyformer.artifacts.scratch import scratch_folder
 from tallyformer.config import Recipe
 from tallyformer.errors import Interrupted
 from tallyformer.interrupt import Stopped
+from tallyformer.model.device import choose_device
 from tallyformer.planning.formulas import Formulas, slower_than_formula, worked_tokens
 from tallyformer.planning.planned import Needs, Plan, PlannedTraining
 from tallyformer.planning.probe import LEAST_STEPS, rehearse, shortened
@@ -25,7 +26,6 @@ from tallyformer.planning.steps import planned_trainings
 from tallyformer.planning.texts import planned_inputs
 from tallyformer.stages.run import write_recipe
 from tallyformer.training.compiling import wants_compile
-from tallyformer.training.hardware import pick_device
 
 _OF_WORK = 0.4
 """Share of a rehearsal's time that is left for training steps; the rest is loading and saving."""
@@ -150,7 +150,7 @@ class Planning:
     def _shortened(self, training: PlannedTraining, for_each: float, seconds: float) -> Any:
         flops = training.flops_per_token * (training.tokens or 0)
         compiled = seconds >= _COMPILING_SECONDS and wants_compile(
-            training.section.compile, pick_device(), flops
+            training.section.compile, choose_device(), flops
         )
         return shortened(
             training.section,

@@ -178,11 +178,11 @@ def _questions(recipe: Recipe, folder: RunFolder, todo: Sequence[str], known: Fo
 
 def _device(recipe: Recipe, folder: RunFolder, todo: Sequence[str], known: Foreseen) -> _Check:
     """The device computes in the formats and has the tools that the recipe wants."""
+    from tallyformer.model.device import choose_device
     from tallyformer.training.compiling import require_compiler
-    from tallyformer.training.hardware import pick_device
     from tallyformer.training.precision import choose_precision
 
-    device = pick_device()
+    device = choose_device()
     for section in _sections(recipe, todo):
         yield partial(choose_precision, section.precision, device)
         if section.compile == "on":

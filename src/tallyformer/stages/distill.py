@@ -29,6 +29,7 @@ from tallyformer.config.distill import DistillPhase, DistillSection
 from tallyformer.data.shards import Shards
 from tallyformer.errors import UsageError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
+from tallyformer.model.device import choose_device
 from tallyformer.model.flops import count_parameters, flops_per_token, head_flops
 from tallyformer.runs.data import finish, load_shards, load_tokenizer, packed_sources, result_of
 from tallyformer.runs.teacher import (
@@ -41,7 +42,6 @@ from tallyformer.runs.teacher import (
 from tallyformer.runs.weights import earlier_model, save_model
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.distillation import DistillationLoss, DistillationWeights, TargetSource
-from tallyformer.training.hardware import pick_device
 from tallyformer.training.job import TrainingJob
 from tallyformer.training.loop import evaluate_only, train
 from tallyformer.training.precision import choose_precision
@@ -103,7 +103,7 @@ class _Distillation:
     section: DistillSection
 
     def __post_init__(self) -> None:
-        self.device = pick_device()
+        self.device = choose_device()
         self.tokenizer: Tokenizer = load_tokenizer(self.folder)
         self.shards: Shards = load_shards(self.folder, self.tokenizer)
         self.context = self.recipe.model.max_position_embeddings

@@ -44,6 +44,7 @@ from tallyformer.evaluation.samples import (
 )
 from tallyformer.evaluation.statistics import Difference, bootstrap_mean_change
 from tallyformer.inference.llm import LLM
+from tallyformer.model.device import choose_device
 from tallyformer.model.loading import load_model
 from tallyformer.model.pretrained import quiet_library
 from tallyformer.preflight.inputs import check_same_inputs
@@ -53,7 +54,6 @@ from tallyformer.report.run_data import RESULTS
 from tallyformer.runs.data import load_shards, load_tokenizer
 from tallyformer.runs.models import RunModel, final_model, models_of
 from tallyformer.runs.teacher import load_teacher_model, teacher_revision
-from tallyformer.training.hardware import pick_device
 from tallyformer.training.precision import choose_precision
 from tallyformer.training.validation import TextLoss
 
@@ -130,7 +130,7 @@ class _Evaluation:
         self.models = models
         self.tokenizer = load_tokenizer(folder)
         self.shards = load_shards(folder, self.tokenizer)
-        self.device = pick_device()
+        self.device = choose_device()
         self.precision = choose_precision(recipe.pretrain.precision, self.device)
 
     def results(self) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.config.model import ModelSection
 from tallyformer.config.training import PretrainSection
+from tallyformer.model.device import choose_device
 from tallyformer.model.flops import count_parameters, flops_per_token, head_flops
 from tallyformer.runs.data import finish, load_shards, load_tokenizer, packed_sources, result_of
 from tallyformer.runs.weights import new_model, save_model
-from tallyformer.training.hardware import pick_device
 from tallyformer.training.job import TrainingJob
 from tallyformer.training.loop import train
 from tallyformer.training.losses import NextTokenLoss
@@ -80,7 +80,7 @@ def train_from_scratch(
     batches, validation = packed_sources(
         shards, section, section.weights, context=context, seed=recipe.seed
     )
-    device = pick_device()
+    device = choose_device()
     model = new_model(model_section, tokenizer, dropout=section.dropout, seed=recipe.seed).to(
         device
     )

@@ -23,12 +23,12 @@ from tallyformer.data.replay import ReplayBatches
 from tallyformer.data.sources import RowSource, check_unchanged, pair_source
 from tallyformer.errors import UsageError
 from tallyformer.evaluation.responses import spread
+from tallyformer.model.device import choose_device
 from tallyformer.model.flops import head_flops, lora_flops_per_token
 from tallyformer.runs.data import finish, load_shards, load_tokenizer, result_of
 from tallyformer.runs.weights import earlier_model
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.checkpoints import trainable
-from tallyformer.training.hardware import pick_device
 from tallyformer.training.job import TrainingJob
 from tallyformer.training.loop import evaluate_only, train
 from tallyformer.training.lora import add_lora, save_adapter
@@ -102,7 +102,7 @@ def load_base(
 
 def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: StageWork) -> Manifest:
     tokenizer = load_tokenizer(folder)
-    device = pick_device()
+    device = choose_device()
     model = load_base(recipe, folder, tokenizer, section.dropout).to(device)
     context = model.config.max_position_embeddings
     pairs = split_pairs(

@@ -54,11 +54,6 @@ _PEAK_SECONDS = 60.0
 """Between two measurements of the peak."""
 
 
-def pick_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s that count as 100%.
 

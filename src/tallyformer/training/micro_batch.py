@@ -111,7 +111,7 @@ class Placement:
         )
 
     def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.device, non_blocking=True)
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _starts(self, segments: torch.Tensor | None) -> torch.Tensor | None:
         if segments is None or self.device.type != "cuda":
