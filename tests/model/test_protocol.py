@@ -83,15 +83,16 @@ def test_generation_goes_on_from_a_cache_under_the_installed_name(build, ids):
     )
 
 
-def test_continuous_batching_answers_like_each_row_alone(build, ids):
-    model = build()
-    rows = [ids[0, :5].tolist(), ids[1, :3].tolist()]
+def test_continuous_batching_answers_like_each_row_alone(shape, build, ids):
+    """More rows than the pages hold at once, so that some wait for others to end."""
+    model = build(**shape)
+    rows = [ids[row % 3, : 3 + row].tolist() for row in range(6)]
     options = {"max_new_tokens": 5, "do_sample": False}
     found = model.generate_batch(
         rows,
         generation_config=GenerationConfig(eos_token_id=2, pad_token_id=0, **options),
         # Without these the pages take most of the machine's memory.
-        continuous_batching_config=ContinuousBatchingConfig(num_blocks=8, max_batch_tokens=64),
+        continuous_batching_config=ContinuousBatchingConfig(num_blocks=4, max_batch_tokens=64),
         progress_bar=False,
     )
     for row, output in zip(rows, found.values(), strict=True):
