@@ -46,6 +46,7 @@ from tallyformer.model.loading import load_model
 from tallyformer.runs.data import load_shards, load_tokenizer
 from tallyformer.stages import export, pretrain
 from tallyformer.training.checkpoints import Checkpoints
+from tallyformer.training.compiling import compiler_works
 from tallyformer.training.loop import CHECKPOINTS
 from tallyformer.training.metrics import METRICS, read_metrics
 from tallyformer.training.precision import Precision
@@ -104,8 +105,13 @@ def _options() -> argparse.Namespace:
 
 
 def recipe_of(options: argparse.Namespace, steps: int, **changed: Any) -> Recipe:
-    """The recipe with another number of steps."""
+    """The recipe with another number of steps; compiled where the tools for it are.
+
+    `compile: auto` would decide by the length of the run, and the trial is short.
+    """
     values = {"steps": steps, **changed}
+    if load_recipe(options.recipe).pretrain.compile == "auto":
+        values["compile"] = "on" if compiler_works(the_device(options.rehearse)) else "off"
     return load_recipe(options.recipe, [f"pretrain.{key}={v}" for key, v in values.items()])
 
 

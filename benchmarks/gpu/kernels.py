@@ -13,14 +13,21 @@ from measuring import wait
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+OTHER = "norm and elementwise"
 KINDS = (
     ("attention", re.compile(r"flash|fmha|sdpa|attention|mha_", re.I)),
+    # Inductor names a fused kernel by all operations in it, copies among them.
+    (OTHER, re.compile(r"triton_(per|red|poi)_")),
     ("optimizer", re.compile(r"adam|multi_tensor_apply|foreach|muon", re.I)),
-    ("matmul", re.compile(r"gemm|nvjet|cutlass|xmma|cublas|aten::(add|ba)?b?mm\b|mkldnn", re.I)),
+    (
+        "matmul",
+        re.compile(
+            r"gemm|nvjet|cutlass|xmma|cublas|mkldnn|aten::(add|ba)?b?mm\b|triton_tem_", re.I
+        ),
+    ),
     ("copy", re.compile(r"memcpy|memset|copy_|_to_copy", re.I)),
 )
-"""By name, the first that fits. What fits none is norms, elementwise work and reductions."""
-OTHER = "norm and elementwise"
+"""By name, the first that fits; what fits none is norms, elementwise work and reductions too."""
 STRETCHES = ("Optimizer.", "ProfilerStep", "Torch-Compiled Region", "## Call Compiled")
 TOP = 20
 

@@ -23,9 +23,12 @@ def main() -> None:
     import torch
     from peak import copy_bytes, matrix_flops
 
+    from tallyformer.training.compiling import missing_tools
+
     failed = import_all()
     values = {
         "import_failures": failed,
+        "compiler_lacks": [f"{tool.name}: {tool.fix}" for tool in missing_tools(device)],
         "bf16_matrix_flops": matrix_flops(device, torch.bfloat16),
         "copy_bytes_per_second": copy_bytes(device),
     }
@@ -33,6 +36,7 @@ def main() -> None:
         ", ".join(f"{name} {version}" for name, version in versions().items()),
         f"bf16 products {values['bf16_matrix_flops']['median'] / 1e12:.3g} TFLOP/s, "
         f"copies {values['copy_bytes_per_second']['median'] / 1e9:.4g} GB/s",
+        *(f"torch.compile lacks {tool}" for tool in values["compiler_lacks"]),
         *(
             f"{count} modules cannot be imported: {reason}"
             for reason, count in Counter(failed.values()).items()

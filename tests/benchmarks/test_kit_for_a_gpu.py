@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -129,6 +130,30 @@ esac
     assert "  - the reason" in printed.splitlines()
     step = json.loads((out / "machine.json").read_text())["step"]
     assert step["exit"] == 3 and step["log_end"] == ["the reason"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("nvjet_tst_256x128_64x4_1x2_h_bz_coopA_NNT", "matmul"),
+        ("void cutlass::Kernel2<cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16>", "matmul"),
+        ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize64x64x64", "matmul"),
+        ("fmha_cutlassF_bf16_aligned_64x64_rf_sm80(PyTorchMemEffAttention)", "attention"),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16", "attention"),
+        ("triton_red_fused__to_copy_exp_logsumexp_mul_sub_0", "norm and elementwise"),
+        ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor<float, 4>>", "optimizer"),
+        ("Memcpy HtoD (Pinned -> Device)", "copy"),
+        ("void at::native::vectorized_elementwise_kernel<4, MulFunctor>", "norm and elementwise"),
+        ("aten::addmm", "matmul"),
+        ("aten::bmm", "matmul"),
+    ],
+)
+def test_a_kernel_counts_as_what_its_name_says(
+    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(KIT)
+    kernels = importlib.import_module("kernels")
+    assert kernels.kind_of(name) == kind
 
 
 @pytest.fixture(scope="module")
