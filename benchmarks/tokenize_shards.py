@@ -39,7 +39,7 @@ from tallyformer.config.data import PrepareSection
 from tallyformer.data.prepare import write_shards
 from tallyformer.data.rows import fields_of
 from tallyformer.data.sources import text_source
-from tallyformer.data.units import TokenizerName, load_tokenizer
+from tallyformer.data.units import TokenizerName, cached_tokenizer
 from tallyformer.tokenizer import Tokenizer
 
 RESULTS = Path(__file__).parent / "results"
@@ -104,7 +104,7 @@ def _tiktoken(folder: Path) -> tiktoken.Encoding:
 
 
 def _prepare(section: PrepareSection, tokenizer: TokenizerName, folder: Path) -> dict[str, Any]:
-    load_tokenizer.cache_clear()
+    cached_tokenizer.cache_clear()
     source = text_source(section.sources[0], data_root=".", seed=0, max_chars=section.max_chars)
     metrics, _ = write_shards(
         [source],

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 
@@ -77,6 +78,22 @@ def test_importing_loads_no_torch(module: str) -> None:
     code = f"import {module}, sys; print(*{{'torch', 'transformers', 'numpy'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+_OF_EVERY_STAGE = {"run", "work_of"}
+
+
+def test_one_name_is_one_thing() -> None:
+    """Beside a stage's own functions, and commands, which are named as what they call."""
+    homes: dict[str, set[str]] = defaultdict(set)
+    for file in (ROOT / "src" / "tallyformer").rglob("*.py"):
+        if file.parent.name == "cli":
+            continue
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                homes[node.name].add(str(file))
+    twice = {name: places for name, places in homes.items() if len(places) > 1}
+    assert set(twice) <= _OF_EVERY_STAGE
 
 
 def _drawn() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from tallyformer.cli.docs import render
+from tallyformer.cli.docs import command_page
 from tallyformer.cli.failures import exit_status_of
 from tallyformer.cli.lazy import CommandEntry, LazyGroup
 from tallyformer.cli.main import COMMANDS
@@ -69,7 +69,7 @@ def test_the_listing_says_what_each_command_says_of_itself() -> None:
 
 def test_the_committed_page_is_what_the_commands_say() -> None:
     page = Path(__file__).parents[2] / "docs" / "cli.md"
-    assert page.read_text(encoding="utf-8") == render(), "python -m tallyformer.cli.docs"
+    assert page.read_text(encoding="utf-8") == command_page(), "python -m tallyformer.cli.docs"
 
 
 def test_a_stale_page_fails_the_check_and_is_left_alone(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tallyformer.inference.batch import Batch
+from tallyformer.inference.running_batch import RunningBatch
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 
@@ -29,7 +29,7 @@ def chosen_ids(device: torch.device) -> list[list[int]]:
     )
     model = TallyFormerForCausalLM(config).to(device).eval()
     prompts = [[2, 3, 4], [5], [7, 8, 9, 10, 11]]
-    batch = Batch(model, context=CONTEXT, prompts=prompts, device=device)
+    batch = RunningBatch(model, context=CONTEXT, prompts=prompts, device=device)
     logits_BV, steps = batch.prefill(), []
     for _ in range(3 * CONTEXT):
         steps.append(logits_BV.argmax(dim=1).tolist())

@@ -21,7 +21,7 @@ from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, UsageError
 from tallyformer.evaluation.statistics import ENOUGH
 from tallyformer.report.comparison import Comparison, control_note
-from tallyformer.report.curves import LONGEST_NAME, MOST_POINTS, shortened, stage_curves
+from tallyformer.report.curves import LONGEST_NAME, MOST_POINTS, short_names, stage_curves
 from tallyformer.report.page import write_report
 from tallyformer.report.results_tables import MOST_GROUPS, facts_tables, perplexity_tables
 from tallyformer.report.run_card import run_card
@@ -312,11 +312,11 @@ def test_a_damaged_recipe_is_an_error_with_the_fix(
     ],
 )
 def test_runs_with_long_names_can_be_told_apart_in_legends(names: tuple[str, str]) -> None:
-    short = shortened(names)
+    short = short_names(names)
     assert len(set(short)) == 2
     # Room for the number before names whose ends are alike.
     assert all(len(name) <= LONGEST_NAME + 3 for name in short)
-    assert shortened(["one", "other"]) == ["one", "other"]
+    assert short_names(["one", "other"]) == ["one", "other"]
 
 
 def test_a_dollar_sign_in_a_legend_is_a_dollar_sign() -> None:

@@ -34,7 +34,7 @@ def alone_in(path: Path) -> Iterator[None]:
         yield
 
 
-def check_nobody_is_in(path: Path) -> None:
+def check_not_in_use(path: Path) -> None:
     """As `alone_in`, without making the folder or holding the lock.
 
     Raises:

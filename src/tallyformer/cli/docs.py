@@ -40,7 +40,7 @@ WIDTH = 88
 def docs(check: bool, folder: Path) -> None:
     """Generate the page of the command line and the tables of the recipe's page."""
     recipes = folder / "recipes.md"
-    _update(folder / "cli.md", render(), check)
+    _update(folder / "cli.md", command_page(), check)
     _update(recipes, recipe_page(recipes.read_text(encoding="utf-8")), check)
 
 
@@ -51,7 +51,7 @@ def _update(page: Path, text: str, check: bool) -> None:
         raise ArtifactError(f"{page}: out of date. Generate it: python -m tallyformer.cli.docs")
 
 
-def render() -> str:
+def command_page() -> str:
     """The page: the help of every command, in the order of the pipeline."""
     root = tallyformer.make_context("tallyformer", [], resilient_parsing=True)
     root.terminal_width = WIDTH

@@ -36,9 +36,9 @@ from tallyformer.data.units import (
     Chunk,
     TokenizerName,
     Unit,
+    cached_tokenizer,
     chunks_of,
     cut_unit,
-    load_tokenizer,
     process,
     read_digests,
     read_text_bytes,
@@ -132,7 +132,7 @@ def write_shards(
         DataError: an input cannot be used, or nothing of it is left.
         ArtifactError: the disk is full.
     """
-    vocabulary = load_tokenizer(tokenizer)
+    vocabulary = cached_tokenizer(tokenizer)
     cleaning = Cleaning.of(section, seed)
     splits = [
         SplitSource.of(source, limits, cleaning)

@@ -113,7 +113,7 @@ def process(chunk: Chunk, split: SplitSource, tokenizer: TokenizerName) -> None:
         DataError: a row cannot be used.
         ArtifactError: the disk is full.
     """
-    write_unit(chunk.path, make_unit(chunk, split, load_tokenizer(tokenizer)))
+    write_unit(chunk.path, make_unit(chunk, split, cached_tokenizer(tokenizer)))
 
 
 def make_unit(chunk: Chunk, split: SplitSource, tokenizer: Tokenizer) -> Unit:
@@ -217,7 +217,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def load_tokenizer(name: TokenizerName) -> Tokenizer:
+def cached_tokenizer(name: TokenizerName) -> Tokenizer:
     """A tokenizer, loaded once in each process."""
     tokenizer = Tokenizer.from_pretrained(name.folder)
     if tokenizer.fingerprint != name.fingerprint:

@@ -1,7 +1,8 @@
 """Inference: sampling parameters, sampler, stop strings, batched generation, `LLM`.
 
-    LLM.generate ── Request (one prompt's state) ── Batch (sliding windows) ── RowCache; sampler
-                        └── TextAssembler (ids to text, stop strings)
+    LLM.generate ── RunningBatch (sliding windows) ── RowCache (keys and values)
+                ├── sample (logits to ids)
+                └── Request (one prompt's state) ── StreamDecoder (ids to text), StopMatcher
 
 The public names load on first use, so that `tallyformer.inference.sampling_params` loads without
 torch.

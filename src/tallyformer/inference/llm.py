@@ -13,11 +13,11 @@ import torch
 from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.artifacts.paths import usable_path
 from tallyformer.errors import ArtifactError, InvalidRequestError, TokenizerError
-from tallyformer.inference.batch import Batch
 from tallyformer.inference.fitting import fit_messages
 from tallyformer.inference.folder_defaults import check_settings, sampling_defaults
 from tallyformer.inference.outputs import Output, Piece, without_first_space
 from tallyformer.inference.request import Request
+from tallyformer.inference.running_batch import RunningBatch
 from tallyformer.inference.sampler import sample
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.device import choose_device
@@ -36,7 +36,7 @@ _ROWS = 64
 class LLM:
     """A causal language model and its tokenizer.
 
-    Generation never ends because the context is full; see `tallyformer.inference.batch` for what
+    Generation never ends because the context is full; see `inference.running_batch` for what
     is kept then. A text prompt never becomes control tokens, whatever it spells.
 
     Attributes:
@@ -238,8 +238,8 @@ class LLM:
             requests = [requests[i] for i in going_on]
             logits_BV = batch.step([ids[i] for i in going_on])
 
-    def _batch(self, requests: Sequence[Request]) -> Batch:
-        return Batch(
+    def _batch(self, requests: Sequence[Request]) -> RunningBatch:
+        return RunningBatch(
             self.model,
             context=self.context_length,
             prompts=[r.prompt_ids for r in requests],

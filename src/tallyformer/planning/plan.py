@@ -21,7 +21,7 @@ from tallyformer.interrupt import Stopped
 from tallyformer.model.device import choose_device
 from tallyformer.planning.formulas import Formulas, slower_than_formula, worked_tokens
 from tallyformer.planning.planned import Needs, Plan, PlannedTraining
-from tallyformer.planning.probe import LEAST_STEPS, rehearse, shortened
+from tallyformer.planning.probe import LEAST_STEPS, rehearse, shortened_training
 from tallyformer.planning.steps import planned_trainings
 from tallyformer.planning.texts import planned_inputs
 from tallyformer.stages.run import write_recipe
@@ -152,7 +152,7 @@ class Planning:
         compiled = seconds >= _COMPILING_SECONDS and wants_compile(
             training.section.compile, choose_device(), flops
         )
-        return shortened(
+        return shortened_training(
             training.section,
             compiled=compiled,
             context=training.context,

@@ -32,7 +32,7 @@ _ACCUMULATED = 2
 """With more than one micro-batch the gradients are held during the next forward pass."""
 
 
-def shortened(
+def shortened_training(
     section: TrainSection,
     *,
     compiled: bool,

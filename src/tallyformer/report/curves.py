@@ -105,7 +105,7 @@ class StageCurves:
 def stage_curves(runs: Sequence[RunData]) -> list[StageCurves]:
     """Plots of every stage that any run has metrics of, in the order of the pipeline."""
     names = list(dict.fromkeys(curves.name for run in runs for curves in run.curves))
-    legend_names = shortened([run.name for run in runs])
+    legend_names = short_names([run.name for run in runs])
     found = []
     for name in names:
         of_runs = [next((c for c in run.curves if c.name == name), None) for run in runs]
@@ -130,7 +130,7 @@ def _draw(
     )
 
 
-def shortened(names: Sequence[str]) -> list[str]:
+def short_names(names: Sequence[str]) -> list[str]:
     """Names of runs that fit a legend: both ends of long ones, numbered where they look alike."""
     half = LONGEST_NAME // 2
     short = [n if len(n) <= LONGEST_NAME else f"{n[: half - 1]}…{n[-half:]}" for n in names]

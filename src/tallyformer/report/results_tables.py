@@ -32,7 +32,7 @@ from tallyformer.report.verdicts import (
     change_of,
     interval,
     judged,
-    percent,
+    perplexity_change,
     verdict,
 )
 
@@ -91,7 +91,7 @@ def _bits(same_data: bool) -> Measure:
 
 
 _CHANGE_MEASURES = (
-    Measure("change", lambda row: percent(row["change"]["value"])),
+    Measure("change", lambda row: perplexity_change(row["change"]["value"])),
     Measure("95% interval", lambda row: interval(change_of(row))),
     Measure("passages", lambda row: f"{row['passages']:,}"),
     Measure("verdict", verdict),

@@ -20,7 +20,7 @@ from tallyformer.report.verdicts import (
     TOO_FEW,
     change_of,
     judged,
-    percent,
+    perplexity_change,
     verdict,
 )
 
@@ -146,7 +146,7 @@ def _held_out(metrics: Mapping[str, Any]) -> int | None:
 def _texts_after_tuning(run: RunData) -> str:
     """What fine-tuning did to the texts that pretraining taught."""
     parts = [
-        f"{row['domain']} {percent(change.value)}"
+        f"{row['domain']} {perplexity_change(change.value)}"
         + ("" if verdict(row) in ("lower", "higher") else f" ({verdict(row)})")
         for row in run.results.get("perplexity", ())
         if row["model"] == "merge" and (change := change_of(row))

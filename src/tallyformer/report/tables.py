@@ -36,7 +36,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row: its heading and cells; a row without cells is the heading of a group."""
 
     label: str
@@ -59,7 +59,7 @@ class Table:
     caption: str
     corner: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     groups: tuple[Heading, ...] = ()
     note: str = ""
 
@@ -88,11 +88,11 @@ class TableBuilder:
     corner: str
     runs: Sequence[str]
     measures: Sequence[Measure]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[TableRow] = field(default_factory=list)
 
     def group(self, label: str) -> None:
         """Start a group of rows."""
-        self.rows.append(Row(label))
+        self.rows.append(TableRow(label))
 
     def add(self, label: str, values: Sequence[Sequence[Any]]) -> None:
         """Add a row: for each measure the values of all runs; None where there is none."""
@@ -101,7 +101,7 @@ class TableBuilder:
             cells += [_shown(measure.show, value) for value in of_runs]
             if self._compares(measure):
                 cells.append(_difference(measure, *of_runs))
-        self.rows.append(Row(label, tuple(cells)))
+        self.rows.append(TableRow(label, tuple(cells)))
 
     def table(self, note: str = "") -> Table | None:
         """The table; None if no row has a cell."""

@@ -35,14 +35,14 @@ def change_of(row: Mapping[str, Any]) -> Difference | None:
     return Difference(change["value"], change["low"], change["high"]) if change else None
 
 
-def percent(nats: float) -> str:
+def perplexity_change(nats: float) -> str:
     """A change of the loss as one of the perplexity: −4.8%."""
     return signed_percent(1.0, math.exp(min(nats, 700.0)))
 
 
 def interval(change: Difference | None) -> str:
     """The interval of a change of the perplexity: −6.0% to −3.1%."""
-    return f"{percent(change.low)} to {percent(change.high)}" if change else ""
+    return f"{perplexity_change(change.low)} to {perplexity_change(change.high)}" if change else ""
 
 
 def judged(row: Mapping[str, Any], what: str) -> str:
@@ -62,4 +62,4 @@ def judged(row: Mapping[str, Any], what: str) -> str:
     if found is None:
         return of
     clear = "" if found.sign(count) else f": {NO_CLEAR}"
-    return f"{of} ({percent(found.value)}, 95% interval {interval(found)}){clear}"
+    return f"{of} ({perplexity_change(found.value)}, 95% interval {interval(found)}){clear}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from tallyformer.artifacts.atomic import atomic_file
-from tallyformer.artifacts.lock import alone_in, check_nobody_is_in
+from tallyformer.artifacts.lock import alone_in, check_not_in_use
 from tallyformer.artifacts.manifest import MANIFEST, Manifest
 from tallyformer.artifacts.run_folder import CLAIM, RunFolder, StageWork
 from tallyformer.artifacts.stages import STAGES
@@ -158,7 +158,7 @@ def dry_run_stages(
             was altered, or it holds unfinished work and `resume` is not given.
     """
     _check_is_no_stage(folder.path)
-    check_nobody_is_in(folder.path)
+    check_not_in_use(folder.path)
     check_inputs(recipe, folder, stages)
     recipe = with_commits(recipe, folder, stages, record=False)
     states: dict[str, str] = {}

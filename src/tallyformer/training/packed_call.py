@@ -53,7 +53,7 @@ class PackedCall:
     def isolates(self) -> bool:
         """Whether packed documents do not see each other: one behind another gives what it gives
         alone. Tried once, on random ids."""
-        ids_1T, half = probe_ids(self._ids).to(self._module.device), _PROBE_TOKENS // 2
+        ids_1T, half = probe_row(self._ids).to(self._module.device), _PROBE_TOKENS // 2
         segments_1T = torch.arange(_PROBE_TOKENS, device=ids_1T.device)[None] // half
         mask, positions = document_mask(segments_1T), document_positions(segments_1T)
         with torch.no_grad():
@@ -74,7 +74,7 @@ class PackedCall:
         return torch.zeros_like(mask_B1TT, dtype=dtype).masked_fill_(~mask_B1TT, lowest)
 
 
-def probe_ids(ids: int) -> torch.Tensor:
+def probe_row(ids: int) -> torch.Tensor:
     """A row (1, T) of random ids below `ids`, always the same, to try a model on."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(ids, (1, _PROBE_TOKENS), generator=generator)

@@ -16,7 +16,7 @@ from tallyformer.errors import TrainingError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.training.compiling import compile_blocks, uncompile_blocks
 from tallyformer.training.micro_batch import MicroBatch
-from tallyformer.training.packed_call import PackedCall, probe_ids
+from tallyformer.training.packed_call import PackedCall, probe_row
 from tallyformer.training.precision import Precision
 
 
@@ -60,7 +60,7 @@ class Teacher:
         self.name = name
         body = model.base_model
         self._plain_head = body is not model and _head_explains_logits(
-            model, body, probe_ids(shared).to(model.device)
+            model, body, probe_row(shared).to(model.device)
         )
         self._call = PackedCall(body if self._plain_head else model, shared)
         self.isolates = self._call.isolates

@@ -22,7 +22,7 @@ from tallyformer.inference.cache import RowCache
 from tallyformer.model.protocol import CACHE_NAME
 
 
-class Batch:
+class RunningBatch:
     """The windows of several rows and their cache.
 
     Args:
