@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="gets a run a setting")
     parser.add_argument("--set", action="append", default=[], help="for all settings")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     rows = {}
     for name in options.names or SETTINGS:
         folder = options.work / f"setting-{list(SETTINGS).index(name)}"

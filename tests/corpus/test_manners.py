@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tallyformer.corpus.manners import conversations, held_out_conversations, manners
+from tallyformer.corpus.manners import (
+    conversations,
+    held_out_conversations,
+    manners,
+    questions_as_text,
+)
 from tallyformer.corpus.questions import facts
 from tallyformer.evaluation.facts import contains_key_fact, normalise
 
@@ -105,3 +110,21 @@ def test_follow_ups_make_training_longer_by_less_than_half() -> None:
     """Follow-ups make training longer by less than half."""
     alone = sum(len(f"{q} {fact.answer}".split()) for fact in FACTS for q in fact.questions)
     assert sum(len(" ".join(turns).split()) for turns in CONVERSATIONS) < 1.45 * alone
+
+
+def test_the_usual_question_goes_on_into_each_usual_follow_up() -> None:
+    for manner in MANNERS:
+        if manner.fact:
+            before = (manner.fact.questions[0], manner.fact.answer)
+            assert (*before, manner.questions[0], manner.answer) in CONVERSATIONS, manner.id
+
+
+def test_the_text_of_the_questions_has_every_phrasing_and_every_follow_up_once() -> None:
+    texts = list(questions_as_text())
+    assert Counter(turns[:2] for turns in texts) == Counter(
+        (q, fact.answer) for fact in FACTS for q in fact.questions
+    )
+    followed = Counter((turns[1], turns[3]) for turns in texts if len(turns) > 2)
+    assert followed == Counter((m.fact.answer, m.answer) for m in MANNERS if m.fact)
+    held_out = {spoken(q) for m in MANNERS for q in m.held_out}
+    assert not held_out & {spoken(turns[2]) for turns in texts if len(turns) > 2}

@@ -18,8 +18,8 @@ from tallyformer.corpus.questions import Fact, facts
 Turns = tuple[str, ...]
 """Contents of a conversation, the user's first."""
 
-_PHRASINGS = 3
-"""Ways in which each follow-up is asked in training, of those that there are."""
+_OTHER_PHRASINGS = 2
+"""Ways in which each follow-up is asked in training, besides the usual one, the first of them."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +62,41 @@ def conversations() -> Iterator[Turns]:
     """Every fact in every training phrasing, and what is said around it.
 
     A question that goes on into a follow-up is not repeated alone: its first answer is learnt
-    from the longer conversation. No held-out phrasing is among them.
+    from the longer conversation. The usual question, the first of its fact, goes on into each of
+    the usual follow-ups, as most people will ask. No held-out phrasing is among them.
     """
     every, known = manners(), facts()
     others = [(q, m.answer) for m in every if m.fact is None for q in m.questions]
     for number, fact in enumerate(known):
-        ways = len(fact.questions)
-        rests = [*_follow_ups(fact, every), *_changes_of_topic(number, known, others)]
-        for place in range(max(ways, len(rests))):
+        own = [manner for manner in every if manner.fact == fact]
+        usual, *ways = fact.questions
+        usually: list[Turns] = [(manner.questions[0], manner.answer) for manner in own]
+        for rest in usually or [()]:
+            yield (usual, fact.answer, *rest)
+        rests: list[Turns] = [*_follow_ups(own), *_changes_of_topic(number, known, others)]
+        for place in range(max(len(ways), len(rests))):
             rest = rests[place] if place < len(rests) else ()
-            yield (_of(fact.questions, number + place), fact.answer, *rest)
+            yield (_of(ways, number + place), fact.answer, *rest)
     for number, other in enumerate(others):
         fact = _of(known, 17 * number)
         rest = (_of(fact.questions, number), fact.answer) if number % 4 == 0 else ()
         yield (*other, *rest)
+
+
+def questions_as_text() -> Iterator[Turns]:
+    """Every fact in every training phrasing; one phrasing goes on into each of its follow-ups.
+
+    For pretraining, which learns the answers that fine-tuning then learns to give when asked.
+    """
+    every = manners()
+    for fact in facts():
+        own = [manner for manner in every if manner.fact == fact]
+        for place, question in enumerate(fact.questions):
+            rest: Turns = ()
+            if place < len(own):
+                follow_up = own[place]
+                rest = (_of(follow_up.questions, _number(follow_up)), follow_up.answer)
+            yield (question, fact.answer, *rest)
 
 
 def held_out_conversations() -> Iterator[tuple[Manner, Turns]]:
@@ -91,15 +112,15 @@ def held_out_conversations() -> Iterator[tuple[Manner, Turns]]:
             yield manner, (*before, _of(manner.held_out, number))
 
 
-def _follow_ups(fact: Fact, every: Sequence[Manner]) -> Iterator[Turns]:
-    """How a conversation goes on after a fact; also two follow-ups, one after the other."""
-    own = [manner for manner in every if manner.fact == fact]
+def _follow_ups(own: Sequence[Manner]) -> Iterator[Turns]:
+    """How a conversation goes on after a fact less usually; also two follow-ups in a row."""
     for manner in own:
-        start, step = int(manner.id[-3:]), max(1, len(manner.questions) // _PHRASINGS)
-        for turn in range(min(_PHRASINGS, len(manner.questions))):
-            yield (_of(manner.questions, start + turn * step), manner.answer)
+        others = manner.questions[1:]
+        start, step = _number(manner), max(1, len(others) // _OTHER_PHRASINGS)
+        for turn in range(min(_OTHER_PHRASINGS, len(others))):
+            yield (_of(others, start + turn * step), manner.answer)
     for one, two in pairwise(own):
-        start = int(two.id[-3:])
+        start = _number(two)
         yield (_of(one.questions, start), one.answer, _of(two.questions, start), two.answer)
 
 
@@ -126,6 +147,10 @@ def _manner(row: Mapping[str, Any], asks: Mapping[str, Any], known: Mapping[str,
         expected=tuple(row["expected"]),
         fact=known[row["fact"]] if "fact" in row else None,
     )
+
+
+def _number(manner: Manner) -> int:
+    return int(manner.id[-3:])
 
 
 def _of(items: Any, place: int) -> Any:

@@ -18,9 +18,8 @@ from urllib.parse import quote
 
 from tallyformer.artifacts.manifest import sha256
 from tallyformer.config.data import PAIR_FIELDS, PairSource, TextSource
-from tallyformer.corpus.manners import conversations
+from tallyformer.corpus.manners import conversations, questions_as_text
 from tallyformer.corpus.primer import articles
-from tallyformer.corpus.questions import facts
 from tallyformer.corpus.worked_examples import worked_examples
 from tallyformer.data.dialogues import DIALOGUE_FIELDS
 from tallyformer.data.documents import document_id
@@ -417,9 +416,8 @@ def _conversation_rows() -> Iterator[dict[str, Any]]:
 
 
 def _question_rows() -> Iterator[dict[str, str]]:
-    for fact in facts():
-        for question in fact.questions:
-            yield _pair(question, fact.answer)
+    for question, *rest in questions_as_text():
+        yield {"prompt": question, "text": "\n\n".join((question, *rest))}
 
 
 def _example_rows(examples: int, seed: int) -> Iterator[dict[str, str]]:
