@@ -60,7 +60,11 @@ def test_other_errors_stay_what_they_are():
 
 def test_a_lower_learning_rate_begins_anew_since_the_same_settings_would_fail_again():
     for last in (None, Path("runs/x/checkpoints/last")):
-        text = str(not_finite("pretrain: step 3", "the loss", "a, b", last, 8e-4, str))
+        text = str(
+            not_finite(
+                "pretrain: step 3", "the loss", documents="a, b", last=last, rate=8e-4, anew=str
+            )
+        )
         assert text.endswith(
             "again with a lower optimizer.learning_rate: {'optimizer.learning_rate': 8e-05}"
         )

@@ -36,6 +36,7 @@ _UNKNOWN = "?"
 @click.pass_context
 def plan(
     context: click.Context,
+    *,
     recipe: Path,
     overrides: tuple[str, ...],
     out: Path | None,

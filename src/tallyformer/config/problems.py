@@ -90,10 +90,6 @@ def _length(problem: Any) -> str:
     return f"must have at most {limits['max_length']} items, not {limits['actual_length']}"
 
 
-def _named(problem: Any) -> str:
-    return "must be a name of letters, digits, _ . and -, and begin with a letter or a digit"
-
-
 def _says(text: str) -> Callable[[Any], str]:
     return lambda problem: text
 
@@ -119,6 +115,7 @@ def _meant(given: Any) -> str | None:
 _NUMBER, _WHOLE = _number("number"), _number("whole number")
 _TEXT = _says("must be a text: write it in quotes")
 _TRUTH = _says("must be true or false")
+_NAME = _says("must be a name of letters, digits, _ . and -, and begin with a letter or a digit")
 _WORDS: Mapping[str, Callable[[Any], str]] = {
     "tuple_type": _a_list,
     "list_type": _a_list,
@@ -136,7 +133,7 @@ _WORDS: Mapping[str, Callable[[Any], str]] = {
     "bool_type": _TRUTH,
     "bool_parsing": _TRUTH,
     "string_type": _TEXT,
-    "string_pattern_mismatch": _named,
+    "string_pattern_mismatch": _NAME,
 }
 
 

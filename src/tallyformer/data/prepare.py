@@ -143,10 +143,10 @@ def write_shards(
             make_units(
                 source,
                 limits,
-                number,
-                folder / UNITS,
-                functools.partial(process, split=split, tokenizer=tokenizer),
-                processes,
+                number=number,
+                folder=folder / UNITS,
+                work=functools.partial(process, split=split, tokenizer=tokenizer),
+                processes=processes,
             )
             for number, (source, limits, split) in enumerate(
                 zip(sources, section.sources, splits, strict=True)
@@ -156,7 +156,9 @@ def write_shards(
     for split in SPLITS:
         clear(folder / split)
     dtype = id_type(vocabulary.vocab_size)
-    counts, files = _write(sources, units, first, folder, dtype, section.shard_tokens)
+    counts, files = _write(
+        sources, units, first, folder=folder, dtype=dtype, shard_tokens=section.shard_tokens
+    )
     write_json(folder / FILES, {source.name: list(source.files) for source in sources})
     metrics = {
         "sources": {
@@ -178,6 +180,7 @@ def write_shards(
 def make_units(
     source: RowSource,
     limits: TextSource,
+    *,
     number: int,
     folder: Path,
     work: Callable[[Chunk], None],
@@ -257,6 +260,7 @@ def _write(
     sources: Sequence[RowSource],
     units: Sequence[Sequence[Path]],
     first: Iterator[np.ndarray],
+    *,
     folder: Path,
     dtype: np.dtype[Any],
     shard_tokens: int,

@@ -15,7 +15,7 @@ from .protocol import check_names, one_cache
 from .rope import rotate
 
 
-def eager_attention(
+def eager_attention(  # noqa: PLR0917 - transformers' interface
     module: nn.Module,
     q_BHTE: torch.Tensor,
     k_BHSE: torch.Tensor,

@@ -29,7 +29,7 @@ class ClassifiesSequences:
     accepts_loss_kwargs = False
 
     @can_return_tuple  # type: ignore[untyped-decorator]
-    def forward(
+    def forward(  # noqa: PLR0917 - transformers' interface
         self: Any,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -105,7 +105,7 @@ class ClassifiesTokens:
     """
 
     @can_return_tuple  # type: ignore[untyped-decorator]
-    def forward(
+    def forward(  # noqa: PLR0917 - transformers' interface
         self: Any,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,

@@ -90,7 +90,7 @@ class TallyFormerModel(TallyFormerPreTrainedModel):
         self.post_init()
 
     @capture_outputs  # type: ignore[untyped-decorator]
-    def forward(
+    def forward(  # noqa: PLR0917 - transformers' interface
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -236,7 +236,7 @@ class TallyFormerForCausalLM(TallyFormerPreTrainedModel, GenerationMixin):  # ty
         self.post_init()
 
     @can_return_tuple  # type: ignore[untyped-decorator]
-    def forward(
+    def forward(  # noqa: PLR0917 - transformers' interface
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,

@@ -19,7 +19,6 @@ from tallyformer.errors import ArtifactError, DataError, TallyFormerError, Usage
 from tallyformer.model.flops import count_parameters
 from tallyformer.preflight.foreseen import Foreseen
 
-TRAININGS = ("pretrain", "teacher", "distill", "sft")
 AFTER_PREPARE = STAGES[STAGES.index("prepare") + 1 :]
 _PAIR_BYTES = 64_000_000
 """Files of pairs are read whole up to this size, which takes a few seconds."""

@@ -113,7 +113,7 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
     )
     check_unchanged(_sources(recipe, section), work.inputs)
     conversations, learnt, validation = _batches(recipe, section, tokenizer, pairs, context)
-    batches = _with_replay(recipe, section, folder, tokenizer, learnt, context)
+    batches = _with_replay(recipe, section, folder, tokenizer, learnt, context=context)
     token_bytes = tokenizer.token_bytes()
     before = evaluate_only(
         model,
@@ -199,6 +199,7 @@ def _with_replay(
     folder: RunFolder,
     tokenizer: Tokenizer,
     learnt: ConversationBatches,
+    *,
     context: int,
 ) -> BatchSource:
     """The conversations, with `section.replay` of the rows taken from the text of pretraining."""

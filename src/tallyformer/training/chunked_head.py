@@ -122,7 +122,7 @@ def chunked_loss(
 
 class _ChunkedHead(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 - autograd passes no keywords
         ctx: Any,
         h_ND: torch.Tensor,
         weight_VD: torch.Tensor,

@@ -78,7 +78,7 @@ def document_attention(
         mixed, _ = usual(module, q_BHTE, k_BHTE, v_BHTE, attention_mask, **kwargs)
         return mixed, None
     q_NHE, k_NHE, v_NHE = (x.transpose(1, 2).flatten(0, 1) for x in (q_BHTE, k_BHTE, v_BHTE))
-    mixed_NHE = attend_within(q_NHE, k_NHE, v_NHE, cu_seq_lens_q, max_length_q or 0, scaling)
+    mixed_NHE = attend_within(q_NHE, k_NHE, v_NHE, cu_seq_lens_q, max_length_q or 0, scale=scaling)
     return mixed_NHE.view(q_BHTE.shape[0], -1, *mixed_NHE.shape[1:]), None
 
 
@@ -88,6 +88,7 @@ def attend_within(
     v_NHE: torch.Tensor,
     starts_L: torch.Tensor,
     longest: int,
+    *,
     scale: float | None,
 ) -> torch.Tensor:
     """Causal attention (N, H, E) within documents, by torch's kernel."""

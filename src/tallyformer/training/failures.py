@@ -21,7 +21,7 @@ Anew = Callable[[Mapping[str, Any]], str]
 
 
 def not_finite(
-    where: str, what: str, documents: str, last: Path | None, rate: float, anew: Anew
+    where: str, what: str, *, documents: str, last: Path | None, rate: float, anew: Anew
 ) -> TrainingError:
     """The error of a loss or gradient that is not a number.
 

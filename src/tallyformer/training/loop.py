@@ -255,10 +255,10 @@ class _Run:
         return not_finite(
             f"{self.job.name}: step {step}",
             error.what,
-            documents,
-            self.checkpoints.newest(),
-            self.job.section.optimizer.learning_rate,
-            self.job.anew_command,
+            documents=documents,
+            last=self.checkpoints.newest(),
+            rate=self.job.section.optimizer.learning_rate,
+            anew=self.job.anew_command,
         )
 
     def _log_window(self, rate: float, gradient_norm: float) -> None:
