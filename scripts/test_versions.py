@@ -24,8 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "build" / "versions"
 PACKAGES = ("transformers", "peft", "tokenizers", "torch")
-FOLLOWING = ("huggingface_hub",)
-"""Packages whose version transformers decides."""
+FOLLOWING = {"transformers": "huggingface_hub", "torch": "setuptools"}
+"""Packages whose version another one decides."""
 TESTS = ("tests/model", "tests/export", "tests/inference")
 ENDS = ("lowest", "newest")
 SHOW = """
@@ -45,7 +45,7 @@ def lowest_versions() -> dict[str, str]:
 def constraints(end: str, keep: Iterable[str]) -> list[str]:
     """Lines of a pip constraints file for one end."""
     moved = set(PACKAGES) - set(keep)
-    free = moved | (set(FOLLOWING) if "transformers" in moved else set())
+    free = moved | {FOLLOWING[name] for name in moved if name in FOLLOWING}
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     lines = [line for line in lock if line.partition("==")[0] not in free]
     if end == "lowest":
