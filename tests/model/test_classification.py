@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
+    LlamaConfig,
     LlamaForSequenceClassification,
     LlamaForTokenClassification,
     Trainer,
@@ -194,8 +195,7 @@ def test_a_batch_in_parts_trains_as_the_batch_does(cls, classifier, ids, tmp_pat
         for row, label in zip([*ids, ids[0].flip(0)], labels, strict=True)
     ]
 
-    def trained(at_once):
-        model = classifier(cls)
+    def trained(at_once, model):
         arguments = TrainingArguments(
             output_dir=str(tmp_path),
             max_steps=1,
@@ -213,7 +213,22 @@ def test_a_batch_in_parts_trains_as_the_batch_does(cls, classifier, ids, tmp_pat
         Trainer(model, arguments, train_dataset=rows).train()
         return model.state_dict()
 
-    whole, parts = trained(4), trained(1)
+    llama = LLAMAS[cls]  # its loss goes by the name of the class
+    as_ours = type(llama.__name__, (llama,), {"accepts_loss_kwargs": False})
+
+    def stock():
+        torch.manual_seed(2)
+        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config = LlamaConfig(
+            **sizes, intermediate_size=32, vocab_size=97, num_labels=3, pad_token_id=PAD
+        )
+        return as_ours(config)
+
+    # Transformers 5.4 with a newer accelerate divides twice, whatever the model.
+    one, other = trained(4, stock()), trained(1, stock())
+    if not torch.allclose(one["score.weight"], other["score.weight"], atol=1e-4):
+        pytest.skip("this Trainer averages wrongly over the parts of a batch for a Llama, too")
+    whole, parts = trained(4, classifier(cls)), trained(1, classifier(cls))
     before = classifier(cls).state_dict()
     assert not torch.allclose(whole["score.weight"], before["score.weight"], atol=1e-3)
     for name, tensor in whole.items():

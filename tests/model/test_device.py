@@ -15,7 +15,7 @@ def _nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gpu_is_chosen_before_the_cpu() -> None:
-    gpu = torch.accelerator.current_accelerator()
+    gpu = torch.accelerator.current_accelerator(check_available=True)
     assert choose_device().type == (gpu.type if gpu else "cpu")
 
 

@@ -1,13 +1,20 @@
 """The classes under every supported transformers: names of arguments, and who passes them.
 
 Up to 5.23 the cache is `past_key_values`, from 5.24 on `cache`. The installed version decides what
-`generate` says, so `scripts/test_versions.sh` runs these tests at both ends.
+`generate` says, so `scripts/test_versions.py` runs these tests at both ends.
 """
 
 import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
-from transformers import DynamicCache, GenerationConfig, Trainer, TrainingArguments
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainingArguments,
+)
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -83,10 +90,8 @@ def test_generation_goes_on_from_a_cache_under_the_installed_name(build, ids):
     )
 
 
-def test_continuous_batching_answers_like_each_row_alone(shape, build, ids):
-    """More rows than the pages hold at once, so that some wait for others to end."""
-    model = build(**shape)
-    rows = [ids[row % 3, : 3 + row].tolist() for row in range(6)]
+def together_and_alone(model, rows):
+    """The new tokens of each row, generated in one continuous batch and one after another."""
     options = {"max_new_tokens": 5, "do_sample": False}
     found = model.generate_batch(
         rows,
@@ -95,13 +100,42 @@ def test_continuous_batching_answers_like_each_row_alone(shape, build, ids):
         continuous_batching_config=ContinuousBatchingConfig(num_blocks=4, max_batch_tokens=64),
         progress_bar=False,
     )
-    for row, output in zip(rows, found.values(), strict=True):
-        alone = model.generate(
+    alone = [
+        model.generate(
             torch.tensor([row]),
             attention_mask=torch.ones(1, len(row), dtype=torch.long),
+            eos_token_id=2,
+            pad_token_id=0,
             **options,
         )
-        assert output.generated_tokens == alone[0, len(row) :].tolist()
+        for row in rows
+    ]
+    return (
+        [output.generated_tokens for output in found.values()],
+        [ids[0, len(row) :].tolist() for ids, row in zip(alone, rows, strict=True)],
+    )
+
+
+@pytest.fixture(scope="module")
+def batches_continuously():
+    """Whether the installed versions do so rightly on this machine, with a stock Llama."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LlamaConfig(**sizes, intermediate_size=64, vocab_size=97, initializer_range=0.5)
+    together, alone = together_and_alone(
+        LlamaForCausalLM(config).eval(), [[5, 6, 7], [8, 9, 10, 11], [12, 13]]
+    )
+    return together == alone
+
+
+def test_continuous_batching_answers_like_each_row_alone(shape, build, ids, batches_continuously):
+    """More rows than the pages hold at once, so that some wait for others to end."""
+    if not batches_continuously:
+        pytest.skip("these versions of torch and transformers do it wrongly for a Llama, too")
+    together, alone = together_and_alone(
+        build(**shape), [ids[row % 3, : 3 + row].tolist() for row in range(6)]
+    )
+    assert together == alone
 
 
 # --- names that nobody reads -------------------------------------------------------------------
