@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tallyformer.training import document_attention
+from tallyformer.training.compiling import compile_blocks
 from tallyformer.training.document_attention import use_document_attention
 from tallyformer.training.losses import NextTokenLoss
 from tallyformer.training.micro_batch import Placement, document_starts
@@ -107,14 +108,50 @@ def test_the_model_still_computes_other_calls_as_before(monkeypatch: pytest.Monk
         assert torch.equal(one[padding.bool()], other[padding.bool()])
 
 
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_it_is_found_out_alike_where_a_validation_comes_first(
+    without: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a run that is resumed at a validation, and in an evaluation."""
+    monkeypatch.setattr(document_attention, "attend_within", within)
+    monkeypatch.setattr(document_attention, "_may_work", lambda model, precision: True)
+    with without():
+        assert use_document_attention(tiny_model(dropout=0.0), Precision("fp32", CPU))
+
+
+def test_a_compiled_block_has_the_kernel_in_its_one_graph() -> None:
+    """Traced, not run: a CPU has no such kernel."""
+    graphs: list[str] = []
+
+    def traced(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph.code)
+        return lambda *given: (torch.zeros(2, 6, 3, 8),)
+
+    torch.compiler.reset()
+    attend = torch.compile(
+        document_attention.document_attention, fullgraph=True, backend=traced, dynamic=False
+    )
+    q_BHTE = torch.randn(2, 3, 6, 8)
+    starts = document_starts(torch.zeros(2, 6, dtype=torch.int32))
+    how = document_attention.documents_of(starts, 6)
+    mixed_BTHE, _ = attend(torch.nn.Identity(), q_BHTE, q_BHTE, q_BHTE, None, **how)
+    assert mixed_BTHE.shape == (2, 6, 3, 8)
+    assert len(graphs) == 1 and "_varlen_attn" in graphs[0]
+
+
 @pytest.mark.gpu
-def test_the_kernel_of_this_gpu_is_used_and_gives_what_the_mask_gives(gpu: torch.device) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_kernel_of_this_gpu_is_used_and_gives_what_the_mask_gives(
+    compiled: bool, gpu: torch.device
+) -> None:
     if gpu.type == "cpu":
         pytest.skip("a CPU has no such kernel")
     precision = Precision("bf16", gpu)
     gradients_of = {}
     for by_place in (True, False):
         loss = NextTokenLoss(tiny_model(dropout=0.0).to(gpu))
+        if compiled:
+            compile_blocks(loss.model)
         inputs = Placement(gpu)(RandomBatches().batch(0))
         if not by_place:
             inputs = dataclasses.replace(inputs, starts=None)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-from functools import cache
 from typing import Any
 
 import torch
@@ -94,20 +93,20 @@ def attend_within(
     """Causal attention (N, H, E) within documents, by torch's kernel."""
     from torch.nn.attention.varlen import varlen_attn
 
+    causal: dict[str, Any] = {"window_size": (-1, 0)} if _takes_window() else {"is_causal": True}
     mixed_NHE = varlen_attn(
-        q_NHE, k_NHE, v_NHE, starts_L, starts_L, longest, longest, scale=scale, **_causal()
+        q_NHE, k_NHE, v_NHE, starts_L, starts_L, longest, longest, scale=scale, **causal
     )
     assert isinstance(mixed_NHE, torch.Tensor)
     return mixed_NHE
 
 
-@cache
-def _causal() -> dict[str, Any]:
-    """The argument for causal attention, whose name differs between versions of torch."""
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _takes_window() -> bool:
+    """How to ask for causal attention, which differs between versions of torch."""
     from torch.nn.attention.varlen import varlen_attn
 
-    names = inspect.signature(varlen_attn).parameters
-    return {"window_size": (-1, 0)} if "window_size" in names else {"is_causal": True}
+    return "window_size" in inspect.signature(varlen_attn).parameters
 
 
 def _may_work(model: Any, precision: Precision) -> bool:
@@ -125,7 +124,8 @@ def _may_work(model: Any, precision: Precision) -> bool:
 def _works(config: Any, precision: Precision) -> bool:
     """Whether the kernel gives what the mask gives, forward and backward, at this model's sizes."""
     try:
-        difference = _difference(config, precision)
+        with torch.inference_mode(False), torch.enable_grad():  # the first call may be a validation
+            difference = _difference(config, precision)
     except Exception as error:  # a kernel that is missing or refuses says so in many ways
         _log.info("attention by documents does not work here, so masks are used: %s", error)
         return False
