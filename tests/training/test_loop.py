@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from tallyformer.training.checkpoints import Checkpoints, Snapshot
 from tallyformer.training.loop import train
 from tallyformer.training.metrics import MetricsLog, read_metrics
 from tallyformer.training.precision import choose_precision
-from tallyformer.training.step import Step
+from tallyformer.training.prefetch import Prefetch
+from tallyformer.training.step import Measured, Step, StepResult
 
 from .jobs import RandomBatches, fingerprint, job, run, section, tiny_model
 
@@ -308,6 +310,20 @@ def test_a_run_does_not_depend_on_the_process_generators(tmp_path):
     assert first == second
 
 
+def test_validation_leaves_the_models_mode_as_it_was(tmp_path):
+    one = job(tmp_path)
+    for training in (True, False):
+        loop.evaluate_only(
+            one.model.train(training),
+            one.validation,
+            device=one.device,
+            section=section(),
+            token_bytes=one.token_bytes,
+            label="validation",
+        )
+        assert {m.training for m in one.model.modules()} == {training}
+
+
 def test_dropout_is_off_in_validation(tmp_path):
     one = job(tmp_path)
     one.model.eval()
@@ -444,6 +460,23 @@ def test_a_loss_that_is_not_finite_names_step_documents_and_the_way_on(tmp_path:
     assert "There is no checkpoint yet" in message and "ANEW" in message
 
 
+def test_documents_are_named_when_no_thread_reads_the_source_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sources keep the orders of their epochs, and drop those that are over."""
+    monkeypatch.setattr(loop, "Prefetch", lambda make, ahead: Prefetch(make, ahead=2))
+    beside: list[str] = []
+
+    class Source(RandomBatches):
+        def documents(self, index: int) -> list[str]:
+            beside.extend(t.name for t in threading.enumerate() if "prefetch" in t.name)
+            return super().documents(index)
+
+    with pytest.raises(TrainingError, match="document 0, document 1"):
+        train(job(tmp_path, model=poisoned(), train_source=Source()))
+    assert not beside
+
+
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers are read a step later, after the update."""
     monkeypatch.setattr(loop, "_steps_behind", lambda device: 1)
@@ -468,6 +501,24 @@ def test_weights_whose_numbers_are_read_late_are_never_saved(
     with pytest.raises(TrainingError, match="step 1: the loss is not finite"):
         train(one)
     assert not (tmp_path / "checkpoints" / "last").exists()
+
+
+def test_the_wait_for_a_gpus_numbers_is_time_of_the_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is waited for is the computation: without it a line would show many times the rate."""
+    as_on_a_gpu(monkeypatch)
+    now, read = [0.0], StepResult.read
+
+    def waited_for(result: StepResult) -> Measured:
+        now[0] += 2.0
+        return read(result)
+
+    monkeypatch.setattr(StepResult, "read", waited_for)
+    one = job(tmp_path, log_every=4, evaluations=2)
+    train(dataclasses.replace(one, clock=lambda: now[0]))
+    lines = [x for x in read_metrics(tmp_path / "metrics.jsonl") if x["kind"] == "train"]
+    assert [line["tokens_per_second"] for line in lines] == [one.tokens_per_step / 2.0] * 5
 
 
 def test_reading_late_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

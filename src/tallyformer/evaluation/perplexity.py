@@ -109,7 +109,7 @@ class _Ours:
     def nats(self, batch: Batch) -> torch.Tensor:
         """Cross-entropy (N,) of all positions in one line; 0 without a label."""
         inputs = self._place(batch)
-        nats_N = self._loss.nats(inputs, self._precision).double().cpu()
+        nats_N = self._loss.nats(inputs, self._precision).cpu().double()
         if inputs.rows is None:
             return nats_N
         return nats_N.new_zeros(batch.labels.numel()).index_copy(0, inputs.rows.cpu(), nats_N)
@@ -151,8 +151,8 @@ class _Foreign:
             functional.cross_entropy(
                 logits_NV.float(), labels_N, ignore_index=IGNORED, reduction="none"
             )
-            .double()
             .cpu()
+            .double()
         )
 
 

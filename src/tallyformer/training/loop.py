@@ -232,10 +232,12 @@ class _Run:
         """
         while len(self.unread) > but:
             number, result = self.unread.pop(0)
+            began = self.job.clock()
             try:
                 self.newest = result.read()
             except NotFiniteError as error:
                 raise self._not_finite(number, error) from None
+            self._add({"seconds": self.job.clock() - began})  # a GPU's work is waited for here
             if not result.skipped:
                 self._add({**self.newest.sums, "labels": result.labels})
             mean = self.newest.sums["loss"] / max(1, result.labels)
@@ -248,6 +250,7 @@ class _Run:
             self.state.window[name] = self.state.window.get(name, 0.0) + value
 
     def _not_finite(self, step: int, error: NotFiniteError) -> TrainingError:
+        self.batches.stop()  # its thread reads the source that is asked for names here
         every = (name for n in error.batches for name in self.job.train.documents(n))
         names = list(dict.fromkeys(every))
         rest = len(names) - _NAMED_DOCUMENTS

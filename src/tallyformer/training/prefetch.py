@@ -44,6 +44,9 @@ class Prefetch(Generic[T]):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End the thread."""
+        self.stop()
+
+    def stop(self) -> None:
+        """End the thread, after what it is at."""
         if self._thread is not None:
             self._thread.shutdown(wait=True, cancel_futures=True)

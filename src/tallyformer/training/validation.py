@@ -75,7 +75,7 @@ def validate(
         batches: taken one by one, so that the caller can show progress, or stop.
         token_bytes: (V,) UTF-8 bytes each id stands for.
     """
-    was_training = loss.training
+    was_training = loss.model.training
     loss.eval()
     nats, tokens, text_bytes = 0.0, 0, 0
     try:
@@ -83,7 +83,7 @@ def validate(
             labels = batch.labels[batch.labels != IGNORED]
             if not labels.numel():
                 continue
-            nats += float(loss.nats(placement(batch), precision).double().sum())
+            nats += float(loss.nats(placement(batch), precision).cpu().double().sum())
             tokens += labels.numel()
             text_bytes += int(token_bytes[labels.numpy()].sum())
     finally:
