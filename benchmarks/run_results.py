@@ -6,7 +6,7 @@
 OTHER is a run of the same recipe with `alpha: 0.0` in each phase of `distill`, from the same
 pretrained model: as many more steps without a teacher.
 
-Collects what the run's own manifests and evaluation recorded: nothing is measured anew. Writes
+Collects what the run's own manifests and evaluation recorded: nothing is measured again. Writes
 benchmarks/results/<date>-<recipe>.json.
 """
 

@@ -2,10 +2,10 @@
 
     python scripts/test_versions.py [--keep PACKAGE] [lowest] [newest]
 
-For each end an environment is made anew in build/versions/, by scripts/install.sh: `lowest` has the
+For each end a new environment is made in build/versions/, by scripts/install.sh: `lowest` has the
 lowest versions of transformers, peft, tokenizers and torch that pyproject.toml admits, `newest` the
 newest that the package index has within the ranges. All other packages are those of
-requirements.lock. It takes some minutes and a few gigabytes, so it is no part of `make test`; it is
+requirements.lock. It takes some minutes and a few gigabytes, so `make test` leaves it out; it is
 run once before a release. `--keep torch` leaves torch at requirements.lock's version, where the
 index has no small build of another.
 """

@@ -1,4 +1,4 @@
-"""What is no id of the vocabulary is refused by everything that takes ids."""
+"""What is not an id of the vocabulary is refused by everything that takes ids."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_what_is_no_id_is_refused_wherever_text_is_made_of_ids(
         lambda: tokenizer.decode([1, bad], skip_control=False),
         lambda: tokenizer.stream_decoder().push(bad),
     ):
-        with pytest.raises(TallyFormerError, match="is no id of the vocabulary") as caught:
+        with pytest.raises(TallyFormerError, match="is not an id of the vocabulary") as caught:
             take()
         assert isinstance(caught.value, ValueError) and "\n" not in str(caught.value)
 

@@ -4,7 +4,7 @@
 
 FOLDER/run holds `tokenizer/` and `prepare/`, as unpack.py makes them. The speed is measured in a
 short run of its own; then the stage `pretrain` trains so many steps as fit. Called again, with more
-packs or more time, it goes on from its checkpoint. When the time is over before the steps are, the
+packs or more time, it resumes from its checkpoint. When the time is over before the steps are, the
 stage is stopped, and ends with one step more.
 
 FOLDER/run/model is the exported folder, FOLDER/parts the same in parts; each kind of parts is
@@ -54,7 +54,7 @@ from tallyformer.training.precision import Precision
 TRIAL_STEPS = 40
 """Of the run that measures the speed; its first lines of metrics, with compiling, are left out."""
 KEPT_BACK = 0.1
-"""Share of the time for what is no training step: start, compiling, validation, checkpoints."""
+"""Share of the time for what is not a training step: start, compiling, validation, checkpoints."""
 ALL_TOKENS = 2**62
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     steps = steps_that_fit(options, speed, deadline - time.monotonic()) + done
     recipe = recipe_of(options, steps)
     trained = train_until(recipe, run, options, deadline)
-    exported = export_anew(recipe, run)
+    exported = export_again(recipe, run)
     kinds = write_parts(run, options)
     numbers = measure(run, kinds, options, device)
     values = {
@@ -163,7 +163,7 @@ def train_until(
 
 
 def train(recipe: Recipe, run: RunFolder) -> Manifest:
-    """Run the stage `pretrain`, or go on with it, though its steps or its shards have changed."""
+    """Run the stage `pretrain`, or resume it, though its steps or its shards have changed."""
     written = with_checksum(recipe_as_yaml(recipe))
     (run.path / "recipe.yaml").write_text(written, encoding="utf-8")
     place = run.stage("pretrain")
@@ -190,7 +190,7 @@ def alarm_at(deadline: float, rang: threading.Event) -> Iterator[None]:
         timer.cancel()
 
 
-def export_anew(recipe: Recipe, run: RunFolder) -> Manifest:
+def export_again(recipe: Recipe, run: RunFolder) -> Manifest:
     """Run the stage `export` for the weights as they are now."""
     shutil.rmtree(run.stage("export"), ignore_errors=True)
     return export.run(recipe, run)

@@ -6,7 +6,7 @@
 #
 # It unpacks each PACK into FOLDER, trains for so many minutes on all packs that FOLDER holds, and
 # copies a shipment of the weights to RESULTS: files of at most 16 MiB, 60 MiB in all. Then it needs
-# about a minute more. FOLDER stays: called again there, with another pack or more minutes, it goes on
+# about a minute more. FOLDER stays: called again there, with another pack or more minutes, it continues
 # from its checkpoint. With --minutes 0 it only unpacks, and sends what an earlier call has made:
 #
 #   flagship.sh --work W --pack pack-1 --minutes 0                    the first pack

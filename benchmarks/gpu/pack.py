@@ -2,7 +2,7 @@
 
     python benchmarks/gpu/pack.py benchmarks/gpu/flagship.yaml --data-root DATA --out PACKS
 
-The stages `tokenizer` and `prepare` work in PACKS/run, and go on where they were stopped. Then the
+The stages `tokenizer` and `prepare` work in PACKS/run, and resume where they were stopped. Then the
 training documents of every source are dealt out, so that each pack holds a like part of it;
 validation, vocabulary and manifests are in the first. Packs are PACKS/pack-1, PACKS/pack-2 and so
 on; `unpack.py` makes a run's folder of one or more of them.

@@ -46,12 +46,12 @@ class Pack:
         """Read the list of a folder.
 
         Raises:
-            SystemExit: the folder is no pack.
+            SystemExit: the folder is not a pack.
         """
         try:
             return cls(**json.loads((folder / PACK).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise SystemExit(f"{folder}: is no pack ({error}). Make one with pack.py") from None
+            raise SystemExit(f"{folder}: is not a pack ({error}). Make one with pack.py") from None
 
 
 def compress(file: Path, target: Path, preset: int) -> None:

@@ -5,7 +5,7 @@
 #                             [--rehearse]
 #
 # Every step has a time limit, leaves RESULTS/<step>.json, and stops no other. RESULTS/summary.md is
-# written anew after each step, RESULTS/logs.txt at the end: eight files at most.
+# rewritten after each step, RESULTS/logs.txt at the end: eight files at most.
 #   --nanogpt    a checkout of karpathy/nanoGPT to compare with; without it: "not measured"
 #   --wheels     what wheels.sh brought, installed for this run alone
 #   --seconds    for all steps together; the summary takes a few more
@@ -24,7 +24,7 @@ while (($#)); do
     --nanogpt) nanogpt=$2; shift 2 ;;
     --wheels) wheels=$2; shift 2 ;;
     --seconds) all=$2; shift 2 ;;
-    --rehearse) rehearse=--rehearse slower=5; shift ;; # a busy CPU is no reason to fail
+    --rehearse) rehearse=--rehearse slower=5; shift ;; # a busy CPU is not a reason to fail
     *) echo "run_all.sh: unknown argument $1; see the top of the file" >&2; exit 2 ;;
   esac
 done

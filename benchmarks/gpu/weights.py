@@ -73,7 +73,7 @@ class Listing:
         """Read it and compare the folder's files with it.
 
         Raises:
-            SystemExit: the folder is no shipment.
+            SystemExit: the folder is not a shipment.
             ArtifactError: a file is missing or altered.
         """
         try:
@@ -153,7 +153,7 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 
 def _parts(tensors: Tensors, most: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Ranges of rows, in parts of at most so many bytes."""
+    """Ranges of rows, in parts of at most this many bytes."""
     part: dict[str, torch.Tensor] = {}
     used = 0
     for name, tensor in tensors.items():

@@ -3,7 +3,7 @@
     TallyFormerError             3  base class; the command line prints it as one line
     ├── UsageError               2  the command, the call or the recipe is wrong
     │   ├── ConfigError          2  a recipe key or value; carries every problem found at once
-    │   ├── InvalidIdError       2  what is no token id; also a ValueError
+    │   ├── InvalidIdError       2  what is not a token id; also a ValueError
     │   └── InvalidRequestError  2  a prompt or a sampling parameter; also a ValueError
     └── RunError                 3  something outside the command is wrong
         ├── DataError            3  an input file, a row, a document
@@ -54,7 +54,7 @@ class ConfigError(UsageError):
 
 
 class InvalidIdError(UsageError, ValueError):
-    """Something that is no id of the vocabulary. Also a `ValueError`, as callers expect."""
+    """Something that is not an id of the vocabulary. Also a `ValueError`, as callers expect."""
 
 
 class InvalidRequestError(UsageError, ValueError):
@@ -89,7 +89,7 @@ class TrainingError(RunError):
     """Training cannot continue."""
 
 
-class Interrupted(RunError):  # noqa: N818 - it is no mistake of anybody
+class Interrupted(RunError):  # noqa: N818 - the user wants it
     """The user or the system asked the process to stop; its work is saved and can be resumed."""
 
     def __init__(self, message: str, signal_number: int):

@@ -64,7 +64,7 @@ def stop_on_signals() -> Iterator[None]:
     """Raise `Stopped` inside the block when a signal comes, wherever the program is.
 
     A further signal within a second is taken for the same request, so that it does not disturb
-    the clearing away; a later one raises anew, in case that the first exception was lost in a
+    the clearing away; a later one raises again, in case that the first exception was lost in a
     library's callback.
     """
     last = [float("-inf")]

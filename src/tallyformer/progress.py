@@ -15,7 +15,7 @@ def progress_bar(label: str, total: float | None, unit: str, initial: float = 0)
     Without a terminal it prints a line every ten seconds instead of redrawing.
 
     Args:
-        label: what is going on, at most 12 characters look best.
+        label: what is being done, at most 12 characters look best.
         total: how many units there are; None if that is unknown.
         unit: the unit's short name, for example "tok".
         initial: units done before (a resumed run).

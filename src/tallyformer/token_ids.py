@@ -13,7 +13,7 @@ from tallyformer.quoting import quoted
 def as_id(value: Any) -> int | None:
     """A whole number of any kind (NumPy's and torch's too) as an int; None for all else.
 
-    True and False are no ids, although Python counts them as numbers.
+    True and False are not ids, although Python counts them as numbers.
     """
     if isinstance(value, bool):
         return None
@@ -27,7 +27,7 @@ def checked_ids(ids: Iterable[Any], size: int) -> list[int]:
     """Ids as a list of int.
 
     Raises:
-        InvalidIdError: one is no whole number from 0 to `size - 1`, or `ids` is no sequence of ids.
+        InvalidIdError: one is not a whole number from 0 to `size - 1`, or `ids` is not a list.
     """
     # Bytes hold numbers and a mapping holds keys, but neither was meant so.
     if isinstance(ids, str | bytes | bytearray | Mapping) or not hasattr(ids, "__iter__"):
@@ -43,13 +43,13 @@ def checked_id(value: Any, size: int, place: int | None = None) -> int:
     """One id as an int.
 
     Raises:
-        InvalidIdError: it is no whole number from 0 to `size - 1`.
+        InvalidIdError: it is not a whole number from 0 to `size - 1`.
     """
     token_id = value if type(value) is int else as_id(value)
     if token_id is None or not 0 <= token_id < size:
         where = "" if place is None else f" at place {place}"
         raise InvalidIdError(
-            f"ids: {quoted(value)}{where} is no id of the vocabulary, whose ids go from 0 to "
+            f"ids: {quoted(value)}{where} is not an id of the vocabulary, whose ids go from 0 to "
             f"{size - 1}. Give ids of this tokenizer"
         )
     return token_id

@@ -59,7 +59,7 @@ def test_each_file_that_is_loaded_is_compared(tmp_path: Path, kind: str) -> None
         whole = file.read_bytes()
         for altered in (whole[:-1], bytes([whole[0] ^ 64]) + whole[1:], None):
             file.unlink() if altered is None else file.write_bytes(altered)
-            if name == "README.md":  # a model card may be written anew
+            if name == "README.md":  # a model card may be rewritten
                 check_model_folder(folder)
             else:
                 with pytest.raises(ArtifactError, match=str(file)):
@@ -113,7 +113,7 @@ def test_a_folder_that_nothing_vouches_for_passes(tmp_path: Path) -> None:
     check_model_folder(tmp_path / "nothing")
 
 
-def test_a_folder_that_was_changed_on_purpose_can_be_signed_anew(tmp_path: Path) -> None:
+def test_a_folder_that_was_changed_on_purpose_can_be_signed_again(tmp_path: Path) -> None:
     folder = signed(tmp_path, "export", "")
     (folder / "config.json").write_text("new", encoding="utf-8")
     (folder / "more.json").write_text("{}", encoding="utf-8")

@@ -53,7 +53,7 @@ def test_a_path_that_nothing_can_have_is_refused(
 @pytest.mark.parametrize("value", [None, 3, b"runs", ["runs"]])
 def test_what_is_no_path_is_refused(value: Any) -> None:
     for taker in (LLM.from_pretrained, Tokenizer.from_pretrained):
-        with pytest.raises(UsageError, match="is no path"):
+        with pytest.raises(UsageError, match="is not a path"):
             taker(value)
 
 

@@ -187,7 +187,7 @@ def test_a_run_folder_is_told_where_its_model_is(
     (tmp_path / "run" / "model").symlink_to(model_folder)
     done = tallyformer("generate", "--model", tmp_path / "run", "--prompt", "x")
     assert done.returncode == 3
-    assert done.stderr.endswith(f"so it is no model. Give {tmp_path / 'run' / 'model'}\n")
+    assert done.stderr.endswith(f"so it is not a model. Give {tmp_path / 'run' / 'model'}\n")
 
 
 def test_doctor_lists_what_it_found_and_exits_0(tallyformer: Any, tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ def test_smaller_batches_are_taken_by_the_command_that_a_lack_of_memory_prints(
     batch = ["--set", f"pretrain.micro_batch={2**36}"]
     done = tallyformer("pretrain", *OPTIONS, *batch, cwd=place)
     assert done.returncode == 3 and "out of memory" in done.stderr, done.stderr
-    anew, resume = done.stderr.strip().split(". Where more memory is free, resume with: ")
-    pasted = printed_command(anew)
+    restart, resume = done.stderr.strip().split(". Where more memory is free, resume with: ")
+    pasted = printed_command(restart)
     assert shlex.split(pasted)[-1] == "pretrain.gradient_accumulation=4"
     again = paste(pasted, place)
     assert again.returncode == 3 and "out of memory" in again.stderr, again.stderr

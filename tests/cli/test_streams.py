@@ -1,4 +1,4 @@
-"""Streams that are closed, or whose encoding lacks a character; names that are no text."""
+"""Streams that are closed, or whose encoding lacks a character; names that are not text."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(
 def test_a_training_whose_messages_nobody_reads_any_more_saves_and_ends(
     recipe: Path, tallyformer: Any
 ) -> None:
-    """As one whose terminal is closed; with a full disk behind the messages, it goes on."""
+    """As one whose terminal is closed; with a full disk behind the messages, it continues."""
     out = recipe.parent / "out"
     assert tallyformer("prepare", "--recipe", recipe, "--out", out).returncode == 0
     reader, writer = os.pipe()

@@ -246,9 +246,9 @@ def test_a_checked_recipe_dumps_to_an_equal_recipe() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("pretrain.steps=true", "pretrain.steps: .*true is no number"),
-        ("seed=false", "seed: .*false is no number"),
-        ("pretrain.optimizer.learning_rate=true", "learning_rate: .*true is no number"),
+        ("pretrain.steps=true", "pretrain.steps: .*true is not a number"),
+        ("seed=false", "seed: .*false is not a number"),
+        ("pretrain.optimizer.learning_rate=true", "learning_rate: .*true is not a number"),
         ('data_root="a\\0b"', "data_root: .*no file or path can hold"),
         ('description="\\uD800"', "description: .*no file or path can hold"),
         ("pretrain.micro_batch=99999999999999999999", "micro_batch: .*1000000"),

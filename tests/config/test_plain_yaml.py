@@ -1,4 +1,4 @@
-"""Recipes of any shape: YAML 1.2's values, bounded size, one line for what is no recipe."""
+"""Recipes of any shape: YAML 1.2's values, bounded size, one line for what is not a recipe."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ REFUSED = {
     "a list as a key": ("? [a, b]\n: 1", "a key is a word"),
     "a tab": ("name:\n\tx: 1", "not valid YAML"),
     "a NUL": ("name: a\0b", "not valid YAML"),
-    "an object": ("name: !!python/object/apply:os.system [true]", "no kind of value"),
-    "a set": ("prepare: !!set {a, b}", "no kind of value"),
-    "bytes": ("name: !!binary aGVsbG8=", "no kind of value"),
+    "an object": ("name: !!python/object/apply:os.system [true]", "not a value that a recipe"),
+    "a set": ("prepare: !!set {a, b}", "not a value that a recipe"),
+    "bytes": ("name: !!binary aGVsbG8=", "not a value that a recipe"),
     "two documents": ("name: a\n---\nname: b", "not valid YAML"),
     "a number of 5000 digits": (f"seed: {'9' * 5000}", "not valid YAML"),
     "a date": ("name: 2024-01-02\nseed: 2024-01-02", "seed: must be a whole number"),

@@ -182,7 +182,7 @@ def test_what_a_pattern_names_and_cannot_be_read_is_refused(tmp_path: Path) -> N
         read("b.txt", tmp_path)
     (tmp_path / "b.txt").unlink()
     os.mkfifo(tmp_path / "b.txt")
-    with pytest.raises(DataError, match=r"b\.txt: is no file that can be read twice"):
+    with pytest.raises(DataError, match=r"b\.txt: is not a file that can be read twice"):
         read("*.txt", tmp_path)
     (tmp_path / "b.txt").unlink()
     (tmp_path / "b.txt").mkdir()

@@ -1,4 +1,4 @@
-"""A unit that a run goes on with is whole, or named with the way on."""
+"""A unit that a run resumes with is whole, or named with the fix."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_a_refreshed_folder_has_todays_files_and_its_own_weights(
 def test_a_refreshed_run_is_still_finished(
     run: RunFolder, finished: tuple[Recipe, RunFolder]
 ) -> None:
-    """Later stages record what they read, and are signed anew with it."""
+    """Later stages record what they read, and are signed again with it."""
     results = [run.manifest(stage).result for stage in ("pretrain", "export")]
     refresh_folder(run.path / "pretrain" / "best")
     again = [run.manifest(stage, check=True).result for stage in ("pretrain", "export")]
@@ -177,7 +177,7 @@ def test_the_command_needs_no_recipe_and_takes_a_folder_alone(run: RunFolder) ->
     folder = run.path / "model"
     done = invoke("--refresh", folder)
     assert done.exit_code == 0, done.output
-    assert "attention.py, generation_config.json, protocol.py written anew" in done.output
-    assert "nothing written anew" in invoke("--refresh", folder).output
+    assert "attention.py, generation_config.json, protocol.py rewritten" in done.output
+    assert "nothing rewritten" in invoke("--refresh", folder).output
     assert invoke("--refresh", folder, "--out", "x").exit_code == 2
     assert "--recipe FILE, or --refresh FOLDER" in invoke().output

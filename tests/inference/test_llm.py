@@ -400,7 +400,7 @@ def test_folders_that_cannot_be_used_are_named(tally_folder: Path, tmp_path: Pat
         LLM.from_pretrained(tmp_path / "empty")
     (tmp_path / "empty" / "best").mkdir()
     (tmp_path / "empty" / "best" / "config.json").touch()
-    with pytest.raises(ArtifactError, match=rf"no model\. Give {tmp_path / 'empty' / 'best'}$"):
+    with pytest.raises(ArtifactError, match=rf"not a model\. Give {tmp_path / 'empty' / 'best'}$"):
         LLM.from_pretrained(tmp_path / "empty")
 
     broken = _copy(tally_folder, tmp_path / "json")

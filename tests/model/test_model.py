@@ -225,7 +225,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(reentrant, shape, build
     def gradients(checkpointing: bool) -> dict[str, torch.Tensor]:
         model = build(**shape, dropout=0.1).train()
         if checkpointing:
-            # transformers 5.23 named it anew, and warns of the older name.
+            # transformers 5.23 renamed it, and warns of the older name.
             enable = getattr(
                 model, "activation_checkpointing_enable", model.gradient_checkpointing_enable
             )

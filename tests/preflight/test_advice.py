@@ -70,7 +70,7 @@ def test_the_quickstart_gets_no_advice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said", "cure"),
+    ("changes", "said", "fix"),
     [
         ({"tokens": 12_000}, "about 12,000 tokens to train on", "At least 20,000 tokens"),
         ({"parameters": 10_000_000}, "10,000,000 parameters", "At least 200,000 tokens (0.7 MB"),
@@ -86,10 +86,10 @@ def test_the_quickstart_gets_no_advice(tmp_path: Path) -> None:
     ],
 )
 def test_whatever_is_too_small_is_said_with_what_would_be_enough(
-    changes: dict[str, Any], said: str, cure: str
+    changes: dict[str, Any], said: str, fix: str
 ) -> None:
     found = [text for text in _texts(replace(ENOUGH, **changes)) if said in text]
-    assert len(found) == 1 and cure in found[0]
+    assert len(found) == 1 and fix in found[0]
 
 
 def test_too_few_steps_are_said_with_the_epochs_or_steps_that_are_enough() -> None:

@@ -23,7 +23,7 @@ from ..small_run import PHASE
 
 
 def measured(run, recipe, folder: Path) -> float:
-    """Validation perplexity of a folder, measured anew."""
+    """Validation perplexity of a folder, measured again."""
     tokenizer = load_tokenizer(run)
     section = recipe.distill.phases[-1]
     _, validation = packed_sources(load_shards(run, tokenizer), section, None, context=32, seed=0)

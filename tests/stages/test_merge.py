@@ -52,7 +52,7 @@ def test_a_model_that_is_not_the_adapters_is_refused_and_leaves_nothing(
 
 
 def test_an_adapter_of_another_base_is_refused(tuned, make_recipe):
-    """The base is made anew with other numbers; the adapter is the old one."""
+    """The base is made again with other numbers; the adapter is the old one."""
     for stage in ("pretrain", "distill"):
         shutil.rmtree(tuned.stage(stage))
     recipe = make_recipe(seed=2, distill=None)

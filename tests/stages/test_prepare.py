@@ -226,7 +226,7 @@ def test_a_finished_stage_is_not_done_again_and_other_work_is_not_overwritten(
 def test_the_vocabulary_is_learnt_from_training_documents_of_every_source(
     tmp_path: Path,
 ) -> None:
-    """A word that only validation documents contain is no token; one of each source is."""
+    """A word that only validation documents contain is not a token; one of each source is."""
     texts = prose(5, 400)
     marked = {}
     for name, mark in (("a", "Quetzal"), ("b", "Xylophone")):
@@ -364,7 +364,7 @@ def test_no_pair_that_fine_tuning_holds_out_has_been_pretrained_on(tmp_path: Pat
     for fraction in (0.05, 0.02):
         pairs = split_pairs(sections, data_root=".", validation_fraction=fraction, seed=recipe.seed)
         held_out = {f"{pair.prompt}\n\n{pair.response}" for pair in pairs.validation}
-        # Small talk and the like are no text of pretraining, so they are on neither side there.
+        # Small talk and the like are not text of pretraining, so they are on neither side there.
         assert len(held_out & kept_back) > 20
         assert not held_out & trained
 

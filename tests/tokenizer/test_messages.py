@@ -1,4 +1,4 @@
-"""Messages in every form that people try: read as they are meant, or refused with the cure."""
+"""Messages in every form that people try: read as they are meant, or refused with the fix."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "empty": (list, "no user message"),
     "an empty generator": (lambda: iter(()), "no user message"),
     "an unknown role": (lambda: [{"role": "human", "content": "x"}], "role 'human' where 'user'"),
-    "a role that is no text": (lambda: [{"role": ["user"], "content": "x"}], r"role \['user'\]"),
+    "a role that is not a text": (lambda: [{"role": ["user"], "content": "x"}], r"role \['user'\]"),
     "two users": (lambda: [USER, USER], "message 1 has role 'user' where 'assistant' is due"),
     "a system message inside": (
         lambda: [USER, {"role": "system", "content": "x"}, USER],

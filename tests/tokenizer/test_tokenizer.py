@@ -302,7 +302,7 @@ def test_what_the_library_panics_on_is_refused_before_it_prints_a_word(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """A panic is no `Exception`, and is told on standard error whatever its caller does."""
+    """A panic is not an `Exception`, and is told on standard error whatever its caller does."""
     state = json.loads((saved / "tokenizer.json").read_text())
     change(state)
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))

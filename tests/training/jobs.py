@@ -2,7 +2,7 @@
 
     python jobs.py FOLDER PRECISION [KILL_SECONDS ...]
 
-runs a job in FOLDER: it forks a process for each KILL_SECONDS, ends it with SIGKILL after so many
+runs a job in FOLDER: it forks a process for each KILL_SECONDS, ends it with SIGKILL after this many
 seconds, and then forks one that runs to the end.
 """
 
@@ -110,7 +110,7 @@ def job(folder: Path, *, train_source: Any = None, model: Any = None, **override
         flops_per_token=1e6,
         head_flops=2e5,
         resume_command="tallyformer pretrain --resume",
-        anew_command=lambda changes: f"ANEW {changes}",
+        restart_command=lambda changes: f"RESTART {changes}",
     )
 
 
@@ -128,7 +128,7 @@ def run(folder: Path, **overrides: Any) -> tuple[TrainingResult, str]:
 def main() -> None:
     torch.set_num_threads(1)
     folder, precision, *delays = sys.argv[1:]
-    importlib.import_module("torch.utils.tensorboard")  # not anew in each forked process
+    importlib.import_module("torch.utils.tensorboard")  # not again in each forked process
     for delay in [*map(float, delays), None]:
         child = os.fork()
         if not child:

@@ -49,7 +49,7 @@ def step_of(checkpoints: Checkpoints) -> int:
 
 
 def test_a_checkpoint_comes_back_bit_by_bit(tmp_path):
-    checkpoints = Checkpoints(tmp_path, "go on")
+    checkpoints = Checkpoints(tmp_path, "resume")
     assert checkpoints.load() is None
     saved = snapshot(7)
     checkpoints.save(saved)
@@ -64,7 +64,7 @@ def test_a_checkpoint_comes_back_bit_by_bit(tmp_path):
 
 
 def test_the_last_two_are_kept(tmp_path):
-    checkpoints = Checkpoints(tmp_path, "go on")
+    checkpoints = Checkpoints(tmp_path, "resume")
     for step in (1, 2, 3):
         checkpoints.save(snapshot(step))
     assert step_of(checkpoints) == 3
@@ -75,7 +75,7 @@ def test_the_last_two_are_kept(tmp_path):
 
 def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path):
     """The system refuses to write more than 300 bytes a file."""
-    checkpoints = Checkpoints(tmp_path, "go on")
+    checkpoints = Checkpoints(tmp_path, "resume")
     checkpoints.save(snapshot(1))
     large = snapshot(2)
     large.tensors["model"]["w"] = torch.zeros(1000)
@@ -91,7 +91,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path):
 
 
 def test_nothing_is_pickled(tmp_path):
-    Checkpoints(tmp_path, "go on").save(snapshot(1))
+    Checkpoints(tmp_path, "resume").save(snapshot(1))
     kinds = {file.suffix for file in (tmp_path / "last").iterdir()}
     assert kinds == {".safetensors", ".json"}
 
@@ -140,8 +140,8 @@ def json_equal(a: bytes, b: bytes) -> bool:
         return False
 
 
-def test_a_damaged_only_checkpoint_says_to_start_anew(tmp_path):
-    checkpoints = Checkpoints(tmp_path, "go on")
+def test_a_damaged_only_checkpoint_says_to_start_again(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "resume")
     checkpoints.save(snapshot(1))
     (checkpoints.last / "state.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match="start this stage again"):

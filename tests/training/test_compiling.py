@@ -1,4 +1,4 @@
-"""What is compiled, when, with which tools; and that compiled runs go on as they began."""
+"""What is compiled, when, with which tools; and that compiled runs continue as they began."""
 
 from __future__ import annotations
 

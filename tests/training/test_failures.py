@@ -31,7 +31,7 @@ def test_a_want_of_memory_names_step_amount_and_both_ways_on(tmp_path):
     assert str(error.value) == (
         f"pretrain: after 2 of 20 steps: out of memory ({2**62} bytes more were asked for). "
         "Start this stage again with the same step in smaller parts: "
-        "ANEW {'micro_batch': 6, 'gradient_accumulation': 4}. Where more memory is free, "
+        "RESTART {'micro_batch': 6, 'gradient_accumulation': 4}. Where more memory is free, "
         "resume with: tallyformer pretrain --resume"
     )
 
@@ -45,7 +45,7 @@ def test_the_error_of_a_gpu_is_understood(rows, words):
     how = section(micro_batch=rows)
     with (
         pytest.raises(TrainingError, match=rf"distill 1: out of memory \(20.50 GiB more.*{words}"),
-        memory_errors(lambda: "distill 1", how, "go on", str),
+        memory_errors(lambda: "distill 1", how, "resume", str),
     ):
         raise torch.OutOfMemoryError(text)
 
@@ -53,7 +53,7 @@ def test_the_error_of_a_gpu_is_understood(rows, words):
 def test_other_errors_stay_what_they_are():
     with (
         pytest.raises(RuntimeError, match="shapes cannot be multiplied"),
-        memory_errors(lambda: "pretrain", section(), "go on", str),
+        memory_errors(lambda: "pretrain", section(), "resume", str),
     ):
         torch.ones(2, 3) @ torch.ones(2, 3)
 
@@ -62,7 +62,7 @@ def test_a_lower_learning_rate_begins_anew_since_the_same_settings_would_fail_ag
     for last in (None, Path("runs/x/checkpoints/last")):
         text = str(
             not_finite(
-                "pretrain: step 3", "the loss", documents="a, b", last=last, rate=8e-4, anew=str
+                "pretrain: step 3", "the loss", documents="a, b", last=last, rate=8e-4, restart=str
             )
         )
         assert text.endswith(

@@ -127,7 +127,7 @@ def gpu_job(
         flops_per_token=1e6,
         head_flops=2e5,
         resume_command="tallyformer pretrain --resume",
-        anew_command=lambda changes: f"ANEW {changes}",
+        restart_command=lambda changes: f"RESTART {changes}",
     )
 
 
@@ -161,7 +161,7 @@ def test_a_stopped_and_resumed_run_ends_where_an_uninterrupted_one_does(
     with pytest.raises(Interrupted):
         train(gpu_job(tmp_path / "stopped", gpu, source=Stopping(), **how))
     _, found = run(gpu_job(tmp_path / "stopped", gpu, **how))
-    # A GPU adds up in an order of its own; its random states go on where they were.
+    # A GPU adds up in an order of its own; its random states continue where they were.
     for one, other in zip(found, expected, strict=True):
         assert (one - other).norm() <= 0.02 * other.norm()
 

@@ -264,7 +264,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
     message = str(error.value)
     assert f"The last good checkpoint is {tmp_path / 'checkpoints' / 'last'}" in message
     assert message.startswith("pretrain: step 5: ")
-    assert message.endswith("learning_rate: ANEW {'optimizer.learning_rate': 0.001}")
+    assert message.endswith("learning_rate: RESTART {'optimizer.learning_rate': 0.001}")
 
 
 def test_precision_and_compilation_are_recorded(tmp_path):
@@ -287,7 +287,7 @@ def test_a_resumed_run_keeps_its_precision_whatever_auto_means_there(tmp_path):
 
 def test_a_checkpoint_without_a_value_is_said_to_be_another_versions(tmp_path):
     run(tmp_path, steps=2)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", "go on")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", "resume")
     found = checkpoints.load()
     assert found is not None
     state = {k: v for k, v in found.state.items() if k != "precision"}
@@ -364,7 +364,7 @@ def test_lines_after_the_checkpoint_are_dropped_and_torn_ones_too(tmp_path):
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "delete", "folder gone"])
 def test_best_weights_that_the_checkpoint_does_not_know_are_refused(tmp_path, damage):
-    """Between the last validation and the signing, and whenever the run goes on."""
+    """Between the last validation and the signing, and whenever the run resumes."""
     run(tmp_path, steps=4, evaluations=1)
     file = tmp_path / "best" / "weights.txt"
     data = file.read_bytes()
@@ -409,7 +409,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_the_last_to_the_same_end(tmp_p
     broken = tmp_path / "broken"
     with pytest.raises(Interrupted):
         run(broken, train_source=Stopping(2 * 9), **settings)
-    checkpoints = Checkpoints(broken / "checkpoints", "go on")
+    checkpoints = Checkpoints(broken / "checkpoints", "resume")
     shutil.rmtree(checkpoints.last)
     run(broken, **settings)
     assert_same(final_state(broken), final_state(tmp_path / "whole"))
@@ -437,7 +437,7 @@ def test_a_checkpoint_whose_final_validation_was_cut_can_still_be_resumed_after_
     with pytest.raises(Interrupted, match="at step 20 of 20"):
         train(dataclasses.replace(job(broken, evaluations=2), validation=in_the_second))
     run(broken, evaluations=2)
-    checkpoints = Checkpoints(broken / "checkpoints", "go on")
+    checkpoints = Checkpoints(broken / "checkpoints", "resume")
     shutil.rmtree(checkpoints.last)
     assert checkpoints.load().state["evaluation_due"]
     run(broken, evaluations=2)
@@ -457,7 +457,7 @@ def test_a_loss_that_is_not_finite_names_step_documents_and_the_way_on(tmp_path:
     message = str(error.value)
     assert message.startswith("pretrain: step 1: the loss is not finite")
     assert "document 0, document 1" in message
-    assert "There is no checkpoint yet" in message and "ANEW" in message
+    assert "There is no checkpoint yet" in message and "RESTART" in message
 
 
 def test_documents_are_named_when_no_thread_reads_the_source_any_more(

@@ -179,8 +179,8 @@ def test_a_head_trained_apart_leaves_the_merged_model_untied(tmp_path):
             LoraSection(target_modules=("query", "token_embed"), modules_to_save=()),
             "'token_embed' is tied to the head.*Add 'lm_head'",
         ),
-        (LoraSection(target_modules=("attention",)), "'attention' is no layer with one matrix"),
-        (LoraSection(target_modules=("attn_norm",)), "'attn_norm' is no layer with one matrix"),
+        (LoraSection(target_modules=("attention",)), "'attention' is not a layer with one matrix"),
+        (LoraSection(target_modules=("attn_norm",)), "'attn_norm' is not a layer with one matrix"),
         (
             LoraSection(target_modules=("query", "fc1"), modules_to_save=("fc1",)),
             "'fc1' is trained whole",

@@ -77,7 +77,7 @@ def test_a_row_that_another_has_added_is_found_and_not_added_again(tmp_path: Pat
 def test_what_a_kill_has_torn_is_written_over_while_others_are_at_work(
     tmp_path: Path, torn: int
 ) -> None:
-    """The torn row of a third process lies behind rows of two that go on."""
+    """The torn row of a third process lies behind rows of two that continue."""
     one, two = store_in(tmp_path), store_in(tmp_path)
     one.add(rows(1))
     with one.path.open("ab") as file:

@@ -89,7 +89,7 @@ def make_folder(path: Path) -> None:
 def replace_folder(path: Path, fresh: Path) -> None:
     """Put a folder that is whole in the place of another, or where there was none.
 
-    A kill in between is mended by `recover_replaced`; `fresh` is still there then.
+    A kill in between is repaired by `recover_replaced`; `fresh` is still there then.
 
     Raises:
         OSError: the system refused.

@@ -12,7 +12,7 @@ _LONGEST = 96
 
 
 def could_be_hub_name(source: str) -> bool:
-    """Whether `source`, which is no local folder, may name something on the hub: `owner/name`.
+    """Whether `source`, which is not a local folder, may name something on the hub: `owner/name`.
 
     A path whose first folder is here, or is where runs lie, is a local one with a mistake in it.
     """

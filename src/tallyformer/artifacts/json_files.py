@@ -51,7 +51,7 @@ def read_json(
         what: what a file that cannot be understood is called.
 
     Raises:
-        RunError: of type `error`; the file is missing, cannot be read, or is no JSON object.
+        RunError: of type `error`; the file is missing, cannot be read, or is not a JSON object.
     """
     try:
         values = parse_json(path.read_bytes())

@@ -22,8 +22,8 @@ from tallyformer.errors import ArtifactError
 MANIFEST = "manifest.json"
 FORMAT = 2
 UNCHECKED_FORMAT = 1
-"""Of an earlier version, without checksum and result. Its model folders load, its runs do not go
-on."""
+"""Of an earlier version, without checksum and result. Its model folders load, its runs are not
+resumed."""
 
 Files = Iterable[Path] | Mapping[Path, Mapping[str, Any]]
 """Files, or with each the size and checksum that were taken when it was written."""
@@ -136,7 +136,7 @@ def resigned(folder: Path, manifest: Manifest, files: Files) -> Manifest:
 
 
 def rebound(manifest: Manifest, results: Mapping[str, str]) -> Manifest:
-    """The manifest of a later stage, after stages that it read were signed anew.
+    """The manifest of a later stage, after stages that it read were signed again.
 
     Args:
         manifest: the later stage's.
@@ -165,7 +165,7 @@ def read_manifest(folder: Path, *, made_by: str, fix: str | None = None) -> Mani
     Args:
         folder: the artifact.
         made_by: the command that makes it, named in errors.
-        fix: what helps against damage, if it is not to make the folder anew.
+        fix: what helps against damage, if it is not to make the folder again.
 
     Raises:
         ArtifactError: there is none, it is damaged, or another version wrote it in a form that

@@ -27,7 +27,7 @@ def usable_path(given: str | Path) -> Path:
         path = Path(given)
         os.lstat(path)
     except TypeError:
-        raise UsageError(f"{quoted(given)} is no path. Give a text or a Path") from None
+        raise UsageError(f"{quoted(given)} is not a path. Give a text or a Path") from None
     except ValueError:  # NUL, or half of a character
         raise _unusable(given, "has a character that no path can hold. Correct it") from None
     except OSError as error:

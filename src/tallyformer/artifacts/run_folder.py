@@ -77,7 +77,7 @@ class RunFolder:
         """The command that resumes the work which a stage has begun."""
         return f"{self.command(self.begun_by or stage)} --resume"
 
-    def anew_command(self, stage: str, section: str, changes: Mapping[str, Any]) -> str:
+    def restart_command(self, stage: str, section: str, changes: Mapping[str, Any]) -> str:
         """The command that drops a stage's work and begins it with changed values.
 
         Args:
@@ -122,7 +122,7 @@ class StageWork:
     seed: int
     inputs: Mapping[str, str]
     resume: bool = True
-    """Whether a started folder may be gone on with; otherwise it is an error."""
+    """Whether a started folder may be resumed; otherwise it is an error."""
     sections: Mapping[str, str] = field(default_factory=dict)
     """What parts of `config` are called in a recipe, for errors; others follow the stage's name."""
 
@@ -162,8 +162,8 @@ class StageWork:
         """The manifest if this very work is finished and its files are intact, else None.
 
         Raises:
-            ArtifactError: the folder holds other work, unfinished work that may not be gone on
-                with, files of somebody else, or a file that has been altered.
+            ArtifactError: the folder holds other work, unfinished work that may not be resumed,
+                files of somebody else, or a file that has been altered.
         """
         if not self.run.is_finished(self.stage):
             self._check_unfinished()

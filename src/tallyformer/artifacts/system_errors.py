@@ -38,7 +38,7 @@ _ADVICE = {
     errno.EBUSY: "Another program uses it: end that, and run the same command again",
     errno.ETXTBSY: "Another program uses it: end that, and run the same command again",
     errno.ENOTEMPTY: "Another process writes there: end that, and run the same command again",
-    errno.ENOENT: "It was taken away meanwhile: run the same command again",
+    errno.ENOENT: "It was removed in the meantime: run the same command again",
 }
 _OTHER = "Choose another path"
 

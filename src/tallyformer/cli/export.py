@@ -43,4 +43,4 @@ def _refresh(folder: Path, options: dict[str, Any]) -> None:
     from tallyformer.export.refresh import refresh_folder
 
     changed = refresh_folder(folder)
-    click.echo(f"{folder}: {', '.join(changed) if changed else 'nothing'} written anew")
+    click.echo(f"{folder}: {', '.join(changed) if changed else 'nothing'} rewritten")

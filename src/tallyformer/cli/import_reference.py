@@ -56,6 +56,6 @@ def _convert_adapter(folder: Path, base: str, out: Path) -> Path:
     model: Any = load_model(base)
     if not isinstance(model, TallyFormerForCausalLM):
         raise UsageError(
-            f"--base: {base} is no TallyFormer model. Import the adapter's base model first"
+            f"--base: {base} is not a TallyFormer model. Import the adapter's base model first"
         )
     return import_reference_adapter(folder, model, out)

@@ -92,7 +92,7 @@ def invoke(args: list[str]) -> Any:
 
 
 def _check_are_text(args: list[str]) -> None:
-    """Refuse bytes that are no text before any work: they could not be written into results.
+    """Refuse bytes that are not text before any work: they could not be written into results.
 
     Raises:
         UsageError: an argument holds such bytes.

@@ -86,9 +86,9 @@ def model_options(command: Command) -> Command:
 
 
 _SAMPLING_HELP = {
-    "max_tokens": (int, "Generate at most so many tokens; 256 unless the model says."),
+    "max_tokens": (int, "Generate at most this many tokens; 256 unless the model says."),
     "temperature": (float, "0 always takes the most probable token."),
-    "top_k": (int, "Sample from so many of the most probable tokens; 0: from all."),
+    "top_k": (int, "Sample from this many of the most probable tokens; 0: from all."),
     "top_p": (float, "Sample from the most probable tokens that hold this share of the mass."),
     "min_p": (float, "Drop tokens less probable than this share of the most probable one."),
     "mode": (str, "Where --top-p measures: within --top-k (combined), or on all (independent)."),

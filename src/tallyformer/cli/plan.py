@@ -30,7 +30,7 @@ _UNKNOWN = "?"
     type=click.FloatRange(1, 86400),
     default=20,
     show_default=True,
-    help="End the rehearsal after so many seconds.",
+    help="End the rehearsal after this many seconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.pass_context

@@ -28,7 +28,7 @@ _TECHNICAL = 10**9
 
 
 def recipe_page(page: str) -> str:
-    """The page with its tables made anew; what stands before the marker is kept.
+    """The page with its tables made again; what stands before the marker is kept.
 
     Raises:
         ArtifactError: the page has no marker.

@@ -63,7 +63,7 @@ class Section(BaseModel):
         """Python counts true as 1, a recipe does not."""
         kinds = _scalars(cls.model_fields[str(info.field_name)].annotation)
         if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
-            raise ValueError(f"{str(value).lower()} is no number")
+            raise ValueError(f"{str(value).lower()} is not a number")
         return value
 
     @field_validator("*", mode="before")

@@ -84,9 +84,9 @@ class TextSource(_Origin):
     text_field: str = "text"
     """The field that holds the text."""
     max_documents: int | None = Field(None, ge=1)
-    """Read at most so many rows."""
+    """Read at most this many rows."""
     max_bytes: int | None = Field(None, ge=1)
-    """The source ends with the document with which its cleaned text reaches so many UTF-8 bytes,
+    """The source ends with the document with which its cleaned text reaches this many UTF-8 bytes,
     before deduplication."""
     weight: float | None = Field(None, gt=0)
     """Share of the training tokens, relative to the other sources' weights; for all sources or for
@@ -158,11 +158,11 @@ class PairSource(_Origin):
     """The field with the answer."""
     messages_field: str | None = None
     """A field with conversations, in place of pairs; by default `messages` or `conversations` where
-    rows have one and are no pairs."""
+    rows have one and are not pairs."""
     context_fields: tuple[str, ...] = ()
     """Fields whose text (or table: a list of rows), where a row has them, stands before the
     prompt."""
     max_pairs: int | None = Field(None, ge=1)
-    """Read at most so many rows."""
+    """Read at most this many rows."""
     repeat: int = Field(1, ge=1)
     """How often each pair is seen in one epoch."""

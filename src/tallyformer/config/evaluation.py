@@ -13,9 +13,9 @@ class EvaluateSection(Section):
     """What is measured on the models of a run; the report shows all of it."""
 
     tokens_per_domain: int = Field(200_000, ge=1)
-    """At most so many validation ids of each source."""
+    """At most this many validation ids of each source."""
     pairs: int = Field(500, ge=0)
-    """At most so many held-out pairs for the response perplexity."""
+    """At most this many held-out pairs for the response perplexity."""
     facts: bool = False
     """Ask the primer's held-out questions and look for the key fact in each answer."""
     manners: bool = False

@@ -69,7 +69,7 @@ class ModelSection(Section):
         if set(cls.model_fields) <= {"preset", *given}:
             raise ValueError(
                 f"preset {preset!r} fills the keys that are not given, and all are given. Remove "
-                "preset, or the keys that it shall fill"
+                "preset, or the keys that it should fill"
             )
         return {**PRESETS[preset], **given}
 

@@ -66,7 +66,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what is no text in either version, as others may read the file with 1.1."""
+    """Quotes what is not text in either version, as others may read the file with 1.1."""
 
     yaml_implicit_resolvers = {
         letter: [
@@ -90,7 +90,7 @@ def read_plain_yaml(text: str) -> Any:
         yaml.YAMLError: it is not YAML.
         RepeatedKeyError: a key is given twice; all such keys are named.
         ValueError: it holds more than `MOST_VALUES` values or `MOST_LEVELS` levels, a value
-            contains itself, or it is of a kind that is no plain one.
+            contains itself, or it is of a kind that is not a plain one.
     """
     loader = _Loader(text)
     try:
@@ -125,7 +125,7 @@ class _Walk:
             raise ValueError(f"{'.'.join(path)} contains itself")
         _check_size(self._values, len(above) + 1)
         if node.tag.removeprefix(_TAG) not in _KNOWN:
-            raise ValueError(f"{'.'.join(path)}: {node.tag} is no kind of value of a recipe")
+            raise ValueError(f"{'.'.join(path)}: {node.tag} is not a value that a recipe can have")
         above = (*above, id(node))
         if isinstance(node, yaml.SequenceNode):
             for number, item in enumerate(node.value):

@@ -72,7 +72,7 @@ class Recipe(Section):
             for name, weight in (weights or {}).items():
                 if name not in names:
                     raise ValueError(
-                        f"{where} names {name!r}, which is no source of prepare; "
+                        f"{where} names {name!r}, which is not a source of prepare; "
                         f"there are: {', '.join(sorted(names))}"
                     )
                 if weight < 0:

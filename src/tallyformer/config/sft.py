@@ -46,8 +46,8 @@ class SftSection(TrainSection):
     lora: LoraSection = LoraSection()
     """The adapter."""
     join_pairs: int = Field(1, ge=1)
-    """Up to so many training pairs follow one another in one conversation, so that the model learns
-    that a question may change the subject."""
+    """Up to this many training pairs follow one another in one conversation, so that the model
+    learns that a question may change the subject."""
     replay: float = Field(0.2, ge=0, lt=1)
     """Share of the rows that are text of pretraining, so that it is not forgotten."""
     validation_fraction: float = Field(0.1, gt=0, lt=1)

@@ -103,11 +103,11 @@ class TrainSection(Section):
     evaluations: int = Field(10, ge=1, le=10**6)
     """How often validation runs, spread evenly; the last one is at the end."""
     evaluation_tokens: int = Field(200_000, ge=1)
-    """At most so many validation ids each time, but at least a sequence of each source."""
+    """At most this many validation ids each time, but at least a sequence of each source."""
     early_stopping_patience: int | None = Field(None, ge=1)
-    """End after so many validations without a new best loss."""
+    """End after this many validations without a new best loss."""
     checkpoint_minutes: float = Field(10.0, gt=0)
-    """A checkpoint is written at least so often, and at every validation."""
+    """A checkpoint is written at least this often, and at every validation."""
     log_every: int = Field(10, ge=1)
     """Steps between two lines of metrics."""
 

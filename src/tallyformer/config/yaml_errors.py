@@ -1,4 +1,4 @@
-"""What is wrong with a text that is no YAML: the place, the line, and what to look for."""
+"""What is wrong with a text that is not YAML: the place, the line, and what to look for."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _hint(said: str, line: int, column: int, lines: list[str]) -> str:
             return f"the line before has no value: {_COLON}"
         return f"indented too far; {_INDENT}"
     if "block end" in said and re.search(r"""['"]""", here[:column]):
-        return "a text goes on behind its closing quote: write '' for a ' within quotes"
+        return "a text continues behind its closing quote: write '' for a ' within quotes"
     if re.match(r"\s*-\S", here):
         return "write a space after the - of a list"
     return f"indented otherwise than the keys above; {_INDENT}" if "block end" in said else said

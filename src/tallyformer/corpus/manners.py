@@ -61,8 +61,8 @@ def manners() -> list[Manner]:
 def conversations() -> Iterator[Turns]:
     """Every fact in every training phrasing, and what is said around it.
 
-    A question that goes on into a follow-up is not repeated alone: its first answer is learnt
-    from the longer conversation. The usual question, the first of its fact, goes on into each of
+    A question that continues into a follow-up is not repeated alone: its first answer is learnt
+    from the longer conversation. The usual question, the first of its fact, continues into each of
     the usual follow-ups, as most people will ask. No held-out phrasing is among them.
     """
     every, known = manners(), facts()
@@ -84,7 +84,7 @@ def conversations() -> Iterator[Turns]:
 
 
 def questions_as_text() -> Iterator[Turns]:
-    """Every fact in every training phrasing; one phrasing goes on into each of its follow-ups.
+    """Every fact in every training phrasing; one phrasing continues into each of its follow-ups.
 
     For pretraining, which learns the answers that fine-tuning then learns to give when asked.
     """
@@ -113,7 +113,7 @@ def held_out_conversations() -> Iterator[tuple[Manner, Turns]]:
 
 
 def _follow_ups(own: Sequence[Manner]) -> Iterator[Turns]:
-    """How a conversation goes on after a fact less usually; also two follow-ups in a row."""
+    """How a conversation continues after a fact less usually; also two follow-ups in a row."""
     for manner in own:
         others = manner.questions[1:]
         start, step = _number(manner), max(1, len(others) // _OTHER_PHRASINGS)

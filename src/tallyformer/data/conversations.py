@@ -128,10 +128,10 @@ class ConversationBatches:
         conversations: encoded pairs, none longer than a row.
         context: T, inputs of a row.
         batch_size: B, rows of a batch.
-        seed: decides which conversations share a row, anew in each epoch, and their order.
+        seed: decides which conversations share a row, another way in each epoch, and their order.
         pad_id: fills the rest of a row.
         shuffle: False keeps one packing and order for all epochs; the last batch is then filled
-            up with rows of padding, where otherwise it goes on with the next epoch.
+            up with rows of padding, where otherwise it continues with the next epoch.
 
     Raises:
         DataError: there is no conversation.
@@ -173,7 +173,7 @@ class ConversationBatches:
 
     @property
     def utilisation(self) -> float:
-        """Share of all positions that are no padding."""
+        """Share of all positions that are not padding."""
         return float(self._lengths.sum()) / (self._rows_per_epoch * self._context)
 
     def batch(self, index: int) -> Batch:

@@ -45,7 +45,7 @@ def read_dialogue(value: Any, field: str, where: str) -> list[Message]:
         where: the row's name, for errors.
 
     Raises:
-        DataError: it is no list of messages with text.
+        DataError: it is not a list of messages with text.
         Dropped: a role is unknown or out of turn, a content is empty, or there is no answer.
     """
     messages = [_message(m, f"{where}: {field}[{n}]") for n, m in enumerate(_list(value, where))]

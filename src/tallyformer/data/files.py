@@ -61,7 +61,7 @@ def find_files(patterns: Sequence[str], data_root: str, source: str) -> list[Pat
 
     Raises:
         DataError: a pattern matches nothing, a folder alone, a link that leads nowhere or what is
-            no file, or it looks into a folder that cannot be read.
+            not a file, or it looks into a folder that cannot be read.
     """
     found: dict[str, Path] = {}
     for pattern in patterns:
@@ -108,7 +108,7 @@ def check_is_file(path: Path) -> None:
             f"{path}: is a link to {str(path.readlink())!r}, which is not there. Correct the link, "
             "or remove it"
         )
-    raise DataError(f"{path}: is no file that can be read twice. Save what it gives as a file")
+    raise DataError(f"{path}: is not a file that can be read twice. Save what it gives as a file")
 
 
 def _check_folders(escaped: Path) -> None:

@@ -82,7 +82,7 @@ def _too_long(where: str, what: str, longest: int) -> DataError:
 class _Text:
     """A stream's text from a place on; more of it is read on demand.
 
-    Bytes that are no UTF-8 become surrogates, which give them back when their row is checked.
+    Bytes that are not UTF-8 become surrogates, which give them back when their row is checked.
 
     Attributes:
         text: what has been read and not been dropped.
@@ -103,14 +103,14 @@ class _Text:
         return len(self.text) - self.place
 
     def read_more(self) -> None:
-        """As much again as is left, so that a long element is not parsed anew too often."""
+        """As much again as is left, so that a long element is not parsed again too often."""
         piece = self._stream.read(max(_PIECE, self.left))
         self.ended = not piece
         self.text = self.text[self.place :] + self._decode(piece, final=self.ended)
         self.place = 0
 
     def next_character(self) -> str:
-        """The first character that is no space; "" at the end."""
+        """The first character that is not a space; "" at the end."""
         while True:
             found = _NO_SPACE.search(self.text, self.place)
             if found:
@@ -167,7 +167,7 @@ def _element(source: _Text, where: str, longest: int) -> bytes:
         except ValueError:
             raise bad_json(where, "a number has too many digits") from None
         else:
-            if end < len(source.text) or source.ended:  # a number may go on
+            if end < len(source.text) or source.ended:  # a number may continue
                 return source.take(end).encode("utf-8", "surrogateescape")
         if source.left > longest:
             raise _too_long(where, "row", longest)

@@ -1,7 +1,7 @@
 """In which order the sequences of several sources are seen.
 
 Every source is an endless stream: a shuffled pass over all its sequences, then another, shuffled
-anew. An epoch takes each source's share from its stream, going on where the last epoch ended,
+again. An epoch takes each source's share from its stream, continuing where the last epoch ended,
 and shuffles what it took. So a source with a small share is seen whole in the course of several
 epochs, and one with a large share several times in one.
 
@@ -108,7 +108,7 @@ class Epoch:
         return sum(self.shares.values())
 
     def passes(self, sequences: float) -> dict[str, float]:
-        """How often each source is seen when so many sequences of the mixture are read."""
+        """How often each source is seen when this many sequences of the mixture are read."""
         return {
             name: sequences / self.length * share / self.sequences[name]
             for name, share in self.shares.items()

@@ -24,7 +24,7 @@ class PackedBatches:
     """Training batches from a mixture of sources (a `BatchSource`).
 
     An epoch is one pass over the mixture: as many sequences as the sources with a weight have
-    together, each source with its share by weight. Batches go on across the end of an epoch, so
+    together, each source with its share by weight. Batches continue across the end of an epoch, so
     nothing is left out.
 
     Args:
@@ -90,7 +90,7 @@ class PackedBatches:
         return list(names)
 
     def epochs_by_source(self, total_epochs: float) -> dict[str, float]:
-        """How often each source's sequences are seen in a run of so many epochs."""
+        """How often each source's sequences are seen in a run of this many epochs."""
         return self._epoch.passes(total_epochs * self._epoch.length)
 
     def _rows(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +109,7 @@ class ValidationBatches:
         streams: token streams by source.
         context: T, inputs of a row.
         batch_size: B, rows of a batch.
-        max_tokens: at most so many positions in all, but at least one sequence of each source.
+        max_tokens: at most this many positions in all, but at least one sequence of each source.
         weights: shares of the tokens; None keeps the natural proportions.
         source: take this source alone.
         isolate_documents: give segments, so that no document attends to another.

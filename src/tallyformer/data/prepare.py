@@ -4,7 +4,7 @@
 2. Deduplication: of equal documents, across all sources and both splits, the first one stays.
 3. Shards: units are read in order and written by source and split.
 
-A killed run goes on: finished units stay, the later passes are short and start anew. The shards'
+A killed run resumes: finished units stay, the later passes are short and start again. The shards'
 bytes depend on the recipe and the inputs alone. Memory holds a few units, never the corpus.
 """
 
@@ -74,7 +74,7 @@ class SourceCounts:
     text_bytes: Counter[str] = field(default_factory=Counter)
 
     def add(self, unit: Unit, first: np.ndarray) -> None:
-        """Count a unit; `first` says which of its documents are no repetitions, bool (n,)."""
+        """Count a unit; `first` says which of its documents are not repetitions, bool (n,)."""
         self.documents_in += unit.rows
         self.dropped.update(unit.dropped)
         if not first.all():
@@ -217,7 +217,7 @@ class _Units:
     """The units of a source in order, begun or finished, and how much text they hold.
 
     Args:
-        max_bytes: of text, at most so much and the document that reaches it; None for all.
+        max_bytes: of text, at most this much and the document that reaches it; None for all.
     """
 
     def __init__(self, max_bytes: int | None) -> None:

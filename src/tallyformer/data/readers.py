@@ -21,8 +21,8 @@ from tallyformer.data.rows import Payload, Row, columns_of
 from tallyformer.errors import DataError
 
 LINE_BYTES = 1 << 28
-"""A row of so many bytes is always read, longer ones only if a text may be so long: one file cannot
-fill the memory."""
+"""A row of this many bytes is always read, longer ones only if a text may be as long: one file
+cannot fill the memory."""
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _Rows = Iterator[tuple[int, Payload, int]]
 """Number, payload and position in the file's bytes after it."""
@@ -146,7 +146,7 @@ def _csv_lines(text: io.TextIOWrapper, label: str, longest: int) -> Iterator[str
 
 
 def _as_text(stream: IO[bytes]) -> io.TextIOWrapper:
-    """Bytes that are no UTF-8 survive as surrogates until their row is checked."""
+    """Bytes that are not UTF-8 survive as surrogates until their row is checked."""
     return io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
 
 

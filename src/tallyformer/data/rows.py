@@ -43,7 +43,7 @@ def fields_of(
         optional: fields that are left out of the result if the row has none.
 
     Raises:
-        DataError: the row is no JSON object, lacks a field, or a field is not text.
+        DataError: the row is not a JSON object, lacks a field, or a field is not text.
         InvalidTextError: a text is not valid UTF-8.
     """
     where = document_id(file, row.number)
@@ -59,7 +59,7 @@ def values_of(row: Row, file: str) -> Mapping[str, Any]:
     """A row's fields as they were written.
 
     Raises:
-        DataError: the row is no JSON object.
+        DataError: the row is not a JSON object.
         InvalidTextError: it is not valid UTF-8.
     """
     assert row.payload is not None
@@ -125,7 +125,7 @@ def text_of(value: Any, name: str, where: str) -> str:
     """The text of a field: "" for null, a line a row for a table.
 
     Raises:
-        DataError: it is no text.
+        DataError: it is not text.
         InvalidTextError: it is not valid UTF-8.
     """
     if value is None:
@@ -144,7 +144,7 @@ def text_of(value: Any, name: str, where: str) -> str:
     except UnicodeEncodeError as error:
         raise InvalidTextError(
             f"{where}: field {name!r} has a lone surrogate at character {error.start}, which is "
-            "no valid UTF-8. Fix the row"
+            "not valid UTF-8. Fix the row"
         ) from None
     return value
 

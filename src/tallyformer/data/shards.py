@@ -100,7 +100,7 @@ class TokenStream:
         return names
 
     def first_ids(self, most: int) -> Iterator[np.ndarray]:
-        """The first ids of each document, at most so many, without its end-of-text."""
+        """The first ids of each document, at most this many, without its end-of-text."""
         for shard in self.shards:
             ends = [*shard.starts.tolist()[1:], len(shard.tokens)]
             for start, end in zip(shard.starts.tolist(), ends, strict=True):

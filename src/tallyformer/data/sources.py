@@ -352,7 +352,7 @@ def _reader_of(pattern: str) -> str | None:
 class BuiltinCorpus:
     """Rows of a corpus that ships with the package: `text`, and for pairs prompt and response.
 
-    As pairs, the questions go on into follow-ups and have small talk beside them: such a row has
+    As pairs, the questions continue into follow-ups and have small talk beside them: such a row has
     `messages` in place of a response.
 
     Held-out questions and held-out examples are never among them. A pair's prompt decides its

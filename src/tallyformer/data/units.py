@@ -1,7 +1,7 @@
 """One unit of work: a chunk of rows, cleaned, hashed and tokenised into one file.
 
 Units are cut by the size of the raw rows, so they are the same for any number of processes; a
-unit's file appears whole or not at all, so a killed run goes on with the units that are missing.
+unit's file appears whole or not at all, so a killed run resumes with the units that are missing.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def chunks_of(
         source: the source.
         number: its place in the recipe; with the chunk's number it names the unit's file.
         folder: where units go.
-        max_documents: read at most so many rows.
+        max_documents: read at most this many rows.
     """
     rows: list[Row] = []
     size = chunks = 0

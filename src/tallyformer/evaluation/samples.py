@@ -56,7 +56,7 @@ def questions_of_pairs(pairs: Sequence[Pair]) -> list[Question]:
 
 
 def beginnings_of_texts(texts: Iterable[str]) -> list[Question]:
-    """The first words of the first few texts that go on behind them, and how they go on."""
+    """The first words of the first few texts that continue behind them, and how they continue."""
     found: list[Question] = []
     for text in texts:
         words = text.split()

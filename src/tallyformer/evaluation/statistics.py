@@ -16,7 +16,7 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Proportion:
-    """So many right of so many asked."""
+    """How many were right, of how many asked."""
 
     right: int
     asked: int

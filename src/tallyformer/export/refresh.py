@@ -52,7 +52,7 @@ def _is_rewritten(file: Path) -> bool:
 def refresh_folder(folder: Path) -> list[str]:
     """Write today's code, configuration and generation_config into a model folder.
 
-    The manifest that vouches for the folder is signed anew, and so are those of later stages of the
+    The manifest that vouches for the folder is signed again, as are those of later stages of the
     same run, which record its result.
 
     Args:
@@ -65,7 +65,7 @@ def refresh_folder(folder: Path) -> list[str]:
         ArtifactError: it is not such a folder, its weights or its tokenizer are damaged, or the new
             folder is not the same model; the folder is then left as it was. Another process
             works in its run, or beside it.
-        UsageError: it is no path.
+        UsageError: it is not a path.
     """
     folder = usable_path(folder).resolve()
     if not folder.parent.is_dir():
@@ -114,7 +114,7 @@ def _check_ours(folder: Path, voucher: Path | None) -> None:
         )
     if voucher is None and os.path.lexists(folder.parent / RESULT):
         raise ArtifactError(
-            f"{folder}: belongs to a phase of distillation, which is read again to go on. Refresh "
+            f"{folder}: belongs to a phase of distillation, which is read again to resume. Refresh "
             "best/ of the finished stage"
         )
 
@@ -126,7 +126,7 @@ def _no_folder(folder: Path) -> ArtifactError:
 def _checked_manifest(folder: Path, voucher: Path) -> Manifest:
     """The manifest, if what stays in the folder is what it lists.
 
-    Files that are written anew may differ: an earlier refresh may have been cut off.
+    Files that are rewritten may differ: an earlier refresh may have been cut off.
     """
     fix = "Make or fetch the folder again"
     manifest = read_manifest(voucher, made_by="tallyformer export", fix=fix)
@@ -206,7 +206,7 @@ def _listed(manifest: Manifest, place: Path, below: str) -> list[Path]:
 
 
 def _resign_run(stage: Path, manifest: Manifest, files: list[Path]) -> None:
-    """Sign a stage anew, and the finished later stages of its run, which record its result."""
+    """Sign a stage again, and the finished later stages of its run, which record its result."""
     fresh = resigned(stage, manifest, files)
     changed = [(stage, fresh)]
     results = {manifest.result: fresh.result}

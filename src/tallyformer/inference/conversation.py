@@ -27,7 +27,7 @@ class Chat:
         system: instructions before the first message that is kept.
 
     Raises:
-        InvalidRequestError: the instructions are no text, or fill more than a quarter of the
+        InvalidRequestError: the instructions are not text, or fill more than a quarter of the
             context.
     """
 
@@ -52,7 +52,7 @@ class Chat:
         begun is forgotten.
 
         Raises:
-            InvalidRequestError: the question is no text.
+            InvalidRequestError: the question is not text.
         """
         if not isinstance(question, str):
             raise InvalidRequestError(f"question: must be a text; it is {quoted(question)}")

@@ -27,7 +27,7 @@ def fit_messages(
         answer_share: 1/answer_share of the context is left to the answer.
 
     Raises:
-        InvalidRequestError: these are no messages, the system message takes more than half of
+        InvalidRequestError: these are not messages, the system message takes more than half of
             the room, or there is no room for a question.
     """
     room = context - context // answer_share
@@ -47,7 +47,7 @@ def check_system(tokenizer: Tokenizer, system: Any, *, context: int, answer_shar
     """Refuse instructions that fill more than half of what the answer leaves of the context.
 
     Raises:
-        InvalidRequestError: they do, or are no text.
+        InvalidRequestError: they do, or are not text.
     """
     if system is None:
         return

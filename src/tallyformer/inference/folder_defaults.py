@@ -36,7 +36,7 @@ def careful_generation_config(*, eot_id: Any, pad_id: int | None) -> GenerationC
 def check_settings(folder: Path) -> None:
     """Refuse a generation_config.json that cannot be understood; none at all is in order.
 
-    transformers passes over one that is no JSON, and the model would be sampled otherwise than its
+    transformers passes over one that is not JSON, and the model would be sampled otherwise than its
     folder says.
 
     Raises:
@@ -53,7 +53,7 @@ def check_settings(folder: Path) -> None:
         ids = values.get(name)
         for value in ids if isinstance(ids, list) and ids else [] if ids is None else [ids]:
             if as_id(value) is None:
-                raise ArtifactError(f"{file}: {name}: {quoted(value)} is no token id. {_FIX}")
+                raise ArtifactError(f"{file}: {name}: {quoted(value)} is not a token id. {_FIX}")
     try:
         GenerationConfig.from_dict(values)
     except Exception as error:  # comparisons of wrong types, and the library's own refusals

@@ -79,7 +79,7 @@ class LLM:
         Raises:
             ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged, or
                 differs from the manifest that vouches for it.
-            UsageError: dtype or device is unknown or not there, or `folder` is no path.
+            UsageError: dtype or device is unknown or not there, or `folder` is not a path.
         """
         check_model_folder(usable_path(folder))
         check_settings(Path(folder))
@@ -136,7 +136,7 @@ class LLM:
             params: settings; by default the folder's.
 
         Raises:
-            InvalidRequestError: these are no messages, a role is unknown or out of turn, or the
+            InvalidRequestError: these are not messages, a role is unknown or out of turn, or the
                 system message is too long for the model.
         """
         settings = self.chat_params(self._settings(params))

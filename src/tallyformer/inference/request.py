@@ -26,7 +26,7 @@ class Request:
     Attributes:
         token_ids: generated so far.
         counts: how often each id has been generated.
-        finish_reason: None while the answer goes on.
+        finish_reason: None while the answer continues.
     """
 
     def __init__(

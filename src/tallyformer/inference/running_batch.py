@@ -3,8 +3,8 @@
 The cache is aligned to the right: the newest token of every row is in the last column, and
 columns to the left of a row's first token are masked. Finished rows leave the batch.
 
-When a row's window holds as many tokens as the model's context, generation goes on: the last
-half of them is computed anew as a window of its own, with positions from 0. The model thus never
+When a row's window holds as many tokens as the model's context, generation continues: the last
+half of them is computed again as a window of its own, with positions from 0. The model thus never
 sees a position it was not trained for, and between a half and a whole context of text.
 
 Shapes: B rows, S cached columns, V vocabulary.

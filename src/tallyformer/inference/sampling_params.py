@@ -23,9 +23,9 @@ class SamplingParams:
     other token has probability exactly 0.
 
     Attributes:
-        max_tokens: at most so many tokens are generated, 1 or more.
+        max_tokens: at most this many tokens are generated, 1 or more.
         temperature: 0 is greedy (the most probable token); above 0 the logits are divided by it.
-        top_k: keep so many of the most probable tokens; 0 keeps all.
+        top_k: keep this many of the most probable tokens; 0 keeps all.
         top_p: keep the smallest set of most probable tokens whose mass reaches `top_p` in (0, 1];
             the token that crosses it is kept. 1 keeps all. Holtzman et al. 2020, section 3.1.
         min_p: keep tokens whose probability is at least `min_p` times the greatest one's,
@@ -40,7 +40,7 @@ class SamplingParams:
         stop_token_ids: ids that end the answer, besides the model's end-of-text.
         seed: makes the answer reproducible, whatever else is in the batch; 0 or more. None draws
             a fresh seed.
-        ignore_eos: go on after the model's end-of-text, to `max_tokens`.
+        ignore_eos: continue after the model's end-of-text, to `max_tokens`.
 
     Raises:
         InvalidRequestError: a field has the wrong type or is out of range; field, value and

@@ -40,7 +40,7 @@ class StopMatcher:
         return passed
 
     def finish(self) -> str:
-        """Return what was held back: the text has ended, so it is no stop string."""
+        """Return what was held back: the text has ended, so it is not a stop string."""
         rest, self._held = self._held, ""
         return rest
 

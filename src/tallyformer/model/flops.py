@@ -71,7 +71,7 @@ def lora_flops_per_token(
     Formula, with N the weights of the blocks' matrices, A the forward cost of attention, and
     N_lora = `rank` * (inputs + outputs) of every adapted matrix:
     `4*N + 3*A + 6*N_lora + (6 if the head is trained else 4) * V*D`.
-    A frozen matrix needs the product for its input's gradient, which goes on to earlier adapters,
+    A frozen matrix needs the product for its input's gradient, which continues to earlier adapters,
     but none for its own. The first block's needs neither where the embedding is frozen too; that
     is not taken off. As in `flops_per_token`, every token is counted as if it had a label.
 

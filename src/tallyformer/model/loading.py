@@ -100,7 +100,7 @@ def _check_there(source: str | Path, revision: str | None, fix: str) -> None:
     else:
         inner = (path / name for name in ("model", *sorted(OUTPUTS)))
         there = next((f for f in inner if (f / _CONFIG).is_file()), "a Hugging Face folder")
-        raise ArtifactError(f"{source}: holds no {_CONFIG}, so it is no model. Give {there}")
+        raise ArtifactError(f"{source}: holds no {_CONFIG}, so it is not a model. Give {there}")
 
 
 def _check_on_hub(source: str | Path, revision: str | None) -> None:

@@ -260,8 +260,8 @@ class TallyFormerForCausalLM(TallyFormerPreTrainedModel, GenerationMixin):  # ty
             labels: token ids (B, T), -100 where there is nothing to learn. They are shifted here:
                 pass the input ids themselves.
             use_cache: see there.
-            logits_to_keep: compute logits for the last so many positions only (0: for all), or
-                for the positions in this tensor.
+            logits_to_keep: how many of the last positions get logits (0: all), or a tensor of the
+                positions that get them.
             cache: another name for `past_key_values`.
             kwargs: passed to the blocks and to the loss function, which also knows `ignore_index`
                 and `shift_labels`.

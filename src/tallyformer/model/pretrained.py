@@ -24,7 +24,7 @@ def check_complete(report: Mapping[str, Any], folder: str | Path, *, exactly: bo
     Args:
         report: what `from_pretrained(folder, **REPORTED)` says.
         folder: what was loaded.
-        exactly: refuse tensors that the model has no place for, and such that are no floats, too.
+        exactly: refuse tensors that the model has no place for, and such that are not floats, too.
             Folders of other projects may hold some.
 
     Raises:
@@ -57,7 +57,7 @@ def _shape(shape: Any) -> str:
 def _other_types(folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
+            for name in file.keys():  # noqa: SIM118 - it is not a mapping
                 kind = file.get_slice(name).get_dtype()
                 if kind not in _FLOATS:
                     yield f"{name} {kind}"

@@ -40,7 +40,7 @@ class Formulas:
         return Needs(*self._memory(training), self.seconds(training, worked_tokens(training)))
 
     def seconds(self, training: PlannedTraining, tokens: float | None) -> float | None:
-        """Time for so many tokens."""
+        """Time for this many tokens."""
         if tokens is None:
             return None
         flops = training.flops_per_token + training.teacher_flops_per_token

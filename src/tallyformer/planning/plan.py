@@ -90,7 +90,7 @@ class Planning:
         return Plan(found.vocabulary, found.exact, found.sources, trainings, notes, needs, {})
 
     def rehearsed(self, plan: Plan, seconds: float) -> Plan:
-        """The plan with what a rehearsal of at most so many seconds shows.
+        """The plan with what a rehearsal of at most this many seconds shows.
 
         Trainings that it does not reach keep the formula's memory, and the formula's time as much
         longer or shorter as the others' was.

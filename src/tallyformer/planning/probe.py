@@ -45,7 +45,7 @@ def shortened_training(
     Args:
         compiled: whether to compile.
         context: of the model.
-        seconds_of_tokens: about how long so many tokens take.
+        seconds_of_tokens: about how long this many tokens take.
         seconds: about how long all steps may take; there are at least `LEAST_STEPS`.
     """
     accumulated = min(section.gradient_accumulation, _ACCUMULATED)
@@ -74,7 +74,7 @@ def rehearse(
         recipe: a recipe file, shortened already.
         folder: the rehearsal's run folder.
         stages: in order.
-        seconds: the process is ended after so many.
+        seconds: the process is ended after this many.
 
     Returns:
         By stage that was reached its manifest's metrics, and in `parts` the `tokens_per_second` of

@@ -126,7 +126,7 @@ class _Sample:
         return self._text_bytes >= self._most_bytes
 
     def add(self, row: Row, progress: float) -> _Size:
-        """Clean the row, unless there is enough text for so much of the source (0 to 1).
+        """Clean the row, unless there is enough text for this share of the source (0 to 1).
 
         Returns:
             What the row holds; where it is not cleaned, what to expect after those before it.

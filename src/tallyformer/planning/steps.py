@@ -191,7 +191,7 @@ def _steps(section: TrainSection, batches_per_epoch: int | None) -> int | None:
 
 
 def _rows(section: TrainSection, steps: int | None) -> int | None:
-    """Sequences that are read in so many steps."""
+    """Sequences that are read in this many steps."""
     if steps is None:
         return None
     return steps * section.gradient_accumulation * section.micro_batch

@@ -17,7 +17,7 @@ from tallyformer.report.run_card import LITTLE_TEXT
 LEAST_STEPS = 50
 """Optimizer steps below which a training has hardly begun, whatever it starts from."""
 PARAMETERS_PER_TOKEN = 50
-"""More parameters than this for a token of text, and a model learns its text by heart."""
+"""More parameters than this for a token of text, and a model memorizes its text."""
 LEAST_TOKENS = 20_000
 """Of text, however small the model."""
 LEAST_PAIRS = 200
@@ -112,7 +112,7 @@ def _on_texts(size: RunSize) -> Iterator[Advice]:
         yield Advice(
             "pretrain",
             f"the texts hold about {size.tokens:,} tokens to train on, and the model has "
-            f"{size.parameters:,} parameters: it will learn them by heart rather than how to "
+            f"{size.parameters:,} parameters: it will memorize them rather than learn to "
             f"write. At least {enough:,} tokens ({_megabytes(enough * BYTES_PER_TOKEN)} of text) "
             "would be enough, or a smaller model",
         )
@@ -136,14 +136,14 @@ def _on_steps(training: TrainingSize) -> Iterator[Advice]:
         return
     section, key = training.section, training.key
     if section.epochs is None:
-        cure = f"{key}.steps={LEAST_STEPS} or more would be enough"
+        fix = f"{key}.steps={LEAST_STEPS} or more would be enough"
     else:
         epochs = math.ceil(section.epochs * LEAST_STEPS / training.steps)
         smaller = " (or fewer with a smaller micro_batch)" if section.micro_batch > 1 else ""
-        cure = f"{key}.epochs={epochs}{smaller} would be enough"
+        fix = f"{key}.epochs={epochs}{smaller} would be enough"
     many = "1 step" if training.steps == 1 else f"{training.steps} steps"
     yield Advice(
-        training.stage, f"{key} trains for about {many}, which is too few to learn much. {cure}"
+        training.stage, f"{key} trains for about {many}, which is too few to learn much. {fix}"
     )
 
 

@@ -22,7 +22,7 @@ SMALL_BYTES = 4_000_000
 """Text of all sources together that is read whole, which takes some seconds."""
 _SMALL_ROWS = 20_000
 _UNPACKED = 10
-"""A compressed file may hold so many times its size."""
+"""A compressed file may hold this many times its size."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def with_commits(
         ArtifactError: the record is damaged, or cannot be written.
     """
     path = folder.path / RECORD
-    fix = f"Choose another --out, or delete {folder.path} to start anew"
+    fix = f"Choose another --out, or delete {folder.path} to start again"
     known: dict[str, Any] = read_checked_json(path, fix=fix) if path.exists() else {}
     hub, before = Hub(), len(known)
     for wanted in _names(recipe, [s for s in stages if not folder.is_finished(s)]):

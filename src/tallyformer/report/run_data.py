@@ -148,5 +148,5 @@ def _results(run: RunFolder, format: int) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    """A file's text, "" if it is not there; bytes that are no UTF-8 are shown as such."""
+    """A file's text, "" if it is not there; bytes that are not UTF-8 are shown as such."""
     return path.read_text(encoding="utf-8", errors="backslashreplace") if path.is_file() else ""

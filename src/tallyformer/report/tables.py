@@ -137,7 +137,7 @@ def _difference(measure: Measure, first: Any, second: Any) -> str:
 
 
 def fixed(places: int, unit: str = "") -> Callable[[float], str]:
-    """Numbers with so many decimals and thousands commas."""
+    """Numbers with this many decimals and thousands commas."""
     return lambda value: f"{value:,.{places}f}{unit}"
 
 

@@ -89,7 +89,7 @@ def check_teacher(
         revision: of a hub name.
 
     Raises:
-        ArtifactError: it is no causal language model, has no weights, or reads fewer positions.
+        ArtifactError: it is not a causal language model, has no weights, or reads fewer positions.
         TokenizerError: as `shared_ids`.
     """
     try:

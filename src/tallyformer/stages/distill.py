@@ -119,7 +119,7 @@ class _Distillation:
                 source = source or self._targets()
                 start = candidates[-1]
                 write_checked_json(place / RESULT, self._phase(number, phase, start, place, source))
-            phases.append(read_checked_json(place / RESULT, fix=self._anew(place)))
+            phases.append(read_checked_json(place / RESULT, fix=self._restart(place)))
             candidates.append(place / BEST)
         # Phases may validate on different amounts of text, so all are measured on the same.
         measured = [self._measure(folder) for folder in candidates]
@@ -136,7 +136,7 @@ class _Distillation:
         results = [phase["metrics"] for phase in phases]
         return finish(self.work, self._metrics(measured, best, results), files, records)
 
-    def _anew(self, phase: Path) -> str:
+    def _restart(self, phase: Path) -> str:
         return f"Delete {phase}, then: {self.folder.resume_command('distill')}"
 
     def _measure(self, model_folder: Path) -> TextLoss:
@@ -191,8 +191,8 @@ class _Distillation:
                 flops_per_token=flops_per_token(model.config, self.context, backward=True),
                 head_flops=head_flops(model.config),
                 resume_command=self.folder.resume_command("distill"),
-                anew_command=functools.partial(
-                    self.folder.anew_command, "distill", f"distill.phases.{number - 1}"
+                restart_command=functools.partial(
+                    self.folder.restart_command, "distill", f"distill.phases.{number - 1}"
                 ),
             )
         )

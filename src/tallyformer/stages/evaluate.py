@@ -172,7 +172,7 @@ class _Evaluation:
         }
 
     def _start_of(self, stage: str) -> str:
-        """The stage whose model another one began with; "" for one that began anew."""
+        """The stage whose model another one began with; "" for one that started from scratch."""
         before = "distill" if self.recipe.distill else "pretrain"
         return {"distill": "pretrain", "merge": before}.get(stage, "")
 

@@ -105,8 +105,8 @@ def train_from_scratch(
             flops_per_token=flops_per_token(model.config, context, backward=True),
             head_flops=head_flops(model.config),
             resume_command=folder.resume_command(stage),
-            anew_command=functools.partial(
-                folder.anew_command, stage, "teacher.train" if stage == "teacher" else stage
+            restart_command=functools.partial(
+                folder.restart_command, stage, "teacher.train" if stage == "teacher" else stage
             ),
         )
     )

@@ -41,7 +41,7 @@ class PlannedStage:
     """One line of a dry run.
 
     Attributes:
-        state: "finished", "unfinished" (it would go on), "undecided" (whether the folder's work
+        state: "finished", "unfinished" (it would resume), "undecided" (whether the folder's work
             is this recipe's depends on stages that have yet to run) or "to do".
     """
 
@@ -91,7 +91,7 @@ def run_stages(
 
     The folder's `recipe.yaml` is written before the first work in a new folder. In an old one it
     is replaced once a stage has worked by a changed recipe, to its end or until it was stopped, so
-    that a refused recipe leaves no trace and the command to go on finds its own.
+    that a refused recipe leaves no trace and the command to resume finds its own.
 
     What can be known beforehand is checked beforehand: of the inputs before any work, of the rest
     before the first training, when vocabulary and shards are there.

@@ -154,7 +154,7 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
             ),
             head_flops=head_flops(model.config, trained="lm_head" in section.lora.modules_to_save),
             resume_command=folder.resume_command("sft"),
-            anew_command=functools.partial(folder.anew_command, "sft", "sft"),
+            restart_command=functools.partial(folder.restart_command, "sft", "sft"),
         )
     )
     metrics = {
@@ -221,6 +221,6 @@ def _with_replay(
 
 
 def _at_most(conversations: list[Conversation], tokens: int) -> list[Conversation]:
-    """Conversations spread evenly over all, with about so many positions in all."""
+    """Conversations spread evenly over all, with about this many positions in all."""
     total = sum(c.positions for c in conversations)
     return spread(conversations, max(1, len(conversations) * tokens // max(1, total)))

@@ -50,7 +50,7 @@ def encode_turns(
     """Ids of a conversation and, for each, whether it is trained.
 
     Raises:
-        UsageError: a role is unknown or out of turn, or these are no messages.
+        UsageError: a role is unknown or out of turn, or these are not messages.
     """
     ids: list[int] = []
     trained: list[bool] = []
@@ -79,7 +79,7 @@ def fold_system(messages: Any) -> list[str]:
         messages: whatever `read_messages` reads.
 
     Raises:
-        UsageError: a role is unknown or out of turn, or these are no messages.
+        UsageError: a role is unknown or out of turn, or these are not messages.
     """
     system, turns = split_system(messages)
     contents = [turn["content"].strip() for turn in turns]
@@ -92,7 +92,7 @@ def split_system(messages: Any) -> tuple[str | None, list[Message]]:
     """The stripped system message, if there is one, and the turns after it.
 
     Raises:
-        UsageError: a role is unknown or out of turn, or these are no messages.
+        UsageError: a role is unknown or out of turn, or these are not messages.
     """
     turns = read_messages(messages)
     system = None

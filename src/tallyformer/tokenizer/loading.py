@@ -35,7 +35,7 @@ def load_backend(source: str | Path, revision: str | None = None) -> Backend:
 
     Raises:
         TokenizerError: nothing is there, or it is damaged.
-        UsageError: it is no path and no name.
+        UsageError: it is neither a path nor a name.
     """
     return make_ready(_read(_folder(source, revision)))
 
@@ -185,7 +185,7 @@ def _dictionaries(value: Any) -> Iterator[Mapping[str, Any]]:
 
 @contextlib.contextmanager
 def without_panic() -> Iterator[None]:
-    """A panic of a library that is written in Rust, which is no `Exception`, becomes one.
+    """A panic of a library that is written in Rust, which is not an `Exception`, becomes one.
 
     Raises:
         ValueError: there was a panic.

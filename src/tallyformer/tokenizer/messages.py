@@ -43,7 +43,7 @@ def read_messages(given: Any) -> list[Message]:
 
 
 def content_text(content: Any) -> str | None:
-    """The text of a content, its text parts joined by line breaks; None if it is no text."""
+    """The text of a content, its text parts joined by line breaks; None if it is not a text."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list | tuple) or not content:

@@ -72,15 +72,15 @@ class Tokenizer:
         """Learn a vocabulary of exactly `vocab_size` ids: 256 bytes, merges, control tokens.
 
         Raises:
-            TokenizerError: the text does not support so many ids.
-            UsageError: a text is no `str`.
+            TokenizerError: the text does not support this many ids.
+            UsageError: a text is not a `str`.
         """
         return cls(train_backend((_utf8(t) for t in texts), vocab_size))
 
     def save(self, folder: Path, model_max_length: int | None = None) -> list[Path]:
         """Write a folder that transformers' `AutoTokenizer` loads without our code.
 
-        It pads on the left, so that `model.generate()` goes on where each row of a batch ends.
+        It pads on the left, so that `model.generate()` continues where each row of a batch ends.
 
         Args:
             folder: made if it is not there.
@@ -140,7 +140,7 @@ class Tokenizer:
         """Ids of a text, never a control id.
 
         Raises:
-            UsageError: it is no `str`.
+            UsageError: it is not a `str`.
         """
         ids: list[int] = self._backend.encode(_utf8(text), add_special_tokens=False).ids
         return ids
@@ -149,7 +149,7 @@ class Tokenizer:
         """The same ids as `encode`, faster on long text; uint32 (N,).
 
         Raises:
-            UsageError: it is no `str`.
+            UsageError: it is not a `str`.
         """
         if self._bulk is None or not isinstance(text, str):
             return np.asarray(self.encode(text), dtype=np.uint32)
@@ -159,14 +159,14 @@ class Tokenizer:
             return np.asarray(self.encode(text), dtype=np.uint32)
 
     def decode(self, ids: Iterable[int], skip_control: bool = True) -> str:
-        """Text of ids; bytes that are no UTF-8 become U+FFFD.
+        """Text of ids; bytes that are not UTF-8 become U+FFFD.
 
         Args:
             ids: any ids of the vocabulary.
             skip_control: leave control tokens out instead of spelling them.
 
         Raises:
-            InvalidIdError: one of them is no id of the vocabulary.
+            InvalidIdError: one of them is not an id of the vocabulary.
         """
         table = self._bytes_of_id if skip_control else self._spelled_bytes_of_id
         return b"".join(table[i] for i in checked_ids(ids, len(table))).decode(
@@ -216,10 +216,10 @@ class Tokenizer:
         Args:
             messages: {"role", "content"}: an optional system message, then user and
                 assistant in turn; or what else `read_messages` takes.
-            add_generation_prompt: end with `<|assistant|>`, where the model goes on.
+            add_generation_prompt: end with `<|assistant|>`, where the model continues.
 
         Raises:
-            UsageError: a role is unknown or out of turn, or these are no messages.
+            UsageError: a role is unknown or out of turn, or these are not messages.
         """
         return chat.encode_turns(messages, self.encode, self._control, add_generation_prompt)[0]
 

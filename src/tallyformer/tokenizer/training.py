@@ -34,7 +34,7 @@ def train_backend(texts: Iterable[str], vocab_size: int) -> Backend:
         vocab_size: all ids, control tokens included; at least 260.
 
     Raises:
-        TokenizerError: the text has too few different pairs for so many ids.
+        TokenizerError: the text has too few different pairs for this many ids.
     """
     return _complete(_learn(texts, vocab_size), vocab_size)
 

@@ -46,7 +46,7 @@ class Checkpoints:
 
     Args:
         folder: holds `last` and `previous`.
-        resume_command: what goes on with the run, for errors.
+        resume_command: what resumes the run, for errors.
     """
 
     def __init__(self, folder: Path, resume_command: str):

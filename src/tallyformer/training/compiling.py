@@ -90,7 +90,7 @@ def require_compiler(device: torch.device, who: str, otherwise: str) -> None:
 
     Args:
         who: needs it.
-        otherwise: the other way on.
+        otherwise: what to do instead.
 
     Raises:
         TrainingError: a tool is missing.

@@ -1,6 +1,6 @@
 """What a run that cannot continue says: what happened, where, and the commands that help.
 
-A run folder takes only the settings that it was begun with, so changed ones begin a stage anew.
+A run folder takes only the settings that it was begun with, so changed ones start a stage again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 from tallyformer.config.training import TrainSection
 from tallyformer.errors import TrainingError
 
-Anew = Callable[[Mapping[str, Any]], str]
-"""Changed keys of the stage's section of the recipe, to the command that begins anew with them."""
+Restart = Callable[[Mapping[str, Any]], str]
+"""Changed keys of the stage's section of the recipe, to the command that starts again with them."""
 
 
 def not_finite(
-    where: str, what: str, *, documents: str, last: Path | None, rate: float, anew: Anew
+    where: str, what: str, *, documents: str, last: Path | None, rate: float, restart: Restart
 ) -> TrainingError:
     """The error of a loss or gradient that is not a number.
 
@@ -39,13 +39,13 @@ def not_finite(
     return TrainingError(
         f"{where}: {what} is not finite (documents: {documents}). {kept}. Look at these "
         "documents, or start this stage again with a lower optimizer.learning_rate: "
-        f"{anew({'optimizer.learning_rate': lower})}"
+        f"{restart({'optimizer.learning_rate': lower})}"
     )
 
 
 @contextlib.contextmanager
 def memory_errors(
-    where: Callable[[], str], section: TrainSection, resume_command: str, anew: Anew
+    where: Callable[[], str], section: TrainSection, resume_command: str, restart: Restart
 ) -> Iterator[None]:
     """Raise torch's lack of memory as an error that says what to change.
 
@@ -60,7 +60,7 @@ def memory_errors(
         asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
         amount = f" ({asked[1]} more were asked for)" if asked else ""
         raise TrainingError(
-            f"{where()}: out of memory{amount}. {_smaller_batches(section, anew)}. Where more "
+            f"{where()}: out of memory{amount}. {_smaller_batches(section, restart)}. Where more "
             f"memory is free, resume with: {resume_command}"
         ) from None
 
@@ -71,11 +71,11 @@ def _is_about_memory(error: RuntimeError | MemoryError) -> bool:
     return known or bool(re.search(words, str(error)))
 
 
-def _smaller_batches(section: TrainSection, anew: Anew) -> str:
+def _smaller_batches(section: TrainSection, restart: Restart) -> str:
     """The same step in the largest smaller parts."""
     rows, count = section.micro_batch, section.gradient_accumulation
     if rows == 1:
         return "micro_batch is 1 already; use a smaller model or a shorter context"
     parts = next(n for n in range(2, rows + 1) if rows % n == 0)
     changes = {"micro_batch": rows // parts, "gradient_accumulation": count * parts}
-    return f"Start this stage again with the same step in smaller parts: {anew(changes)}"
+    return f"Start this stage again with the same step in smaller parts: {restart(changes)}"

@@ -128,7 +128,7 @@ class Peak:
             self._measure()
 
     def share(self, flops: float) -> float:
-        """What part of the peak so many FLOP/s are, after raising it to them if they are more."""
+        """The part of the peak that a rate is; a higher rate raises the peak first."""
         self.flops = max(self.flops, flops)
         return flops / self.flops
 

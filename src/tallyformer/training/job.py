@@ -14,7 +14,7 @@ import torch
 
 from tallyformer.config.training import TrainSection
 from tallyformer.data.batch import BatchSource
-from tallyformer.training.failures import Anew
+from tallyformer.training.failures import Restart
 from tallyformer.training.losses import LanguageModelLoss
 from tallyformer.training.validation import TextLoss
 
@@ -36,8 +36,8 @@ class TrainingJob:
         token_bytes: (V,) UTF-8 bytes each id stands for.
         flops_per_token: forward and backward.
         head_flops: the part of them that only tokens with a label cost.
-        resume_command: what the user types to go on.
-        anew_command: the same to begin anew, with changed keys of the section.
+        resume_command: what the user types to resume.
+        restart_command: the same to start again, with changed keys of the section.
         clock: seconds, monotonic.
     """
 
@@ -56,7 +56,7 @@ class TrainingJob:
     flops_per_token: float
     head_flops: float
     resume_command: str
-    anew_command: Anew
+    restart_command: Restart
     clock: Callable[[], float] = time.monotonic
 
     @property

@@ -175,14 +175,14 @@ class _Run:
         with (
             MetricsLog(job.folder, self.state.step, self.state.log) as self.log,
             progress_bar(job.name, total, "tok", initial=done) as self.bar,
-            memory_errors(self._where, job.section, job.resume_command, job.anew_command),
+            memory_errors(self._where, job.section, job.resume_command, job.restart_command),
             self.batches,
         ):
             if self.state.evaluation_due:
                 self._evaluate()
             while self.state.step < job.steps and not self.state.stopped_early:
                 self._one_step()
-            self.state.log = self.log.written()  # of a file that was begun anew, if it was deleted
+            self.state.log = self.log.written()  # of a new file, if it was deleted
         return self._result()
 
     def _where(self) -> str:
@@ -261,7 +261,7 @@ class _Run:
             documents=documents,
             last=self.checkpoints.newest(),
             rate=self.job.section.optimizer.learning_rate,
-            anew=self.job.anew_command,
+            restart=self.job.restart_command,
         )
 
     def _log_window(self, rate: float, gradient_norm: float) -> None:
@@ -337,7 +337,7 @@ class _Run:
             yield source.batch(index)
 
     def _save(self, states: dict[str, torch.Tensor]) -> None:
-        self._read()  # weights that are no numbers are never saved
+        self._read()  # weights that are not numbers are never saved
         state = self.state
         state.seconds = self.seconds_before + self.job.clock() - self.started
         state.log = self.log.written()

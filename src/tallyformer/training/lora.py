@@ -56,7 +56,7 @@ def save_adapter(adapted: PeftModel, folder: Path, modules_to_save: Sequence[str
 
     PEFT replaces a tied head in `modules_to_save` by the embedding when it adds the adapter, and
     does not find the tie again from that entry. The file names what the recipe named, from
-    which PEFT ties both anew when it loads the adapter.
+    which PEFT ties both again when it loads the adapter.
     """
     adapted.save_pretrained(str(folder))
     path = folder / ADAPTER_CONFIG
@@ -146,8 +146,8 @@ def _check_target(model: Any, section: LoraSection, target: str) -> None:
     found = [(path, m) for path, m in model.named_modules() if path.rpartition(".")[2] == target]
     if not all(isinstance(module, torch.nn.Linear | torch.nn.Embedding) for _, module in found):
         raise UsageError(
-            f"sft.lora.target_modules: {target!r} is no layer with one matrix. Name the layers in "
-            "it, or name it in sft.lora.modules_to_save"
+            f"sft.lora.target_modules: {target!r} is not a layer with one matrix. Name the layers "
+            "in it, or name it in sft.lora.modules_to_save"
         )
     whole = set(section.modules_to_save)
     if all(whole & set(path.split(".")) for path, _ in found):

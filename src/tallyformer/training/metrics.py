@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 _LARGEST = 1e300
-_ANEW = "Delete the stage's folder and run the stage again"
+_RESTART = "Delete the stage's folder and run the stage again"
 _WITHOUT = "Delete it to continue without these lines; nothing else needs them"
 
 
@@ -34,7 +34,7 @@ class MetricsLog:
         folder: the stage's folder.
         steps_done: of TensorBoard, events of later steps, which a killed run left, are dropped.
         written: size and checksum of the lines that a checkpoint knows; later ones are dropped.
-            None begins anew.
+            None starts again.
 
     Raises:
         ArtifactError: those lines are damaged, or the file cannot be written.
@@ -127,7 +127,7 @@ def _line(text: bytes, path: Path, number: int) -> dict[str, Any]:
         and isinstance(line.get("step"), int)
         and all(_is_number(value) for name, value in line.items() if name != "kind")
     ):
-        raise _damaged(path, f"line {number} is no line of metrics")
+        raise _damaged(path, f"line {number} is not a line of metrics")
     return line
 
 
@@ -135,7 +135,7 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and abs(value) < _LARGEST)
 
 
-def _damaged(path: Path, reason: str | None, fix: str = _ANEW) -> ArtifactError:
+def _damaged(path: Path, reason: str | None, fix: str = _RESTART) -> ArtifactError:
     return ArtifactError(f"{path}: damaged ({reason}). {fix}")
 
 

@@ -23,7 +23,7 @@ MOST_SKIPPED_STEPS = 40
 
 
 class NotFiniteError(Exception):
-    """A loss or gradient is no number.
+    """A loss or gradient is not a number.
 
     Attributes:
         what: is not finite.

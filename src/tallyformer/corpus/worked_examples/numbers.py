@@ -37,7 +37,7 @@ class Draw:
 
 
 def half_up(value: Decimal, places: int = 2) -> Decimal:
-    """`value` with so many decimals; a half goes away from zero."""
+    """`value` with this many decimals; a half goes away from zero."""
     return value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
 
 

@@ -47,7 +47,7 @@ def refuse_existing(out: Path) -> None:
 
     Raises:
         ArtifactError: `out` exists.
-        UsageError: it is no path.
+        UsageError: it is not a path.
     """
     if usable_path(out).exists():
         raise ArtifactError(f"{out}: exists already. Choose another folder, or delete it first.")
