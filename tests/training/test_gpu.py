@@ -24,7 +24,9 @@ from tallyformer.training.loop import train
 from tallyformer.training.losses import LanguageModelLoss, NextTokenLoss
 from tallyformer.training.metrics import read_metrics
 from tallyformer.training.micro_batch import Placement
+from tallyformer.training.optimizers import build_optimizer
 from tallyformer.training.precision import Precision, choose_precision
+from tallyformer.training.step import Step
 from tallyformer.training.teacher import Teacher
 
 from .jobs import CONTEXT, VOCABULARY, RandomBatches
@@ -95,6 +97,33 @@ def test_16_bits_on_the_gpu_are_near_float32(precision: str, gpu: torch.device) 
     assert found == pytest.approx(expected, rel=2e-2)
     for one, other in zip(got, wanted, strict=True):
         assert (one - other).norm() <= 0.05 * other.norm()
+
+
+@pytest.mark.parametrize("make", [next_token, distilled])
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_step_never_waits_for_the_gpu(isolated: bool, make: MakeLoss, gpu: torch.device) -> None:
+    place = Placement(gpu, attend_across_documents=not isolated)
+    source = RandomBatches(rows=16, ignored=0.6)  # so that some positions have no place in the head
+    model = model_on(gpu).train()
+    step = Step(
+        loss=make(model, gpu),
+        batches=lambda number: place.prepare(source.batch(number)),
+        optimizer=build_optimizer(model, OptimizerSection()),
+        micro_batches=2,
+        clip_norm=1.0,
+        precision=Precision("bf16", gpu),
+        placement=place,
+    )
+    for number in range(2):  # the first ones make the optimizer's state, and try the kernels
+        step.run(number, 1e-3, lambda: False)
+    if gpu.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        result = step.run(2, 1e-3, lambda: False)
+    finally:
+        if gpu.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    assert result is not None and math.isfinite(result.read().gradient_norm)
 
 
 def gpu_job(

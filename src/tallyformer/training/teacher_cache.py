@@ -115,7 +115,7 @@ class TeacherCache:
     ) -> np.ndarray:
         """Run the teacher on a batch; its rows."""
         every = Batch(inputs.batch.input_ids, inputs.batch.input_ids, inputs.batch.segments)
-        place = Placement(inputs.ids.device, attend_across_documents=inputs.mask is None)
+        place = Placement(inputs.ids.device, attend_across_documents=inputs.segments is None)
         full = self.teacher.targets(place(every), precision, 1.0)
         count = inputs.ids.numel()
         step = chunk_length(count, 4 * self.teacher.shared, inputs.ids.device)
