@@ -1,4 +1,4 @@
-"""A whole run of a tiny recipe, killed on its way and gone on with; its plan; its model."""
+"""A whole run of a tiny recipe, killed on its way and resumed; its plan; its model."""
 
 from __future__ import annotations
 

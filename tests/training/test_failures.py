@@ -58,7 +58,7 @@ def test_other_errors_stay_what_they_are():
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
-def test_a_lower_learning_rate_begins_anew_since_the_same_settings_would_fail_again():
+def test_a_lower_learning_rate_starts_again_since_the_same_settings_would_fail_again():
     for last in (None, Path("runs/x/checkpoints/last")):
         text = str(
             not_finite(
