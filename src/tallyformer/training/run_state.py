@@ -58,5 +58,4 @@ class RunState:
         Raises:
             KeyError: a value is missing.
         """
-        values = {"evaluation_due": False, **values}  # checkpoints of earlier versions have none
         return cls(**{f.name: values[f.name] for f in fields(cls)})
