@@ -18,8 +18,9 @@ from tallyformer.training.document_attention import use_document_attention
 from tallyformer.training.losses import NextTokenLoss
 from tallyformer.training.micro_batch import Placement, document_starts
 from tallyformer.training.precision import Precision
+from tallyformer.training.teacher import Teacher
 
-from .jobs import CONTEXT, RandomBatches, tiny_model
+from .jobs import CONTEXT, VOCABULARY, RandomBatches, tiny_model
 
 CPU = torch.device("cpu")
 
@@ -75,6 +76,25 @@ def test_loss_and_gradients_are_those_of_the_mask(monkeypatch: pytest.MonkeyPatc
     found = gradients(NextTokenLoss(tiny_model(dropout=0.0)), by_place)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_teacher_of_our_own_class_says_what_it_says_with_the_mask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    precision = Precision("fp32", CPU)
+    batch = RandomBatches().batch(0)
+    inputs = Placement(CPU)(batch)
+    assert batch.segments is not None
+
+    def teacher() -> Teacher:
+        return Teacher(tiny_model(dropout=0.0, initializer_range=0.3), VOCABULARY, "tiny")
+
+    expected = teacher().targets(inputs, precision, 1.0).logits(slice(None))
+    monkeypatch.setattr(document_attention, "attend_within", within)
+    monkeypatch.setattr(document_attention, "_may_work", lambda model, precision: True)
+    by_place = dataclasses.replace(inputs, starts=document_starts(batch.segments), segments=None)
+    found = teacher().targets(by_place, precision, 1.0).logits(slice(None))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_kernel_that_computes_something_else_is_not_used(

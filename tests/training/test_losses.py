@@ -105,7 +105,7 @@ def test_rows_trained_alone_get_the_gradient_they_have_in_the_whole_matrix(chunk
     whole = w.detach().index_copy(0, torch.tensor(ids), rows)
     expected, _ = plain(h, whole, labels, 1e-3)
     wanted = torch.autograd.grad(expected, (h, rows))
-    head = Head(w.detach(), rows, ids)
+    head = Head(w.detach(), rows, torch.tensor(ids))
     loss = next_token(1e-3)(labels)
     found, _ = chunked_loss(h, head, loss, scale=1.0, dtype=torch.float32, chunk=chunk)
     torch.testing.assert_close(found, expected, **FLOAT32)

@@ -195,6 +195,22 @@ def test_fp16_skips_overflowing_steps_and_lowers_its_scale_but_not_for_ever():
         step.run(3, 1e-3, never)
 
 
+def test_fp16_skips_a_step_whose_loss_alone_overflows():
+    model = tiny_model()
+    step = make_step(model, RandomBatches(), "fp16")
+    before = copy.deepcopy(model.state_dict())
+    inner = step.loss.forward
+
+    def overflowing(*given):
+        objective, sums = inner(*given)
+        return objective, sums * float("inf")
+
+    step.loss.forward = overflowing
+    result = step.run(0, 1e-3, never)
+    assert result is not None and result.skipped and step.skipped == 1
+    assert all(torch.equal(before[n], p) for n, p in model.state_dict().items())
+
+
 def test_fp16_steps_stay_close_to_fp32():
     norms = []
     for precision in ("fp32", "fp16"):

@@ -174,11 +174,12 @@ def _on_pairs(size: RunSize) -> Iterator[Advice]:
 def _on_what_is_read_twice(size: RunSize) -> Iterator[Advice]:
     if size.read_twice:
         first, more = size.read_twice[0], len(size.read_twice) - 1
+        others = f" and {more} more file{'s' if more > 1 else ''}" if more else ""
         yield Advice(
             "sft",
-            f"{first}{f' and {more} more files' if more else ''}: read as text and as pairs, so "
+            f"{first}{others}: read as text and as pairs, so "
             "pairs that are held out are trained on as text, and their perplexity is too good. "
-            "Take it out of prepare.sources or of sft.sources",
+            f"Take {'them' if more else 'it'} out of prepare.sources or of sft.sources",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -80,18 +81,19 @@ def _read_twice(recipe: Recipe) -> list[str]:
         {
             (found.st_dev, found.st_ino): file
             for section in sections
-            for file in _files(section, recipe.data_root)
-            for found in [file.stat()]
+            for file, found in _files(section, recipe.data_root)
         }
         for sections in (recipe.prepare.sources, recipe.sft.sources if recipe.sft else ())
     )
     return sorted(str(file) for place, file in pairs.items() if place in texts)
 
 
-def _files(section: TextSource | PairSource, data_root: str) -> Sequence[Path]:
-    with contextlib.suppress(TallyFormerError):
-        return find_files(section.paths, data_root, section.name) if section.paths else ()
-    return ()
+def _files(section: TextSource | PairSource, data_root: str) -> list[tuple[Path, os.stat_result]]:
+    """A section's files; none where some are missing, which others say."""
+    with contextlib.suppress(TallyFormerError, OSError):
+        files = find_files(section.paths, data_root, section.name) if section.paths else ()
+        return [(file, file.stat()) for file in files]
+    return []
 
 
 def _tokens(recipe: Recipe, folder: RunFolder) -> tuple[int | None, int | None]:

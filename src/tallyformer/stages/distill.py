@@ -237,11 +237,13 @@ class _Distillation:
         on_gpu = [r["peak_gpu_memory_mb"] for r in results]
         return {
             "validation_loss_before": before.mean,
-            "validation_perplexity_before": before.perplexity,
+            "validation_perplexity_before": before.values()["perplexity"],
             "validation_loss": after.mean,
-            "validation_perplexity": after.perplexity,
-            "validation_bits_per_byte": after.bits_per_byte,
-            "validation_perplexity_after_phases": [found.perplexity for found in measured[1:]],
+            "validation_perplexity": after.values()["perplexity"],
+            "validation_bits_per_byte": after.values()["bits_per_byte"],
+            "validation_perplexity_after_phases": [
+                found.values()["perplexity"] for found in measured[1:]
+            ],
             "best_phase": best,
             "steps": sum(r["steps"] for r in results),
             "tokens": sum(r["tokens"] for r in results),

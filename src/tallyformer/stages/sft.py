@@ -159,8 +159,8 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
     )
     metrics = {
         **result.metrics(),
-        "response_perplexity_before": before.perplexity,
-        "response_perplexity": result.best.perplexity,
+        "response_perplexity_before": before.values()["perplexity"],
+        "response_perplexity": result.best.values()["perplexity"],
         "trained_parameters": sum(p.numel() for p in trainable(model).values()),
         "pairs": dict(pairs.counts),
         "row_utilisation": round(learnt.utilisation, 4),

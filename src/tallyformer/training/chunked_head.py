@@ -12,7 +12,7 @@ R rows trained alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,20 +49,19 @@ class Head:
         weight: (V, D).
         rows: (R, D) that stand in for R rows of the weight and are trained alone (PEFT's trainable
             tokens), or None.
-        row_ids: which rows those are.
+        row_ids: (R,) which rows those are, on the same device.
     """
 
     weight: torch.Tensor
     rows: torch.Tensor | None = None
-    row_ids: Sequence[int] = ()
+    row_ids: torch.Tensor | None = None
 
     def narrow(self, dtype: torch.dtype) -> torch.Tensor:
         """The matrix (V, D) that is multiplied with, detached."""
         narrow_VD = self.weight.detach().to(dtype)
-        if self.rows is None:
+        if self.rows is None or self.row_ids is None:
             return narrow_VD
-        ids_R = torch.tensor(self.row_ids, device=narrow_VD.device)
-        return narrow_VD.index_copy(0, ids_R, self.rows.detach().to(dtype))
+        return narrow_VD.index_copy(0, self.row_ids, self.rows.detach().to(dtype))
 
 
 def chunk_length(positions: int, logits: int, device: torch.device) -> int:
@@ -140,7 +139,6 @@ class _ChunkedHead(torch.autograd.Function):
         grad_RD = None
         if rows_RD is not None and wants_rows:
             grad_RD = torch.zeros_like(rows_RD, dtype=torch.float32)
-            ids_R = torch.tensor(head.row_ids, device=h_ND.device)
         buffer_CV = narrow_ND.new_empty(length, weight_VD.shape[0])
         sums = []
         for start in range(0, h_ND.shape[0], length):
@@ -155,7 +153,7 @@ class _ChunkedHead(torch.autograd.Function):
             if grad_VD is not None:
                 _add_outer(grad_VD, logits_CV, h_CD, first=start == 0)
             if grad_RD is not None:
-                grad_RD += logits_CV[:, ids_R].T @ h_CD
+                grad_RD += logits_CV[:, head.row_ids].T @ h_CD
         sums_K = torch.stack(sums).sum(dim=0)
         ctx.save_for_backward(grad_h_ND, grad_VD, grad_RD)
         ctx.dtypes = (h_ND.dtype, weight_VD.dtype, weight_VD.dtype)

@@ -27,7 +27,7 @@ from tallyformer.training.chunked_head import (
     set_entries,
 )
 from tallyformer.training.compiling import compiled_by_rows
-from tallyformer.training.losses import LanguageModelLoss, output_head
+from tallyformer.training.losses import LanguageModelLoss
 from tallyformer.training.micro_batch import MicroBatch
 from tallyformer.training.precision import Precision
 
@@ -109,7 +109,7 @@ class DistillationLoss(LanguageModelLoss):
         """Return `scale` * loss summed, and the sums of (loss, CE, KL)."""
         targets = self.source.targets(inputs, precision, self.weights.temperature)
         h_ND = self.hidden_states(inputs, precision)
-        head = output_head(self.model)
+        head = self.head()
         return chunked_loss(
             h_ND,
             head,

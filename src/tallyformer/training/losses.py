@@ -39,6 +39,7 @@ class LanguageModelLoss(nn.Module):
         super().__init__()
         self.model = model
         self._attends_by_documents: bool | None = None
+        self._row_ids: torch.Tensor | None = None
 
     def forward(
         self, inputs: MicroBatch, scale: float, precision: Precision
@@ -59,6 +60,12 @@ class LanguageModelLoss(nn.Module):
         h_ND: torch.Tensor = output.last_hidden_state.flatten(0, 1)
         return h_ND if inputs.rows is None else h_ND[inputs.rows]
 
+    def head(self) -> Head:
+        """The model's output matrix. Which rows are trained alone is copied to the device once."""
+        head = output_head(self.model, self._row_ids)
+        self._row_ids = head.row_ids
+        return head
+
     def _by_documents(self, precision: Precision) -> bool:
         """Whether the model attends by where documents begin; found out at the first call."""
         if self._attends_by_documents is None:
@@ -68,22 +75,27 @@ class LanguageModelLoss(nn.Module):
     @torch.no_grad()
     def nats(self, inputs: MicroBatch, precision: Precision) -> torch.Tensor:
         """The cross-entropy (N,) of each labelled position in nats, float32; 0 without a label."""
-        h_ND, head = self.hidden_states(inputs, precision), output_head(self.model)
+        h_ND, head = self.hidden_states(inputs, precision), self.head()
         record = _Record(inputs.labels, torch.zeros(len(h_ND), device=h_ND.device))
         chunked_loss(h_ND, head, record, scale=1.0, dtype=precision.dtype)
         return record.nats
 
 
-def output_head(model: Any) -> Head:
-    """The output matrix of a causal language model, and which rows of it are trained alone."""
+def output_head(model: Any, row_ids: torch.Tensor | None = None) -> Head:
+    """The output matrix of a causal language model, and which rows of it are trained alone.
+
+    Args:
+        row_ids: those rows, from an earlier call.
+    """
     head = model.get_output_embeddings()
     adapter = getattr(head, "token_adapter", None)
     if adapter is None:
         return Head(head.weight)
     (name,) = head.active_adapters
-    return Head(
-        adapter.base_layer.weight, adapter.trainable_tokens_delta[name], adapter.token_indices[name]
-    )
+    weight = adapter.base_layer.weight
+    if row_ids is None:
+        row_ids = torch.tensor(adapter.token_indices[name], device=weight.device)
+    return Head(weight, adapter.trainable_tokens_delta[name], row_ids)
 
 
 class NextTokenLoss(LanguageModelLoss):
@@ -108,7 +120,7 @@ class NextTokenLoss(LanguageModelLoss):
         """Return `scale` * (CE + z-loss) summed, and the sums of (CE + z-loss, CE)."""
         h_ND = self.hidden_states(inputs, precision)
         loss = self.of_logits(inputs.labels)
-        return chunked_loss(h_ND, output_head(self.model), loss, scale=scale, dtype=precision.dtype)
+        return chunked_loss(h_ND, self.head(), loss, scale=scale, dtype=precision.dtype)
 
 
 def next_token(z_loss: float, *, compiled: bool = False) -> Callable[[torch.Tensor], ChunkLoss]:

@@ -184,12 +184,13 @@ class Step:
 
     def _scaled(self, result: StepResult) -> StepResult:
         """fp16 overflows now and then; its scaler lowers the scale and the step is left out."""
+        overflown = False
         try:
             result.read()
         except NotFiniteError:
             if self.skipped >= MOST_SKIPPED_STEPS:
                 raise
-        overflown = not math.isfinite(result.norm)
+            overflown = True
         self.skipped = self.skipped + 1 if overflown else 0
         return dataclasses.replace(result, skipped=overflown)
 

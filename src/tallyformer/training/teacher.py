@@ -15,6 +15,7 @@ from torch import nn
 from tallyformer.errors import TrainingError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.training.compiling import compile_blocks, uncompile_blocks
+from tallyformer.training.document_attention import documents_of, use_document_attention
 from tallyformer.training.micro_batch import MicroBatch
 from tallyformer.training.packed_call import PackedCall, probe_row
 from tallyformer.training.precision import Precision
@@ -58,6 +59,7 @@ class Teacher:
         self.model = model.eval().requires_grad_(False)
         self.shared = shared
         self.name = name
+        self._attends_by_documents: bool | None = None
         body = model.base_model
         self._plain_head = body is not model and _head_explains_logits(
             model, body, probe_row(shared).to(model.device)
@@ -74,7 +76,7 @@ class Teacher:
         The temperature is the loss's business; the logits do not depend on it.
         """
         with precision.autocast():
-            output = self._call(inputs.ids, inputs.mask, inputs.positions)
+            output = self._output(inputs, precision)
         out_NX = output.flatten(0, 1)
         if inputs.rows is not None:
             out_NX = out_NX[inputs.rows]
@@ -84,6 +86,20 @@ class Teacher:
         bias_U = None if head.bias is None else head.bias[: self.shared].to(precision.dtype)
         weight_UD = head.weight[: self.shared].to(precision.dtype)
         return _FromHidden(out_NX.to(precision.dtype), weight_UD, bias_U)
+
+    def _output(self, inputs: MicroBatch, precision: Precision) -> torch.Tensor:
+        """Last hidden states (B, T, D), or logits (B, T, V) where the head is no plain one."""
+        if inputs.starts is not None and self._plain_head and self._by_documents(precision):
+            where = documents_of(inputs.starts, inputs.ids.shape[1])
+            hidden: torch.Tensor = self.model.base_model(inputs.ids, use_cache=False, **where)[0]
+            return hidden
+        return self._call(inputs.ids, inputs.mask, inputs.positions)
+
+    def _by_documents(self, precision: Precision) -> bool:
+        """As of a loss: found out at the first call."""
+        if self._attends_by_documents is None:
+            self._attends_by_documents = use_document_attention(self.model, precision)
+        return self._attends_by_documents
 
     def compile(self, compiled: bool) -> None:
         """Compile the blocks of a teacher of our own class; other classes stay as they are.
