@@ -88,7 +88,7 @@ class Teacher:
         return _FromHidden(out_NX.to(precision.dtype), weight_UD, bias_U)
 
     def _output(self, inputs: MicroBatch, precision: Precision) -> torch.Tensor:
-        """Last hidden states (B, T, D), or logits (B, T, V) where the head is no plain one."""
+        """Last hidden states (B, T, D); logits (B, T, V) if the head does more than multiply."""
         if inputs.starts is not None and self._plain_head and self._by_documents(precision):
             where = documents_of(inputs.starts, inputs.ids.shape[1])
             hidden: torch.Tensor = self.model.base_model(inputs.ids, use_cache=False, **where)[0]
