@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tallyformer.training.optimizers import build_optimizer
 from tallyformer.training.precision import Precision, choose_precision
 from tallyformer.training.step import Step
 from tallyformer.training.teacher import Teacher
+from tallyformer.training.teacher_cache import TeacherCache
 
 from .jobs import CONTEXT, VOCABULARY, RandomBatches
 
@@ -99,11 +101,20 @@ def test_16_bits_on_the_gpu_are_near_float32(precision: str, gpu: torch.device) 
         assert (one - other).norm() <= 0.05 * other.norm()
 
 
-@pytest.mark.parametrize("make", [next_token, distilled])
+def from_a_stored_pass(model: Any, device: torch.device) -> LanguageModelLoss:
+    torch.manual_seed(4)
+    teacher = Teacher(model_on(device, hidden_size=32).eval(), VOCABULARY - 2, "tiny")
+    folder = Path(tempfile.mkdtemp())
+    cache = TeacherCache(folder, {}, teacher, context=CONTEXT, top_k=8, temperatures=[2.5])
+    return DistillationLoss(model, cache, DistillationWeights(2.5, 0.7, 1e-3))
+
+
+@pytest.mark.parametrize("make", [next_token, distilled, from_a_stored_pass])
 @pytest.mark.parametrize("isolated", [True, False])
 def test_a_step_never_waits_for_the_gpu(isolated: bool, make: MakeLoss, gpu: torch.device) -> None:
     place = Placement(gpu, attend_across_documents=not isolated)
-    source = RandomBatches(rows=16, ignored=0.6)  # so that some positions have no place in the head
+    # Some positions have no place in the head, and the third step reads the first one's batches.
+    source = RandomBatches(rows=16, ignored=0.6, batches_per_epoch=4)
     model = model_on(gpu).train()
     step = Step(
         loss=make(model, gpu),

@@ -47,7 +47,7 @@ class MicroBatch:
         segments: see `HostBatch`, like `starts`.
         labels: (N,) every label, in row-major order, and among them a few IGNORED ones.
         rows: (N,) their places in the flattened batch; None if they are all its positions.
-        batch: what this was made from, on the CPU.
+        host: what this was made from, on the CPU.
     """
 
     ids: torch.Tensor
@@ -55,7 +55,7 @@ class MicroBatch:
     starts: torch.Tensor | None
     labels: torch.Tensor
     rows: torch.Tensor | None
-    batch: Batch
+    host: HostBatch
 
     @cached_property
     def mask(self) -> torch.Tensor | None:
@@ -107,19 +107,29 @@ class Placement:
             starts=None if host.starts is None else self._moved(host.starts),
             labels=self._moved(host.labels),
             rows=None if host.rows is None else self._moved(host.rows),
-            batch=host.batch,
+            host=host,
         )
-
-    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _starts(self, segments: torch.Tensor | None) -> torch.Tensor | None:
         if segments is None or self.device.type != "cuda":
             return None
         return self._pinned(document_starts(segments))
 
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        return moved(tensor, self.device)
+
     def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+        return pinned(tensor, self.device)
+
+
+def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor in memory that a GPU copies from by itself; for a CPU as it is."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device. For a GPU it must be `pinned`, and nothing waits for the copy."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def _labelled(labels_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -34,7 +34,7 @@ from tallyformer.data.batch import Batch
 from tallyformer.errors import ArtifactError
 from tallyformer.training.chunked_head import chunk_length
 from tallyformer.training.distillation import StoredTargets
-from tallyformer.training.micro_batch import MicroBatch, Placement
+from tallyformer.training.micro_batch import MicroBatch, Placement, moved, pinned
 from tallyformer.training.precision import Precision
 from tallyformer.training.row_store import KEY_BYTES, RowStore, row_type
 from tallyformer.training.teacher import Teacher
@@ -90,7 +90,7 @@ class TeacherCache:
         self, inputs: MicroBatch, precision: Precision, temperature: float
     ) -> StoredTargets:
         """The stored distributions of the labelled positions, at one of the temperatures."""
-        keys = [_key(inputs.batch, row, self._salt) for row in range(inputs.ids.shape[0])]
+        keys = [_key(inputs.host.batch, row, self._salt) for row in range(inputs.ids.shape[0])]
         if any(key not in self._rows for key in keys):
             self._rows.look()
         if any(key not in self._rows for key in keys):
@@ -100,11 +100,14 @@ class TeacherCache:
         log_p = rows["log_p"].astype(np.float32) / temperature - rows["log_z"][..., column, None]
         ids_NK = torch.from_numpy(rows["ids"].astype(np.int64)).flatten(0, 1)
         log_p_NK = torch.from_numpy(log_p).flatten(0, 1)
-        if inputs.rows is not None:
-            here = inputs.rows.cpu()
-            ids_NK, log_p_NK = ids_NK[here], log_p_NK[here]
+        if inputs.host.rows is not None:
+            ids_NK, log_p_NK = ids_NK[inputs.host.rows], log_p_NK[inputs.host.rows]
         device = inputs.ids.device
-        return StoredTargets(ids_NK.to(device), log_p_NK.to(device), self.teacher.shared)
+        return StoredTargets(
+            moved(pinned(ids_NK, device), device),
+            moved(pinned(log_p_NK, device), device),
+            self.teacher.shared,
+        )
 
     def compile(self, compiled: bool) -> None:
         """As the teacher's own."""
@@ -114,7 +117,9 @@ class TeacherCache:
         self, inputs: MicroBatch, precision: Precision, keys: Sequence[bytes]
     ) -> np.ndarray:
         """Run the teacher on a batch; its rows."""
-        every = Batch(inputs.batch.input_ids, inputs.batch.input_ids, inputs.batch.segments)
+        every = Batch(
+            inputs.host.batch.input_ids, inputs.host.batch.input_ids, inputs.host.batch.segments
+        )
         place = Placement(inputs.ids.device, attend_across_documents=inputs.segments is None)
         full = self.teacher.targets(place(every), precision, 1.0)
         count = inputs.ids.numel()
