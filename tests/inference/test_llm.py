@@ -85,7 +85,7 @@ def test_more_prompts_than_rows_of_a_batch_are_all_answered_in_order(tally: LLM)
 
 
 def test_a_full_context_slides_and_generation_goes_on(llm: LLM) -> None:
-    """The rule of `batch.py`, computed without any cache."""
+    """The rule of `Sequence.shorten`, computed without any cache."""
     count = 3 * CONTEXT
     params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
     [output] = llm.generate("A bond pays", params)

@@ -6,7 +6,7 @@ from transformers import Cache, DynamicCache, GenerationConfig, StaticCache
 from transformers.cache_utils import DynamicSlidingWindowLayer, StaticSlidingWindowLayer
 from transformers.integrations.executorch import convert_and_export_with_cache
 
-from tallyformer.inference.cache import RowCache
+from tallyformer.inference.engine.cache import RowCache
 
 # Two float32 computations that only differ in the order of their sums.
 ORDER = {"atol": 2e-5, "rtol": 1e-5}

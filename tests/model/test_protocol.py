@@ -18,7 +18,7 @@ from transformers import (
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tallyformer.inference.cache import RowCache
+from tallyformer.inference.engine.cache import RowCache
 from tallyformer.model.protocol import CACHE_NAME, CACHE_NAMES
 
 ORDER = {"atol": 2e-5, "rtol": 1e-5}

@@ -1,8 +1,8 @@
-"""Inference: sampling parameters, sampler, stop strings, batched generation, `LLM`.
+"""Inference: sampling parameters, sampler, stop strings, the engine, `LLM`.
 
-    LLM.generate ── RunningBatch (sliding windows) ── RowCache (keys and values)
-                ├── sample (logits to ids)
-                └── Request (one prompt's state) ── StreamDecoder (ids to text), StopMatcher
+    LLM (texts and conversations) ── EngineClient ── Engine (see inference/engine/)
+                                                     ├── Scheduler, Runner, Sequence
+                                                     └── sample (logits to ids)
 
 The public names load on first use, so that `tallyformer.inference.sampling_params` loads without
 torch.

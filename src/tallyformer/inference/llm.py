@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,35 @@ import torch
 
 from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.artifacts.paths import usable_path
-from tallyformer.errors import ArtifactError, InvalidRequestError, TokenizerError
+from tallyformer.errors import ArtifactError, TokenizerError
+from tallyformer.inference.engine.client import Asked, EngineClient
+from tallyformer.inference.engine.engine import Engine
+from tallyformer.inference.engine.runner import TorchRunner
 from tallyformer.inference.fitting import fit_messages
 from tallyformer.inference.folder_defaults import check_settings, sampling_defaults
 from tallyformer.inference.outputs import Output, Piece, without_first_space
-from tallyformer.inference.request import Request
-from tallyformer.inference.running_batch import RunningBatch
-from tallyformer.inference.sampler import sample
+from tallyformer.inference.prompts import (
+    Prompt,
+    check_params,
+    one_for_each,
+    prompt_ids,
+    prompts_of,
+)
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.device import choose_device
 from tallyformer.model.loading import load_model
-from tallyformer.quoting import quoted
-from tallyformer.token_ids import as_id
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
-Prompt = str | Sequence[int]
 ANSWER_SHARE = 4
 """A conversation may fill the context but for 1/4 of it, so that an answer has room."""
-_ROWS = 64
-"""Most rows of one batch; more prompts are answered one batch after the other."""
 
 
 class LLM:
     """A causal language model and its tokenizer.
 
-    Generation never ends because the context is full; see `inference.running_batch` for what
-    is kept then. A text prompt never becomes control tokens, whatever it spells.
+    Generation never ends because the context is full: its newest half is kept then. A text
+    prompt never becomes control tokens, whatever it spells. All that is asked at the same time,
+    streams that go on and other threads included, is answered together, by one engine.
 
     Attributes:
         model: the transformers model.
@@ -61,6 +63,10 @@ class LLM:
                 f"the model {self._rows}, so they do not belong together. Give the tokenizer that "
                 "the model was trained with, or resize the model's embeddings to it"
             )
+        engine = Engine(
+            TorchRunner(model), tokenizer, context=self.context_length, eos_ids=self.eos_ids
+        )
+        self._client = EngineClient(engine)
 
     @classmethod
     def from_pretrained(
@@ -96,7 +102,7 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Output]:
-        """Answer prompts, in batches; an answer does not depend on the others in its batch.
+        """Answer prompts, many at once; an answer does not depend on the others.
 
         Args:
             prompts: one prompt or several, each a text or its ids (a list, or an array of one
@@ -110,19 +116,17 @@ class LLM:
             InvalidRequestError: an id is not in the vocabulary, a prompt is neither text nor
                 ids, or there are not as many params as prompts.
         """
-        several = _several(prompts)
-        settings = _one_for_each(self._settings(params), len(several))
-        requests = [self._request(p, s) for p, s in zip(several, settings, strict=True)]
-        for start in range(0, len(requests), _ROWS):
-            self._answer(requests[start : start + _ROWS])
-        return [request.output() for request in requests]
+        several = prompts_of(prompts)
+        settings = one_for_each(self._settings(params), len(several))
+        asked = [self._asked(p, s) for p, s in zip(several, settings, strict=True)]
+        return self._client.answer(asked)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Piece]:
         """Answer one prompt piece by piece, as text becomes certain.
 
         Args, errors: as for `generate`; they are raised at the call, not at the first piece.
         """
-        return self._pieces(self._request(prompt, self._settings(params)))
+        return self._client.stream(*self._asked(prompt, self._settings(params)))
 
     def chat(self, messages: Any, params: SamplingParams | None = None) -> Output:
         """Answer a conversation; an answer also ends where the model would begin a user's turn.
@@ -178,121 +182,10 @@ class LLM:
     def _settings(self, params: Any) -> Any:
         return self.default_params if params is None else params
 
-    def _request(self, prompt: Prompt, params: SamplingParams) -> Request:
-        if not isinstance(params, SamplingParams):
-            raise InvalidRequestError(f"params: must be SamplingParams; it is {quoted(params)}")
-        for token_id in params.stop_token_ids:
-            if token_id >= self._rows:
-                raise InvalidRequestError(
-                    f"stop_token_ids: id {token_id} is not in the vocabulary, whose ids go from 0 "
-                    f"to {self._rows - 1}. Leave it out"
-                )
-        seed = params.seed if params.seed is not None else secrets.randbits(63)
-        return Request(
-            self._prompt_ids(prompt),
-            params,
-            eos_ids=self.eos_ids,
-            decoder=self.tokenizer.stream_decoder(),
-            generator=torch.Generator().manual_seed(seed),
-        )
-
-    def _prompt_ids(self, prompt: Prompt) -> list[int]:
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _as_ids(prompt)
-        limit = self._rows
-        for place, token_id in enumerate(ids):
-            if not 0 <= token_id < limit:
-                raise InvalidRequestError(
-                    f"prompt: id {quoted(token_id)} at place {place} is not in the vocabulary, "
-                    f"whose ids go from 0 to {limit - 1}. Encode the prompt with this model's "
-                    "tokenizer"
-                )
-        return ids or [self.tokenizer.eot_id]
-
-    def _pieces(self, request: Request) -> Iterator[Piece]:
-        batch = self._batch([request])
-        logits_BV = batch.prefill()
-        waiting: list[int] = []
-        while True:
-            [new_id] = sample(self._with_text(logits_BV), [request])
-            text = request.push(new_id)
-            waiting.append(new_id)
-            if text or request.finish_reason:
-                yield Piece(text=text, token_ids=waiting, finish_reason=request.finish_reason)
-                waiting = []
-            if request.finish_reason:
-                return
-            logits_BV = batch.step([new_id])
-
-    def _answer(self, requests: Sequence[Request]) -> None:
-        """Generate until all requests are finished."""
-        batch = self._batch(requests)
-        logits_BV = batch.prefill()
-        while True:
-            ids = sample(self._with_text(logits_BV), requests)
-            for request, new_id in zip(requests, ids, strict=True):
-                request.push(new_id)
-            going_on = [i for i, r in enumerate(requests) if r.finish_reason is None]
-            if not going_on:
-                return
-            batch.keep(going_on)
-            requests = [requests[i] for i in going_on]
-            logits_BV = batch.step([ids[i] for i in going_on])
-
-    def _batch(self, requests: Sequence[Request]) -> RunningBatch:
-        return RunningBatch(
-            self.model,
-            context=self.context_length,
-            prompts=[r.prompt_ids for r in requests],
-            device=self.device,
-        )
-
-    def _with_text(self, logits_BV: torch.Tensor) -> torch.Tensor:
-        """Logits of the ids that the tokenizer knows; a model may have more rows than that."""
-        return logits_BV[:, : self.tokenizer.vocab_size]
-
-
-def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str):
-        return [prompts]
-    items: list[Any] = _listed(prompts)
-    if items and as_id(items[0]) is not None:
-        return [items]
-    return items
-
-
-def _one_for_each(
-    params: SamplingParams | Sequence[SamplingParams], count: int
-) -> list[SamplingParams]:
-    if isinstance(params, SamplingParams):
-        return [params] * count
-    if not isinstance(params, Sequence):
-        raise InvalidRequestError(f"params: must be SamplingParams; it is {quoted(params)}")
-    if len(params) != count:
-        raise InvalidRequestError(
-            f"params: {len(params)} for {count} prompts. Give one for all, or one for each"
-        )
-    return list(params)
-
-
-def _as_ids(prompt: Any) -> list[int]:
-    ids = [as_id(value) for value in _listed(prompt)]
-    if None in ids:
-        raise _not_a_prompt(prompt)
-    return [token_id for token_id in ids if token_id is not None]
-
-
-def _listed(items: Any) -> list[Any]:
-    # Bytes hold numbers and a mapping holds keys, but neither was meant so.
-    if isinstance(items, bytes | bytearray | Mapping):
-        raise _not_a_prompt(items)
-    try:
-        return list(items)
-    except TypeError:
-        raise _not_a_prompt(items) from None
-
-
-def _not_a_prompt(value: Any) -> InvalidRequestError:
-    return InvalidRequestError(f"prompt: must be a text or a list of ids; it is {quoted(value)}")
+    def _asked(self, prompt: Prompt, params: SamplingParams) -> Asked:
+        check_params(params, self._rows)
+        ids = prompt_ids(prompt, self.tokenizer, self._rows)
+        return ids or [self.tokenizer.eot_id], params
 
 
 def _context_length(model: Any) -> int:

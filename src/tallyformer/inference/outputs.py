@@ -43,6 +43,19 @@ class Piece:
     finish_reason: FinishReason | None = None
 
 
+def joined(prompt_ids: Iterable[int], pieces: Iterable[Piece]) -> Output:
+    """All pieces of a finished answer as one output."""
+    parts = list(pieces)
+    reason = parts[-1].finish_reason
+    assert reason is not None
+    return Output(
+        text="".join(piece.text for piece in parts),
+        token_ids=[token_id for piece in parts for token_id in piece.token_ids],
+        finish_reason=reason,
+        prompt_token_ids=list(prompt_ids),
+    )
+
+
 def without_first_space(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """The pieces of an answer without the white space it begins with.
 

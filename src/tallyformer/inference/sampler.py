@@ -1,11 +1,9 @@
-"""From logits to the next id of each request.
+"""From logits to the next id of each sequence.
 
 Shapes: N rows, V vocabulary.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,15 +16,15 @@ from tallyformer.inference.distribution import (
     full_distribution,
     subtract_penalties,
 )
-from tallyformer.inference.request import Request
+from tallyformer.inference.engine.sequence import Sequence
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.device import has_float64
 
 
-def sample(logits_NV: Tensor, requests: Sequence[Request]) -> list[int]:
+def sample(logits_NV: Tensor, sequences: list[Sequence]) -> list[int]:
     """Choose the next id of every row.
 
-    A sampled row takes exactly one number from its request's own generator, so its choice does
+    A sampled row takes exactly one number from its sequence's own generator, so its choice does
     not depend on the other rows.
 
     Raises:
@@ -35,9 +33,9 @@ def sample(logits_NV: Tensor, requests: Sequence[Request]) -> list[int]:
     logits_NV = logits_NV.float()
     if not has_float64(logits_NV.device):
         logits_NV = logits_NV.cpu()
-    if any(_has_penalty(r.params) for r in requests):
-        rows = zip(logits_NV, requests, strict=True)
-        logits_NV = torch.stack([_penalised(row_V, request) for row_V, request in rows])
+    if any(_has_penalty(s.params) for s in sequences):
+        rows = zip(logits_NV, sequences, strict=True)
+        logits_NV = torch.stack([_penalised(row_V, sequence) for row_V, sequence in rows])
     _check_finite(logits_NV)
     chosen_N = logits_NV.argmax(dim=1)
     for belongs, choose in (
@@ -45,9 +43,9 @@ def sample(logits_NV: Tensor, requests: Sequence[Request]) -> list[int]:
         (_has_top_k, _sample_filtered),
         (_is_filtered_without_top_k, _sample_filtered),
     ):
-        group = [i for i, request in enumerate(requests) if belongs(request.params)]
+        group = [i for i, sequence in enumerate(sequences) if belongs(sequence.params)]
         if group:
-            chosen_N[group] = choose(logits_NV[group], [requests[i] for i in group])
+            chosen_N[group] = choose(logits_NV[group], [sequences[i] for i in group])
     return [int(i) for i in chosen_N]
 
 
@@ -68,42 +66,44 @@ def _is_filtered_without_top_k(params: SamplingParams) -> bool:
     return not params.greedy and params.top_k == 0 and not _is_plain(params)
 
 
-def _sample_plain(logits_NV: Tensor, requests: Sequence[Request]) -> Tensor:
-    temperature_N = _column(requests, "temperature", logits_NV.device)
-    return draw(full_distribution(logits_NV, temperature_N), _uniforms(requests, logits_NV.device))
+def _sample_plain(logits_NV: Tensor, sequences: list[Sequence]) -> Tensor:
+    temperature_N = _column(sequences, "temperature", logits_NV.device)
+    return draw(full_distribution(logits_NV, temperature_N), _uniforms(sequences, logits_NV.device))
 
 
-def _sample_filtered(logits_NV: Tensor, requests: Sequence[Request]) -> Tensor:
-    ids_NK, probs_NK = candidates(logits_NV, filters_of(requests, logits_NV.device))
-    position_N = draw(probs_NK, _uniforms(requests, logits_NV.device))
+def _sample_filtered(logits_NV: Tensor, sequences: list[Sequence]) -> Tensor:
+    ids_NK, probs_NK = candidates(logits_NV, filters_of(sequences, logits_NV.device))
+    position_N = draw(probs_NK, _uniforms(sequences, logits_NV.device))
     return ids_NK.gather(1, position_N.unsqueeze(1)).squeeze(1)
 
 
-def filters_of(requests: Sequence[Request], device: torch.device) -> Filters:
-    """The requests' settings as tensors."""
+def filters_of(sequences: list[Sequence], device: torch.device) -> Filters:
+    """The sequences' settings as tensors."""
     return Filters(
-        temperature=_column(requests, "temperature", device),
-        top_k=_column(requests, "top_k", device).long(),
-        top_p=_column(requests, "top_p", device),
-        min_p=_column(requests, "min_p", device),
-        independent=torch.tensor([r.params.mode == "independent" for r in requests], device=device),
+        temperature=_column(sequences, "temperature", device),
+        top_k=_column(sequences, "top_k", device).long(),
+        top_p=_column(sequences, "top_p", device),
+        min_p=_column(sequences, "min_p", device),
+        independent=torch.tensor(
+            [s.params.mode == "independent" for s in sequences], device=device
+        ),
     )
 
 
-def _column(requests: Sequence[Request], field: str, device: torch.device) -> Tensor:
-    values = [float(getattr(r.params, field)) for r in requests]
+def _column(sequences: list[Sequence], field: str, device: torch.device) -> Tensor:
+    values = [float(getattr(s.params, field)) for s in sequences]
     return torch.tensor(values, dtype=torch.float64, device=device)
 
 
-def _uniforms(requests: Sequence[Request], device: torch.device) -> Tensor:
-    numbers = [torch.rand((), generator=r.generator, dtype=torch.float64) for r in requests]
+def _uniforms(sequences: list[Sequence], device: torch.device) -> Tensor:
+    numbers = [torch.rand((), generator=s.generator, dtype=torch.float64) for s in sequences]
     return torch.stack(numbers).to(device)
 
 
-def _penalised(logits_V: Tensor, request: Request) -> Tensor:
-    params = request.params
+def _penalised(logits_V: Tensor, sequence: Sequence) -> Tensor:
+    params = sequence.params
     return subtract_penalties(
-        logits_V, request.counts, params.frequency_penalty, params.presence_penalty
+        logits_V, sequence.counts, params.frequency_penalty, params.presence_penalty
     )
 
 

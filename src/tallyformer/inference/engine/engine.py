@@ -1,0 +1,130 @@
+"""`Engine`: schedule, compute, sample, and pass the text on, one step after the other."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Collection, Iterable
+
+import torch
+
+from tallyformer.inference.engine.runner import Logits, Runner
+from tallyformer.inference.engine.scheduler import Schedule, Scheduler
+from tallyformer.inference.engine.sequence import Sequence
+from tallyformer.inference.outputs import Piece
+from tallyformer.inference.sampler import sample
+from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.tokenizer.tokenizer import Tokenizer
+
+MOST_RUNNING = 64
+"""Sequences that run at once, by default."""
+PREFILL_TOKENS = 16384
+"""Ids that one step prefills at most, by default: 64 windows of 256."""
+
+
+class Engine:
+    """Answers any number of prompts at once; new ones join between any two steps.
+
+    What a sequence gets does not depend on those that it runs with. It is not made for several
+    threads; see `EngineClient`.
+
+    Args:
+        runner: computes the model.
+        tokenizer: the model's.
+        context: ids that the model sees at once, 2 or more.
+        eos_ids: the model's end-of-text ids.
+        max_running: most sequences that run at once; the others wait.
+        prefill_tokens: most ids that one step prefills, padding included; at least a context.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        tokenizer: Tokenizer,
+        *,
+        context: int,
+        eos_ids: Collection[int],
+        max_running: int = MOST_RUNNING,
+        prefill_tokens: int = PREFILL_TOKENS,
+    ) -> None:
+        self._runner = runner
+        self._tokenizer = tokenizer
+        self._context = context
+        self._eos_ids = eos_ids
+        self._numbers = itertools.count()
+        self._sequences: dict[int, Sequence] = {}
+        self._scheduler = Scheduler(
+            max_running=max_running, prefill_tokens=max(prefill_tokens, context)
+        )
+
+    def add(self, prompt_ids: Iterable[int], params: SamplingParams) -> int:
+        """Let a prompt wait for its turn.
+
+        Args:
+            prompt_ids: at least one id of the vocabulary.
+            params: its settings; without a seed it gets a fresh one.
+
+        Returns:
+            The sequence's number.
+        """
+        seed = params.seed if params.seed is not None else secrets.randbits(63)
+        sequence = Sequence(
+            next(self._numbers),
+            prompt_ids,
+            params,
+            context=self._context,
+            eos_ids=self._eos_ids,
+            decoder=self._tokenizer.stream_decoder(),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        self._scheduler.add(sequence)
+        self._sequences[sequence.number] = sequence
+        return sequence.number
+
+    def abort(self, number: int) -> None:
+        """Forget a sequence and free its place at once; nothing happens if it has finished."""
+        sequence = self._sequences.pop(number, None)
+        if sequence is not None and self._scheduler.abort(sequence):
+            self._runner.release([number])
+
+    def step(self) -> dict[int, Piece]:
+        """Take every sequence that runs, and those that can join, one id on.
+
+        Returns:
+            The new pieces by the sequences' numbers. A sequence whose piece has a
+            `finish_reason` is forgotten; one whose text is not certain yet has none.
+
+        Raises:
+            CheckpointError: logits are not finite. This and any other error, such as a lack of
+                memory, leaves the sequences as they were, to be aborted or tried again.
+        """
+        try:
+            chosen = self._chosen(self._scheduler.schedule())
+            pieces = {number: self._sequences[number].push(new_id) for number, new_id in chosen}
+            left = self._scheduler.settle()
+            if left:
+                self._runner.release([sequence.number for sequence in left])
+        except BaseException:
+            self._runner.clear()
+            self._scheduler.preempt()
+            raise
+        for sequence in left:
+            if sequence.finish_reason:
+                del self._sequences[sequence.number]
+        return {number: piece for number, piece in pieces.items() if piece is not None}
+
+    def _chosen(self, schedule: Schedule) -> list[tuple[int, int]]:
+        """Numbers of the scheduled sequences, and the id that follows each."""
+        parts: list[Logits] = []
+        if schedule.decode:
+            parts.append(self._runner.decode({s.number: s.window[-1] for s in schedule.decode}))
+        if schedule.prefill:
+            parts.append(self._runner.prefill({s.number: s.window for s in schedule.prefill}))
+        if not parts:
+            return []
+        numbers = [number for part, _ in parts for number in part]
+        logits_NV = torch.cat([logits for _, logits in parts]) if len(parts) > 1 else parts[0][1]
+        # A model may have more rows than its tokenizer has ids.
+        with_text_NV = logits_NV[:, : self._tokenizer.vocab_size]
+        ids = sample(with_text_NV, [self._sequences[number] for number in numbers])
+        return list(zip(numbers, ids, strict=True))

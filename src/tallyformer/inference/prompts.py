@@ -1,0 +1,85 @@
+"""Prompts and settings in all forms that callers use, or an error that says what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tallyformer.errors import InvalidRequestError
+from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.quoting import quoted
+from tallyformer.token_ids import as_id
+from tallyformer.tokenizer.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]
+
+
+def prompts_of(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt or several as a list of them."""
+    if isinstance(prompts, str):
+        return [prompts]
+    items: list[Any] = _listed(prompts)
+    if items and as_id(items[0]) is not None:
+        return [items]
+    return items
+
+
+def one_for_each(
+    params: SamplingParams | Sequence[SamplingParams], count: int
+) -> list[SamplingParams]:
+    """Settings for each of `count` prompts."""
+    if isinstance(params, SamplingParams):
+        return [params] * count
+    if not isinstance(params, Sequence):
+        raise InvalidRequestError(f"params: must be SamplingParams; it is {quoted(params)}")
+    if len(params) != count:
+        raise InvalidRequestError(
+            f"params: {len(params)} for {count} prompts. Give one for all, or one for each"
+        )
+    return list(params)
+
+
+def check_params(params: Any, rows: int) -> None:
+    """Refuse what is no SamplingParams, and a stop id that is none of the model's `rows` ids."""
+    if not isinstance(params, SamplingParams):
+        raise InvalidRequestError(f"params: must be SamplingParams; it is {quoted(params)}")
+    for token_id in params.stop_token_ids:
+        if token_id >= rows:
+            raise InvalidRequestError(
+                f"stop_token_ids: id {token_id} is not in the vocabulary, whose ids go from 0 "
+                f"to {rows - 1}. Leave it out"
+            )
+
+
+def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, rows: int) -> list[int]:
+    """The ids of a prompt, each one of the model's `rows` ids; a text has no control tokens."""
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else _as_ids(prompt)
+    for place, token_id in enumerate(ids):
+        if not 0 <= token_id < rows:
+            raise InvalidRequestError(
+                f"prompt: id {quoted(token_id)} at place {place} is not in the vocabulary, "
+                f"whose ids go from 0 to {rows - 1}. Encode the prompt with this model's "
+                "tokenizer"
+            )
+    return ids
+
+
+def _as_ids(prompt: Any) -> list[int]:
+    ids = [as_id(value) for value in _listed(prompt)]
+    if None in ids:
+        raise _not_a_prompt(prompt)
+    return [token_id for token_id in ids if token_id is not None]
+
+
+def _listed(items: Any) -> list[Any]:
+    # Bytes hold numbers and a mapping holds keys, but neither was meant so.
+    if isinstance(items, bytes | bytearray | Mapping):
+        raise _not_a_prompt(items)
+    try:
+        return list(items)
+    except TypeError:
+        raise _not_a_prompt(items) from None
+
+
+def _not_a_prompt(value: Any) -> InvalidRequestError:
+    return InvalidRequestError(f"prompt: must be a text or a list of ids; it is {quoted(value)}")
