@@ -39,7 +39,7 @@ class LLM:
 
     Generation never ends because the context is full: its newest half is kept then. A text
     prompt never becomes control tokens, whatever it spells. All that is asked at the same time,
-    streams that go on and other threads included, is answered together, by one engine.
+    open streams and other threads included, is answered together, by one engine.
 
     Attributes:
         model: the transformers model.

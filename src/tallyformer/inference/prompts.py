@@ -40,7 +40,7 @@ def one_for_each(
 
 
 def check_params(params: Any, rows: int) -> None:
-    """Refuse what is no SamplingParams, and a stop id that is none of the model's `rows` ids."""
+    """Refuse what is not SamplingParams, and a stop id that is none of the model's `rows` ids."""
     if not isinstance(params, SamplingParams):
         raise InvalidRequestError(f"params: must be SamplingParams; it is {quoted(params)}")
     for token_id in params.stop_token_ids:

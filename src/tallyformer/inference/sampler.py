@@ -46,7 +46,7 @@ def sample(logits_NV: Tensor, sequences: list[Sequence]) -> list[int]:
         group = [i for i, sequence in enumerate(sequences) if belongs(sequence.params)]
         if group:
             chosen_N[group] = choose(logits_NV[group], [sequences[i] for i in group])
-    return [int(i) for i in chosen_N]
+    return chosen_N.tolist()
 
 
 def _has_penalty(params: SamplingParams) -> bool:

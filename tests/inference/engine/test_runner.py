@@ -1,4 +1,4 @@
-"""A runner's logits are the plain model's, whatever joined, left and went on before."""
+"""A runner's logits are the plain model's, whatever joined, left and continued before."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Sequence:
             computed.
         counts: how often each id has been generated.
         state: the scheduler's.
-        finish_reason: None while the answer goes on.
+        finish_reason: None while the answer continues.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Sequence:
         return len(self.window) > self._context
 
     def shorten(self) -> None:
-        """Keep the newest half of the window, to be computed anew with positions from 0.
+        """Keep the newest half of the window, to be computed again with positions from 0.
 
         So the model never sees a position that it was not trained for, and always between a
         half and a whole context of text.
