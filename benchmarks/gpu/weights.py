@@ -14,6 +14,7 @@ R rows, C columns.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import tarfile
@@ -123,14 +124,12 @@ def write_set(
     """
     one_file = limits.file * MIB - _HEADER
     room = limits.shipment * MIB - sum(path.stat().st_size for path in extra) - _HEADER
-    if room <= _HEADER or one_file <= 0:
+    largest = max((path.stat().st_size for path in extra), default=0)
+    if room <= _HEADER or one_file <= 0 or largest > limits.file * MIB:
         names = ", ".join(path.name for path in extra)
         raise SystemExit(f"{limits}: no room for weights beside {names}. Raise the limits")
-    size = sum(_bytes(tensor) for tensor in tensors.values())
-    row = max(_bytes(tensor[:1]) for tensor in tensors.values())
-    shipments = math.ceil(size / room)
-    count = math.ceil(size / shipments / one_file)
-    parts = list(_parts(tensors, math.ceil(size / (count * shipments)) + row))
+    shipments, count, most = _division(tensors, room, one_file)
+    parts = list(_parts(tensors, most))
     folders = []
     for number in range(1, shipments + 1):
         place = folder / f"{kind}-{number}"
@@ -146,6 +145,24 @@ def write_set(
         assert max(sizes) <= limits.file * MIB and sum(sizes) <= limits.shipment * MIB
     assert len(parts) <= count * shipments
     return folders
+
+
+def _division(tensors: Tensors, room: float, one_file: float) -> tuple[int, int, int]:
+    """Shipments, parts of each, and bytes of a part, which may reach one row beyond its share.
+
+    Raises:
+        SystemExit: a row is larger than a file may be.
+    """
+    size = sum(_bytes(tensor) for tensor in tensors.values())
+    row = max(_bytes(tensor[:1]) for tensor in tensors.values())
+    if row >= one_file or row + _HEADER >= room:
+        raise SystemExit(f"a row of {row:,} bytes is larger than the limits. Raise the limits")
+    for shipments in itertools.count(max(1, math.ceil(size / room))):
+        count = math.ceil(size / shipments / (one_file - row))
+        most = math.ceil(size / (count * shipments)) + row
+        if count * (most + _HEADER) <= room:
+            return shipments, count, most
+    raise AssertionError
 
 
 def _bytes(tensor: torch.Tensor) -> int:
