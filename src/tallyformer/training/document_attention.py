@@ -18,13 +18,36 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
-from tallyformer.training.micro_batch import document_mask, document_starts
+from tallyformer.training.micro_batch import MicroBatch, document_mask, document_starts
 from tallyformer.training.precision import Precision
 
 NAME = "tallyformer_documents"
 _TOLERANCE = 0.02
 """Relative difference that bf16's rounding may cause; a leak between documents is larger."""
 _log = logging.getLogger(__name__)
+
+
+class DocumentAttention:
+    """How a model is called on micro-batches: by where documents begin, or with a mask.
+
+    Args:
+        model: a causal language model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._works: bool | None = None
+
+    def arguments(self, inputs: MicroBatch, precision: Precision) -> dict[str, Any] | None:
+        """The places of the documents as the model takes them; None where the mask is needed.
+
+        Whether it works is found out at the first call.
+        """
+        if inputs.starts is None:
+            return None
+        if self._works is None:
+            self._works = use_document_attention(self._model, precision)
+        return documents_of(inputs.starts, inputs.ids.shape[1]) if self._works else None
 
 
 def use_document_attention(model: Any, precision: Precision) -> bool:

@@ -8,6 +8,7 @@ Shapes: B batch, T positions, N labelled positions, C positions of a chunk, D hi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,12 +19,12 @@ from torch import nn
 from tallyformer.data.batch import IGNORED
 from tallyformer.training.chunked_head import ChunkLoss, Head, chunked_loss, set_entries
 from tallyformer.training.compiling import compiled_by_rows
-from tallyformer.training.document_attention import documents_of, use_document_attention
+from tallyformer.training.document_attention import DocumentAttention
 from tallyformer.training.micro_batch import MicroBatch
 from tallyformer.training.precision import Precision
 
 
-class LanguageModelLoss(nn.Module):
+class LanguageModelLoss(nn.Module, ABC):
     """What the loop minimises: a causal language model and a loss of its logits.
 
     Args:
@@ -38,23 +39,19 @@ class LanguageModelLoss(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self._attends_by_documents: bool | None = None
+        self._documents = DocumentAttention(model)
         self._row_ids: torch.Tensor | None = None
 
+    @abstractmethod
     def forward(
         self, inputs: MicroBatch, scale: float, precision: Precision
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return `scale` times the objective's sum, to be differentiated, and all sums (K,)."""
-        raise NotImplementedError
 
     def hidden_states(self, inputs: MicroBatch, precision: Precision) -> torch.Tensor:
         """Hidden states (N, D) of the labelled positions after the final norm."""
         body: Any = self.model.model
-        how: dict[str, Any] = {"attention_mask": None}
-        if inputs.starts is not None and self._by_documents(precision):
-            how |= documents_of(inputs.starts, inputs.ids.shape[1])
-        else:
-            how["attention_mask"] = inputs.mask
+        how = self._documents.arguments(inputs, precision) or {"attention_mask": inputs.mask}
         with precision.autocast():
             output = body(inputs.ids, use_cache=False, **how)
         h_ND: torch.Tensor = output.last_hidden_state.flatten(0, 1)
@@ -65,12 +62,6 @@ class LanguageModelLoss(nn.Module):
         head = output_head(self.model, self._row_ids)
         self._row_ids = head.row_ids
         return head
-
-    def _by_documents(self, precision: Precision) -> bool:
-        """Whether the model attends by where documents begin; found out at the first call."""
-        if self._attends_by_documents is None:
-            self._attends_by_documents = use_document_attention(self.model, precision)
-        return self._attends_by_documents
 
     @torch.no_grad()
     def nats(self, inputs: MicroBatch, precision: Precision) -> torch.Tensor:

@@ -15,7 +15,7 @@ from torch import nn
 from tallyformer.errors import TrainingError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.training.compiling import compile_blocks, uncompile_blocks
-from tallyformer.training.document_attention import documents_of, use_document_attention
+from tallyformer.training.document_attention import DocumentAttention
 from tallyformer.training.micro_batch import MicroBatch
 from tallyformer.training.packed_call import PackedCall, probe_row
 from tallyformer.training.precision import Precision
@@ -59,7 +59,7 @@ class Teacher:
         self.model = model.eval().requires_grad_(False)
         self.shared = shared
         self.name = name
-        self._attends_by_documents: bool | None = None
+        self._documents = DocumentAttention(self.model)
         body = model.base_model
         self._plain_head = body is not model and _head_explains_logits(
             model, body, probe_row(shared).to(model.device)
@@ -89,17 +89,11 @@ class Teacher:
 
     def _output(self, inputs: MicroBatch, precision: Precision) -> torch.Tensor:
         """Last hidden states (B, T, D); logits (B, T, V) if the head does more than multiply."""
-        if inputs.starts is not None and self._plain_head and self._by_documents(precision):
-            where = documents_of(inputs.starts, inputs.ids.shape[1])
-            hidden: torch.Tensor = self.model.base_model(inputs.ids, use_cache=False, **where)[0]
-            return hidden
-        return self._call(inputs.ids, inputs.mask, inputs.positions)
-
-    def _by_documents(self, precision: Precision) -> bool:
-        """As of a loss: found out at the first call."""
-        if self._attends_by_documents is None:
-            self._attends_by_documents = use_document_attention(self.model, precision)
-        return self._attends_by_documents
+        where = self._documents.arguments(inputs, precision) if self._plain_head else None
+        if where is None:
+            return self._call(inputs.ids, inputs.mask, inputs.positions)
+        hidden: torch.Tensor = self.model.base_model(inputs.ids, use_cache=False, **where)[0]
+        return hidden
 
     def compile(self, compiled: bool) -> None:
         """Compile the blocks of a teacher of our own class; other classes stay as they are.
