@@ -18,7 +18,13 @@ from tallyformer.corpus.worked_examples import held_out_examples, worked_example
 from tallyformer.data.mixture import MixtureOrder
 from tallyformer.data.packed import PackedBatches
 from tallyformer.data.packing import pack_rows
-from tallyformer.keyed_random import RandomStream, key_of, permutation, random_numbers
+from tallyformer.keyed_random import (
+    RandomStream,
+    key_of,
+    permutation,
+    random_numbers,
+    uniform_at,
+)
 from tallyformer.training.loop import train
 from tallyformer.training.metrics import read_metrics
 
@@ -38,6 +44,13 @@ def test_the_numbers_are_splitmix64s() -> None:
 def test_one_by_one_and_all_at_once_are_the_same_numbers() -> None:
     stream = RandomStream("a", 1)
     assert random_numbers(50, "a", 1).tolist() == [stream._next() for _ in range(50)]
+
+
+def test_a_number_at_its_place_is_the_streams_as_a_fraction() -> None:
+    numbers = random_numbers(50, "a", 1).tolist()
+    fractions = [uniform_at(key_of("a", 1), index) for index in range(50)]
+    assert [int(fraction * 2**53) for fraction in fractions] == [n >> 11 for n in numbers]
+    assert all(0 <= fraction < 1 for fraction in fractions)
 
 
 @given(st.integers(0, 300), st.integers(0, 9))

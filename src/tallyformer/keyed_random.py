@@ -5,7 +5,7 @@ is hashed to 64 bits (BLAKE2b), and number i of its stream is splitmix64's outpu
 key + (i + 1) * GOLDEN, all modulo 2**64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
 number generators"). That function is a bijection, so the numbers of one stream all differ.
 
-For the order of data and for examples; not for secrets.
+For the order of data, for examples and for draws of tokens; not for secrets.
 
 N numbers of a stream.
 """
@@ -39,6 +39,16 @@ def random_numbers(size: int, *key: int | str) -> np.ndarray:
         numbers_N *= np.uint64(factor)
     numbers_N ^= numbers_N >> np.uint64(31)
     return numbers_N
+
+
+def uniform_at(key: int, index: int) -> float:
+    """Number `index` of a key's stream, counted from 0, as a number in [0, 1): its first 53 bits.
+
+    Args:
+        key: 64 bits, see `key_of`.
+        index: 0 or more.
+    """
+    return (_mixed(key + (index + 1) * GOLDEN & _MASK) >> 11) * 2.0**-53
 
 
 def permutation(size: int, *key: int | str) -> np.ndarray:
@@ -81,7 +91,10 @@ class RandomStream:
 
     def _next(self) -> int:
         self._state = (self._state + GOLDEN) & _MASK
-        number = self._state
-        for shift, factor in ((30, _FIRST), (27, _SECOND)):
-            number = (number ^ number >> shift) * factor & _MASK
-        return number ^ number >> 31
+        return _mixed(self._state)
+
+
+def _mixed(number: int) -> int:
+    for shift, factor in ((30, _FIRST), (27, _SECOND)):
+        number = (number ^ number >> shift) * factor & _MASK
+    return number ^ number >> 31

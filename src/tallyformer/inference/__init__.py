@@ -1,8 +1,8 @@
-"""Inference: sampling parameters, sampler, stop strings, the engine, `LLM`.
+"""Inference: sampling parameters, stop strings, the engine, `LLM`.
 
     LLM (texts and conversations) ── EngineClient ── Engine (see inference/engine/)
-                                                     ├── Scheduler, Runner, Sequence
-                                                     └── sample (logits to ids)
+                                                     ├── Scheduler, Sequence
+                                                     └── Runner (logits, draws)
 
 The public names load on first use, so that `tallyformer.inference.sampling_params` loads without
 torch.

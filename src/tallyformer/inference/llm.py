@@ -14,7 +14,7 @@ from tallyformer.artifacts.paths import usable_path
 from tallyformer.errors import ArtifactError, TokenizerError
 from tallyformer.inference.engine.client import Asked, EngineClient
 from tallyformer.inference.engine.engine import Engine
-from tallyformer.inference.engine.runner import TorchRunner
+from tallyformer.inference.engine.torch_runner import TorchRunner
 from tallyformer.inference.fitting import fit_messages
 from tallyformer.inference.folder_defaults import check_settings, sampling_defaults
 from tallyformer.inference.outputs import Output, Piece, without_first_space
@@ -63,10 +63,10 @@ class LLM:
                 f"the model {self._rows}, so they do not belong together. Give the tokenizer that "
                 "the model was trained with, or resize the model's embeddings to it"
             )
-        engine = Engine(
-            TorchRunner(model), tokenizer, context=self.context_length, eos_ids=self.eos_ids
+        runner = TorchRunner(model, tokenizer.vocab_size)
+        self._client = EngineClient(
+            Engine(runner, tokenizer, context=self.context_length, eos_ids=self.eos_ids)
         )
-        self._client = EngineClient(engine)
 
     @classmethod
     def from_pretrained(

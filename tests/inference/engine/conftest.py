@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from tallyformer.inference.engine.engine import Engine
-from tallyformer.inference.engine.runner import Runner, TorchRunner
+from tallyformer.inference.engine.runner import Runner
+from tallyformer.inference.engine.torch_runner import TorchRunner
 from tallyformer.inference.llm import LLM
 
 MakeEngine = Callable[..., Engine]
@@ -15,9 +16,9 @@ MakeEngine = Callable[..., Engine]
 
 @pytest.fixture
 def make_engine(llm: LLM) -> MakeEngine:
-    def make(runner: Runner | None = None, **limits: int) -> Engine:
+    def make(runner: Runner | None = None, slots: int = 64, **limits: int) -> Engine:
         return Engine(
-            runner or TorchRunner(llm.model),
+            runner or TorchRunner(llm.model, llm.tokenizer.vocab_size, slots=slots),
             llm.tokenizer,
             context=llm.context_length,
             eos_ids=llm.eos_ids,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from tallyformer.inference.engine.client import EngineClient
 from tallyformer.inference.engine.engine import Engine
-from tallyformer.inference.engine.runner import Logits, TorchRunner
+from tallyformer.inference.engine.runner import Work
+from tallyformer.inference.engine.torch_runner import TorchLogits, TorchRunner
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.outputs import Piece, joined
 from tallyformer.inference.sampling_params import SamplingParams
@@ -26,21 +27,22 @@ PARAMS = [
 class Recording(TorchRunner):
     """Which sequences each decoding step computed; something may happen within it."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
+    def __init__(self, llm: LLM) -> None:
+        super().__init__(llm.model, llm.tokenizer.vocab_size)
         self.decoded: list[set[int]] = []
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def decode(self, ids: Mapping[int, int]) -> Logits:
-        self.decoded.append(set(ids))
-        logits = super().decode(ids)
-        self.meanwhile()
+    def compute(self, work: Sequence[Work]) -> TorchLogits:
+        logits = super().compute(work)
+        if decoded := {w.number for w in work if w.start}:
+            self.decoded.append(decoded)
+            self.meanwhile()
         return logits
 
 
 @pytest.fixture
 def runner(llm: LLM) -> Recording:
-    return Recording(llm.model)
+    return Recording(llm)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tallyformer.inference.engine.engine import Engine
-from tallyformer.inference.engine.runner import Logits, TorchRunner
+from tallyformer.inference.engine.runner import Work
+from tallyformer.inference.engine.torch_runner import TorchLogits, TorchRunner
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.outputs import Output, Piece, joined
 from tallyformer.inference.sampling_params import SamplingParams
@@ -75,7 +76,7 @@ def _alone(known: dict[Any, Output], llm: LLM, prompt: list[int], params: Sampli
 )
 @given(
     arrivals=st.lists(_ARRIVAL, min_size=2, max_size=8),
-    max_running=st.integers(1, 5),
+    slots=st.integers(1, 5),
     prefill_tokens=st.sampled_from([CONTEXT, 3 * CONTEXT]),
 )
 def test_a_sequence_gets_in_any_company_what_it_gets_alone(
@@ -83,11 +84,11 @@ def test_a_sequence_gets_in_any_company_what_it_gets_alone(
     make_engine: Callable[..., Engine],
     alone: dict[Any, Output],
     arrivals: list[tuple[list[int], SamplingParams, int, bool]],
-    max_running: int,
+    slots: int,
     prefill_tokens: int,
 ) -> None:
     """They come some steps one after another, and some are given up after the next one came."""
-    asked = Asked(make_engine(max_running=max_running, prefill_tokens=prefill_tokens))
+    asked = Asked(make_engine(slots=slots, prefill_tokens=prefill_tokens))
     kept: list[tuple[int, SamplingParams]] = []
     given_up: int | None = None
     for prompt, params, steps, stays in arrivals:
@@ -121,7 +122,7 @@ def test_pieces_come_as_soon_as_text_is_certain_and_not_before(
 def test_a_new_one_joins_between_two_steps_and_takes_the_place_of_an_aborted_one(
     make_engine: Callable[..., Engine],
 ) -> None:
-    asked = Asked(make_engine(max_running=1))
+    asked = Asked(make_engine(slots=1))
     first, second = (asked.add([5, 6], PARAMS[0]) for _ in range(2))
     for _ in range(4):
         asked.step()
@@ -147,14 +148,15 @@ def test_aborting_what_is_not_there_and_stepping_without_work_do_nothing(
 class FailsOnce(TorchRunner):
     """Runs out of memory in the middle of one step: the cache already has the new column."""
 
-    def __init__(self, model: Any, step: int) -> None:
-        super().__init__(model)
+    def __init__(self, llm: LLM, step: int) -> None:
+        super().__init__(llm.model, llm.tokenizer.vocab_size, slots=2)
         self._countdown = step
 
-    def decode(self, ids: Mapping[int, int]) -> Logits:
-        logits = super().decode(ids)
-        self._countdown -= 1
+    def compute(self, work: Sequence[Work]) -> TorchLogits:
+        logits = super().compute(work)
+        self._countdown -= any(w.start for w in work)
         if self._countdown == 0:
+            self._countdown = -1
             raise MemoryError
         return logits
 
@@ -163,7 +165,7 @@ class FailsOnce(TorchRunner):
 def test_a_step_that_fails_can_be_taken_again(
     make_engine: Callable[..., Engine], llm: LLM, step: int
 ) -> None:
-    asked = Asked(make_engine(FailsOnce(llm.model, step), max_running=2))
+    asked = Asked(make_engine(FailsOnce(llm, step)))
     numbers = [asked.add(PROMPTS[i], PARAMS[i]) for i in (1, 2, 4)]
     with pytest.raises(MemoryError):
         for number in numbers:

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tallyformer.inference.engine.runner import TorchRunner
+from tallyformer.inference.engine.runner import Work
+from tallyformer.inference.engine.torch_runner import TorchRunner
 from tallyformer.inference.llm import LLM
 
-CONTEXT = 32  # of the folders in conftest.py
+CONTEXT, VOCABULARY = 32, 330  # of the folders in conftest.py
 _ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("prefill"), st.lists(st.integers(1, 20), min_size=1, max_size=3)),
@@ -27,7 +28,7 @@ class Checked:
     """A runner, and what each sequence holds."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.runner = model, TorchRunner(model)
+        self.model, self.runner = model, TorchRunner(model, VOCABULARY)
         self.windows: dict[int, list[int]] = {}
         self.ids = torch.Generator().manual_seed(0)
         self.next_number = 0
@@ -39,9 +40,7 @@ class Checked:
         new = {self.next_number + i: self.some_ids(n) for i, n in enumerate(lengths)}
         self.next_number += len(new)
         self.windows |= new
-        numbers, logits_NV = self.runner.prefill(new)
-        assert sorted(numbers) == sorted(new)
-        self.check(numbers, logits_NV)
+        self.check([Work(number, 0, ids) for number, ids in new.items()])
 
     def decode(self, steps: int) -> None:
         for _ in range(steps):
@@ -50,19 +49,22 @@ class Checked:
             if not self.windows:
                 return
             new = {number: self.some_ids(1)[0] for number in self.windows}
+            work = []
             for number, new_id in new.items():
                 self.windows[number].append(new_id)
-            numbers, logits_NV = self.runner.decode(new)
-            assert sorted(numbers) == sorted(new)
-            self.check(numbers, logits_NV)
+                work.append(Work(number, len(self.windows[number]) - 1, [new_id]))
+            self.check(work[::-1])
 
     def release(self, numbers: list[int]) -> None:
         self.runner.release(numbers)
         for number in numbers:
             del self.windows[number]
 
-    def check(self, numbers: list[int], logits_NV: torch.Tensor) -> None:
-        for number, logits_V in zip(numbers, logits_NV, strict=True):
+    def check(self, work: list[Work]) -> None:
+        logits = self.runner.compute(work)
+        assert sorted(logits.places) == list(range(len(work)))
+        for place, logits_V in zip(logits.places, logits.rows, strict=True):
+            number = work[place].number
             with torch.inference_mode():
                 plain_V = self.model(torch.tensor([self.windows[number]])).logits[0, -1]
             # The wide weights give logits of about 100, so this is 1e-4 of logits of 10.

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +31,7 @@ def _sequence(number: int, prompt: int, answer: int) -> Sequence:
         context=CONTEXT,
         eos_ids=(),
         decoder=StreamDecoder([b"a"]),
-        generator=torch.Generator(),
+        seed=0,
     )
 
 
@@ -147,10 +143,3 @@ def test_an_aborted_ones_place_is_taken_in_the_next_step(count: int, max_running
         watched.abort(watched.live.index(watched.scheduler.running[0]))
         watched.step()
         assert next_one.counts.total() == 1
-
-
-def test_scheduling_loads_no_torch() -> None:
-    names = [f"tallyformer.inference.engine.{name}" for name in ("scheduler", "sequence")]
-    code = f"import {', '.join(names)}, sys; print(*{{'torch', 'transformers'}} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""

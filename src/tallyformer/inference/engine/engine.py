@@ -6,18 +6,13 @@ import itertools
 import secrets
 from collections.abc import Collection, Iterable
 
-import torch
-
-from tallyformer.inference.engine.runner import Logits, Runner
+from tallyformer.inference.engine.runner import Runner, Work
 from tallyformer.inference.engine.scheduler import Schedule, Scheduler
 from tallyformer.inference.engine.sequence import Sequence
 from tallyformer.inference.outputs import Piece
-from tallyformer.inference.sampler import sample
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
-MOST_RUNNING = 64
-"""Sequences that run at once, by default."""
 PREFILL_TOKENS = 16384
 """Ids that one step prefills at most, by default: 64 windows of 256."""
 
@@ -29,11 +24,10 @@ class Engine:
     threads; see `EngineClient`.
 
     Args:
-        runner: computes the model.
+        runner: computes the model; as many sequences run at once as it has slots, others wait.
         tokenizer: the model's.
         context: ids that the model sees at once, 2 or more.
         eos_ids: the model's end-of-text ids.
-        max_running: most sequences that run at once; the others wait.
         prefill_tokens: most ids that one step prefills, padding included; at least a context.
     """
 
@@ -44,7 +38,6 @@ class Engine:
         *,
         context: int,
         eos_ids: Collection[int],
-        max_running: int = MOST_RUNNING,
         prefill_tokens: int = PREFILL_TOKENS,
     ) -> None:
         self._runner = runner
@@ -54,7 +47,7 @@ class Engine:
         self._numbers = itertools.count()
         self._sequences: dict[int, Sequence] = {}
         self._scheduler = Scheduler(
-            max_running=max_running, prefill_tokens=max(prefill_tokens, context)
+            max_running=runner.slots, prefill_tokens=max(prefill_tokens, context)
         )
 
     def add(self, prompt_ids: Iterable[int], params: SamplingParams) -> int:
@@ -75,7 +68,7 @@ class Engine:
             context=self._context,
             eos_ids=self._eos_ids,
             decoder=self._tokenizer.stream_decoder(),
-            generator=torch.Generator().manual_seed(seed),
+            seed=seed,
         )
         self._scheduler.add(sequence)
         self._sequences[sequence.number] = sequence
@@ -115,16 +108,11 @@ class Engine:
 
     def _chosen(self, schedule: Schedule) -> list[tuple[int, int]]:
         """Numbers of the scheduled sequences, and the id that follows each."""
-        parts: list[Logits] = []
-        if schedule.decode:
-            parts.append(self._runner.decode({s.number: s.window[-1] for s in schedule.decode}))
-        if schedule.prefill:
-            parts.append(self._runner.prefill({s.number: s.window for s in schedule.prefill}))
-        if not parts:
+        sequences = [*schedule.decode, *schedule.prefill]
+        if not sequences:
             return []
-        numbers = [number for part, _ in parts for number in part]
-        logits_NV = torch.cat([logits for _, logits in parts]) if len(parts) > 1 else parts[0][1]
-        # A model may have more rows than its tokenizer has ids.
-        with_text_NV = logits_NV[:, : self._tokenizer.vocab_size]
-        ids = sample(with_text_NV, [self._sequences[number] for number in numbers])
-        return list(zip(numbers, ids, strict=True))
+        work = [Work(s.number, len(s.window) - 1, s.window[-1:]) for s in schedule.decode]
+        work += [Work(s.number, 0, list(s.window)) for s in schedule.prefill]
+        logits = self._runner.compute(work)
+        choices = self._runner.choose(logits, [sequence.row() for sequence in sequences])
+        return [(s.number, choice.id) for s, choice in zip(sequences, choices, strict=True)]

@@ -1,123 +1,117 @@
-"""What computes logits: any causal language model of transformers.
+"""What the engine asks of whatever computes a model: the protocol, and its words. Loads no torch.
 
-Shapes: N rows of the result, B rows that run, S cached columns, V vocabulary.
+Two sides of one step: `compute` takes sequences on by some ids, `choose` draws an id for each row
+of logits. Logits go from one to the other as they are; the engine never looks into them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from tallyformer.inference.engine.cache import RowCache
-from tallyformer.model.protocol import CACHE_NAME
+from tallyformer.inference.sampling_params import SamplingParams
 
-Window = list[int]
-Logits = tuple[list[int], Tensor]
-"""The sequences' numbers, and one row each of what may follow: logits_NV."""
+Logits = Any
+"""Rows of what may follow, one for each that a step's `Work` asks for, in that order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One sequence's part of a step.
+
+    Attributes:
+        number: the sequence.
+        start: how many of its ids, from position 0 on, are kept and stay so. What was kept
+            beyond them is forgotten. 0 begins a sequence, whether its number is new or not.
+        ids: computed now, at positions `start`, `start` + 1 and so on, and kept; one or more.
+        logits: for how many of the last `ids` a row of logits is wanted: 0 for a part of a
+            prompt that is not its last, else 1 to len(ids), in order of position.
+    """
+
+    number: int
+    start: int
+    ids: list[int]
+    logits: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What a sampler has to know to choose an id for one row of logits.
+
+    Attributes:
+        params: of these, the settings that change the distribution.
+        counts: how often each id was generated before this place.
+        prompt_ids: the prompt's ids, for the repetition penalty.
+        uniform: the row's random number in [0, 1). An id is drawn by inverting the cumulative
+            distribution, the most probable id first where something is filtered, so that the
+            same number draws the same id whatever computes it.
+        given: an id that is not chosen but known, for its log-probability (scoring of prompts).
+        banned: ids that are not drawn here.
+        allowed: None, or the only ids that may be drawn: bit i % 32 of word i // 32 stands for
+            id i; uint32 (ceil(V / 32),).
+        logprobs: None, or how many alternatives are wanted beside the id's own log-probability.
+    """
+
+    params: SamplingParams
+    counts: Mapping[int, int]
+    prompt_ids: Sequence[int]
+    uniform: float
+    given: int | None = None
+    banned: Collection[int] = ()
+    allowed: np.ndarray | None = None
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What follows in one row.
+
+    Attributes:
+        id: drawn, or the row's `given` one.
+        logprob: its log-probability, natural, under the model's own distribution: log-softmax
+            of the logits before any penalty, bias, ban, temperature or filter. None where the
+            row wants none.
+        alternatives: the most probable ids with theirs, in falling order, as many as the row
+            wants; of equal ones the smaller id first.
+    """
+
+    id: int
+    logprob: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 class Runner(Protocol):
-    """Computes what may follow, and keeps the keys and values of sequences that run."""
+    """Computes logits, keeps keys and values of up to `slots` sequences, and draws.
 
-    def prefill(self, windows: Mapping[int, Window]) -> Logits:
-        """Compute whole windows and keep them, each under its sequence's number."""
+    A row of logits depends on its own sequence's ids alone. After an error, in either method,
+    the engine calls `clear` and begins all sequences again.
 
-    def decode(self, ids: Mapping[int, int]) -> Logits:
-        """Compute the next id of every sequence that is kept."""
-
-    def release(self, numbers: Collection[int]) -> None:
-        """Forget these sequences."""
-
-    def clear(self) -> None:
-        """Forget all, in whatever state a broken-off computation left them."""
-
-
-class TorchRunner:
-    """A transformers model in eval mode; shorter rows are padded on the left.
-
-    Args:
-        model: it may be on any device.
+    Attributes:
+        slots: most sequences that are kept at once.
+        prefill_chunk: most ids of one sequence in a step; None: a window is computed whole.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self.clear()
+    slots: int
+    prefill_chunk: int | None
+
+    def compute(self, work: Sequence[Work]) -> Logits:
+        """Compute these sequences' ids; no sequence occurs twice, others are kept as they are."""
+
+    def choose(self, logits: Logits, rows: Sequence[Row]) -> list[Choice]:
+        """Choose an id for each row of what `compute` returned last.
+
+        An id that has no text, because the model has more rows than the tokenizer has ids, is
+        neither chosen nor an alternative, and has no part in the distribution.
+
+        Raises:
+            CheckpointError: a row of logits is not finite.
+        """
+
+    def release(self, numbers: Collection[int]) -> None:
+        """Forget these sequences, all of which are kept."""
 
     def clear(self) -> None:
         """Forget all, in whatever state a broken-off computation left them."""
-        self._cache = RowCache()
-        self._numbers: list[int] = []
-        self._lengths: list[int] = []
-
-    @torch.inference_mode()
-    def prefill(self, windows: Mapping[int, Window]) -> Logits:
-        """Compute whole windows and keep them, each under its sequence's number."""
-        lengths = [len(window) for window in windows.values()]
-        width = max(lengths)
-        padded = [[0] * (width - len(window)) + window for window in windows.values()]
-        ids_NS = self._tensor(padded)
-        mask_NS = _mask(self._tensor([[width - length] for length in lengths]), width)
-        positions_NS = (mask_NS.cumsum(dim=1) - 1).clamp(min=0)
-        logits_NV, cache = self._compute(ids_NS, mask_NS, positions_NS, RowCache())
-        if self._numbers:
-            self._cache.join(cache)
-        else:
-            self._cache = cache
-        self._numbers += windows
-        self._lengths += lengths
-        return list(windows), logits_NV
-
-    @torch.inference_mode()
-    def decode(self, ids: Mapping[int, int]) -> Logits:
-        """Compute the next id of every sequence that is kept."""
-        assert ids.keys() == set(self._numbers)
-        last = max(self._lengths)
-        rows = zip(self._numbers, self._lengths, strict=True)
-        # One transfer to the device for all three.
-        ids_B1, positions_B1, first_B1 = self._tensor(
-            [[ids[number], length, last - length] for number, length in rows]
-        ).chunk(3, dim=1)
-        self._lengths = [length + 1 for length in self._lengths]
-        logits_BV, self._cache = self._compute(
-            ids_B1, _mask(first_B1, last + 1), positions_B1, self._cache
-        )
-        return list(self._numbers), logits_BV
-
-    @torch.inference_mode()
-    def release(self, numbers: Collection[int]) -> None:
-        """Forget these sequences."""
-        if len(numbers) == len(self._numbers):
-            self.clear()
-            return
-        for number in numbers:
-            row = self._numbers.index(number)
-            self._cache.drop_row(row)
-            for column in (self._numbers, self._lengths):
-                column[row] = column[-1]
-                column.pop()
-        self._cache.keep_newest(max(self._lengths))
-
-    def _compute(
-        self, ids: Tensor, mask: Tensor, positions: Tensor, cache: RowCache
-    ) -> tuple[Tensor, RowCache]:
-        """Logits (N, V) after the last ids, and the cache that holds them too."""
-        output = self._model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=1,
-            **{CACHE_NAME: cache},
-        )
-        return output.logits[:, -1], getattr(output, CACHE_NAME)
-
-    def _tensor(self, numbers: Any) -> Tensor:
-        return torch.tensor(numbers, device=next(self._model.parameters()).device)
-
-
-def _mask(first_N1: Tensor, width: int) -> Tensor:
-    """1 from a row's first column on, 0 on its left: (N, S)."""
-    return (torch.arange(width, device=first_N1.device) >= first_N1).long()
