@@ -1,0 +1,221 @@
+"""The native library as a file: shipped with the package, or built once and kept.
+
+A build needs a C++ compiler: `$CXX`, one of the system, or the Python package `ziglang`. Nothing
+else is needed, neither Python's headers nor a build system: the library is plain C functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tallyformer.errors import UsageError
+
+SOURCE = Path(__file__).parent / "source"
+SHIPPED = Path(__file__).parent / "shipped"
+"""Where a wheel has the library."""
+CACHE_VARIABLE = "TALLYFORMER_CACHE"
+HOW_TO_GET = (
+    "Install a C++ compiler (Debian: apt install g++; or, as a Python package: pip install ziglang)"
+)
+
+_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
+_AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma")
+_KERNELS: dict[str, tuple[str, ...]] = {
+    "avx512_bf16": (*_AVX512, "-mavx512bf16"),
+    "avx512_vnni": _AVX512,
+    "avx2": ("-mavx2", "-mfma"),
+}
+"""Kernels for x86-64 beside the portable ones; one that a compiler cannot build is left out."""
+_X86 = ("x86_64", "AMD64")
+_SECONDS = 300
+_NAME = "libtally"
+
+
+class BuildError(Exception):
+    """Why there is no library, and what to do: one line."""
+
+
+def library_file() -> Path:
+    """The library of these sources, shipped, kept from before, or built now.
+
+    Raises:
+        BuildError: there is no compiler, it fails, or nothing can be kept.
+    """
+    name = f"{_NAME}-{_fingerprint()}.so"
+    if (SHIPPED / name).is_file():
+        return SHIPPED / name
+    folder = _cache()
+    kept, failed = folder / name, folder / f"{name}.failed"
+    if kept.is_file():
+        return kept
+    compiler = find_compiler()
+    if failed.is_file() and failed.read_text(encoding="utf-8").startswith(_identity(compiler)):
+        raise BuildError(failed.read_text(encoding="utf-8").split("\n")[1])
+    try:
+        build(kept, compiler)
+    except BuildError as error:
+        failed.write_text(f"{_identity(compiler)}\n{error}\n", encoding="utf-8")
+        raise
+    return kept
+
+
+def is_built() -> bool:
+    """Whether `library_file` would find a library without building one."""
+    name = f"{_NAME}-{_fingerprint()}.so"
+    try:
+        return (SHIPPED / name).is_file() or (_cache() / name).is_file()
+    except BuildError:
+        return False
+
+
+def find_compiler() -> list[str]:
+    """The command of a C++ compiler.
+
+    Raises:
+        BuildError: there is none.
+    """
+    if chosen := os.environ.get("CXX", "").strip():
+        return shlex.split(chosen)
+    for name in ("c++", "g++", "clang++"):
+        if found := shutil.which(name):
+            return [found]
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "c++"]
+    raise BuildError(f"no C++ compiler was found. {HOW_TO_GET}")
+
+
+def build(into: Path, compiler: Sequence[str] | None = None) -> None:
+    """Compile and link the library; the file is there whole or not at all.
+
+    Raises:
+        BuildError: the compiler fails.
+    """
+    command = list(compiler or find_compiler())
+    with tempfile.TemporaryDirectory(prefix="tallyformer-build-") as scratch:
+        objects = _compile_all(command, Path(scratch))
+        built = Path(scratch) / into.name
+        # On ARM, too, nothing of the compiler's own libraries is needed at run time.
+        static = (
+            ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]
+            if sys.platform == "linux"
+            else []
+        )
+        _run([*command, "-shared", "-pthread", *static, "-o", str(built), *map(str, objects)])
+        into.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=into.parent, delete=False) as kept:
+            kept.write(built.read_bytes())
+        Path(kept.name).chmod(0o755)
+        Path(kept.name).replace(into)
+
+
+def _compile_all(command: list[str], scratch: Path) -> list[Path]:
+    optional = _KERNELS if platform.machine() in _X86 else {}
+    units = [p for p in sorted(SOURCE.glob("*.cpp")) if p.stem[len("kernels_") :] not in _KERNELS]
+    units.remove(SOURCE / "dispatch.cpp")
+
+    def compiled(unit: Path, flags: Sequence[str] = ()) -> Path:
+        to = scratch / f"{unit.stem}.o"
+        _run([*command, *_FLAGS, *flags, "-c", str(unit), "-o", str(to)])
+        return to
+
+    def compiled_kernels(name: str) -> Path | None:
+        try:
+            return compiled(SOURCE / f"kernels_{name}.cpp", _KERNELS[name])
+        except BuildError:
+            return None
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as workers:
+        kernels = list(workers.map(compiled_kernels, optional))
+        objects = list(workers.map(compiled, units))
+    there = [name for name, made in zip(optional, kernels, strict=True) if made]
+    flags = [f"-DTALLY_{name.upper()}" for name in there]
+    objects.append(compiled(SOURCE / "dispatch.cpp", flags))
+    return [*objects, *(made for made in kernels if made)]
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{command[0]}: cannot be run ({error}). {HOW_TO_GET}") from error
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+        reason = (lines or done.stderr.splitlines() or [f"status {done.returncode}"])[0].strip()
+        raise BuildError(
+            f"the native library cannot be built: {reason}. {HOW_TO_GET}; GCC 10 or Clang 11 "
+            "is new enough"
+        )
+
+
+def _fingerprint() -> str:
+    """Of the sources, the flags and the kind of machine."""
+    seen = hashlib.sha256(f"{_FLAGS}{_KERNELS}{sys.platform}{platform.machine()}".encode())
+    for path in sorted(SOURCE.iterdir()):
+        seen.update(path.name.encode() + b"\0" + path.read_bytes())
+    return seen.hexdigest()[:16]
+
+
+def _identity(compiler: Sequence[str]) -> str:
+    """One line that changes when the compiler does."""
+    try:
+        changed = Path(shutil.which(compiler[0]) or compiler[0]).stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    return f"{shlex.join(compiler)} {changed}"
+
+
+def _cache() -> Path:
+    """A folder of this user's alone: what lies there is run."""
+    given = os.environ.get(CACHE_VARIABLE, "").strip()
+    base = os.environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
+    folder = Path(given) if given else Path(base).expanduser() / "tallyformer"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.stat()
+    except (OSError, RuntimeError) as error:
+        raise BuildError(
+            f"{folder}: cannot be written ({error}). Name a folder in {CACHE_VARIABLE}"
+        ) from error
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        raise BuildError(
+            f"{folder}: others may write there. Name another folder in {CACHE_VARIABLE}"
+        )
+    return folder
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m tallyformer.inference.native.build [FOLDER]`: build, for a wheel or beforehand."""
+    if len(arguments) > 1:
+        raise UsageError("usage: python -m tallyformer.inference.native.build [FOLDER]")
+    try:
+        if arguments:
+            into = Path(arguments[0]) / f"{_NAME}-{_fingerprint()}.so"
+            build(into)
+        else:
+            into = library_file()
+    except BuildError as error:
+        raise SystemExit(str(error)) from None
+    print(into)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

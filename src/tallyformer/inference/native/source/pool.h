@@ -1,0 +1,57 @@
+// Threads that share the parts of one piece of work after the other.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace tally {
+
+// Whoever is free takes the next part. Nobody waits for a thread that the system has put aside,
+// unless it holds a part. Threads look for work for a short while, then sleep.
+class Pool {
+ public:
+  // `threads`: the caller included, 1 or more.
+  explicit Pool(int threads);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int threads() const { return (int)workers_.size() + 1; }
+
+  // Calls `work(part, thread)` for every part in 0 .. parts - 1, and returns when all are done.
+  // One caller at a time.
+  template <typename F>
+  void run(int parts, const F& work) {
+    if (parts <= 1 || workers_.empty()) {
+      for (int part = 0; part < parts; ++part) work(part, 0);
+      return;
+    }
+    share(parts, [](const void* f, int part, int thread) { (*(const F*)f)(part, thread); }, &work);
+  }
+
+ private:
+  using Call = void (*)(const void*, int part, int thread);
+  void share(int parts, Call call, const void* work);
+  bool take(int thread);
+  void look_for_work(int thread);
+
+  // Which piece of work (32 bits), its parts (16) and the next one to be taken (16), in one word:
+  // a part is taken from exactly the work that it belongs to. What follows is written before it
+  // and read only by a thread that holds a part.
+  std::atomic<uint64_t> ticket_{0};
+  Call call_ = nullptr;
+  const void* work_ = nullptr;
+  alignas(64) std::atomic<int> done_{0};
+  alignas(64) std::atomic<int> asleep_{0};
+  std::atomic<bool> stop_{false};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace tally

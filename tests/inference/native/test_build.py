@@ -1,0 +1,163 @@
+"""The native library never stands in the way: built once where it can be, one line where not."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tallyformer.inference.native import build
+from tallyformer.inference.native.build import BuildError, library_file
+from tallyformer.inference.native.library import load_library
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("TALLYFORMER_CACHE", str(folder))
+    monkeypatch.delenv("CXX", raising=False)
+    return folder
+
+
+def _compiler(path: Path, script: str) -> str:
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return shlex.quote(str(path))
+
+
+def test_it_is_built_once_and_found_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not build.is_built()
+    built = library_file()
+    assert built.parent == cache and [p.name for p in cache.iterdir()] == [built.name]
+    assert load_library(built).tally_kernels(None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert library_file() == built and build.is_built()
+
+
+def test_a_library_that_a_wheel_brings_is_taken(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "SHIPPED", tmp_path / "shipped")
+    done = subprocess.run(
+        [sys.executable, "-m", "tallyformer.inference.native.build", str(tmp_path / "shipped")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert str(library_file()) == done.stdout.strip() and not cache.exists()
+
+
+def test_without_a_compiler_one_line_says_how_to_get_one(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setitem(sys.modules, "ziglang", None)
+    with pytest.raises(BuildError) as caught:
+        library_file()
+    assert "no C++ compiler" in str(caught.value) and "pip install ziglang" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'x.cpp:1:2: fatal error: cannot open lanes.h' >&2; exit 1", "cannot open lanes.h"),
+        ("exit 3", "status 3"),
+        ("kill -9 $$", "status"),
+    ],
+)
+def test_a_compiler_that_fails_is_named_once_and_not_tried_again(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
+    log = tmp_path / "log"
+    command = _compiler(tmp_path / "c++ broken", f"echo x >> {shlex.quote(str(log))}; {script}")
+    monkeypatch.setenv("CXX", command)
+    messages = []
+    for _ in range(2):
+        with pytest.raises(BuildError, match=said) as caught:
+            library_file()
+        messages.append(str(caught.value))
+        tried = log.read_text(encoding="utf-8")
+    assert messages[0] == messages[1] and "\n" not in messages[0]
+    assert log.read_text(encoding="utf-8") == tried
+    assert not list(cache.glob("*.so"))
+    # Another compiler is tried.
+    monkeypatch.setenv("CXX", _compiler(tmp_path / "another", "exit 9"))
+    with pytest.raises(BuildError, match="status 9"):
+        library_file()
+
+
+def test_a_compiler_that_is_not_there_is_named(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/c++ -m64")
+    with pytest.raises(BuildError, match=r"/nowhere/c\+\+: cannot be run"):
+        library_file()
+
+
+def test_kernels_that_a_compiler_does_not_know_are_left_out(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shlex.join(build.find_compiler())
+    refuse = 'case "$*" in *-mavx512*) echo "error: unknown option" >&2; exit 1;; esac'
+    monkeypatch.setenv("CXX", _compiler(tmp_path / "old", f'{refuse}\nexec {real} "$@"'))
+    library = load_library(library_file())
+    assert library.tally_kernels(None) in (b"avx2", b"portable")
+    assert library.tally_kernels(b"avx512_bf16") is None
+    assert library.tally_kernels(b"portable") == b"portable"
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(cache: Path) -> None:
+    cache.mkdir(mode=0o777)
+    cache.chmod(0o777)
+    with pytest.raises(BuildError, match="others may write there"):
+        library_file()
+
+
+def test_a_folder_that_cannot_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("TALLYFORMER_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(BuildError, match="cannot be written"):
+        library_file()
+
+
+def test_processes_that_build_at_the_same_time_all_get_a_whole_library(cache: Path) -> None:
+    program = "from tallyformer.inference.native.build import library_file; print(library_file())"
+    running = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    found = {process.communicate(timeout=300)[0].strip() for process in running}
+    assert len(found) == 1 and load_library(Path(found.pop()))
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "libtally.so"
+    path.write_bytes(b"\x7fELF not really")
+    with pytest.raises(OSError, match="libtally"):
+        load_library(path)
+    with pytest.raises(OSError, match="tally_version"):
+        load_library(Path(ctypes.util.find_library("m") or "libm.so.6"))
+
+
+def test_threads_follow_affinity_and_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tallyformer.inference.native.runner import usable_cores
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert usable_cores() == 1
