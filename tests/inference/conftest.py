@@ -70,3 +70,8 @@ def llm(request: pytest.FixtureRequest) -> LLM:
 @pytest.fixture(scope="session")
 def tally(tally_folder: Path) -> LLM:
     return LLM.from_pretrained(tally_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def llama(llama_folder: Path) -> LLM:
+    return LLM.from_pretrained(llama_folder, device="cpu")

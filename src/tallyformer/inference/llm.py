@@ -46,6 +46,7 @@ class LLM:
         tokenizer: its tokenizer.
         context_length: tokens the model sees at once.
         eos_ids: ids that end an answer.
+        client: where all that is asked of this model at the same time comes together.
         default_params: how the model's folder wants to be sampled, used where no params are
             given.
     """
@@ -64,7 +65,7 @@ class LLM:
                 "the model was trained with, or resize the model's embeddings to it"
             )
         runner = TorchRunner(model, tokenizer.vocab_size)
-        self._client = EngineClient(
+        self.client = EngineClient(
             Engine(runner, tokenizer, context=self.context_length, eos_ids=self.eos_ids)
         )
 
@@ -117,16 +118,16 @@ class LLM:
                 ids, or there are not as many params as prompts.
         """
         several = prompts_of(prompts)
-        settings = one_for_each(self._settings(params), len(several))
-        asked = [self._asked(p, s) for p, s in zip(several, settings, strict=True)]
-        return self._client.answer(asked)
+        settings = one_for_each(self.settings(params), len(several))
+        asked = [self.asked(p, s) for p, s in zip(several, settings, strict=True)]
+        return self.client.answer(asked)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Piece]:
         """Answer one prompt piece by piece, as text becomes certain.
 
         Args, errors: as for `generate`; they are raised at the call, not at the first piece.
         """
-        return self._client.stream(*self._asked(prompt, self._settings(params)))
+        return self.client.stream(*self.asked(prompt, self.settings(params)))
 
     def chat(self, messages: Any, params: SamplingParams | None = None) -> Output:
         """Answer a conversation; an answer also ends where the model would begin a user's turn.
@@ -143,7 +144,7 @@ class LLM:
             InvalidRequestError: these are not messages, a role is unknown or out of turn, or the
                 system message is too long for the model.
         """
-        settings = self.chat_params(self._settings(params))
+        settings = self.chat_params(self.settings(params))
         output = self.generate(self.chat_prompt(messages), settings)[0]
         return dataclasses.replace(output, text=output.text.lstrip())
 
@@ -152,7 +153,7 @@ class LLM:
 
         Args, errors: as for `chat`; they are raised at the call, not at the first piece.
         """
-        settings = self.chat_params(self._settings(params))
+        settings = self.chat_params(self.settings(params))
         return without_first_space(self.stream(self.chat_prompt(messages), settings))
 
     def chat_prompt(self, messages: Any, answer_share: int = ANSWER_SHARE) -> list[int]:
@@ -179,10 +180,16 @@ class LLM:
         ids = (*params.stop_token_ids, self.tokenizer.user_id)
         return dataclasses.replace(params, stop_token_ids=ids)
 
-    def _settings(self, params: Any) -> Any:
+    def settings(self, params: Any) -> Any:
+        """The params that are given, or the folder's where none are."""
         return self.default_params if params is None else params
 
-    def _asked(self, prompt: Prompt, params: SamplingParams) -> Asked:
+    def asked(self, prompt: Prompt, params: SamplingParams) -> Asked:
+        """A prompt's ids and its settings, as the engine takes them.
+
+        Raises:
+            InvalidRequestError: as for `generate`.
+        """
         check_params(params, self._rows)
         ids = prompt_ids(prompt, self.tokenizer, self._rows)
         return ids or [self.tokenizer.eot_id], params

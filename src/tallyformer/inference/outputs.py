@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,31 +43,53 @@ class Piece:
     finish_reason: FinishReason | None = None
 
 
+def merged(pieces: Sequence[Piece]) -> Piece:
+    """One or more pieces of one answer, one after another, as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return Piece(
+        text="".join(piece.text for piece in pieces),
+        token_ids=[token_id for piece in pieces for token_id in piece.token_ids],
+        finish_reason=pieces[-1].finish_reason,
+    )
+
+
 def joined(prompt_ids: Iterable[int], pieces: Iterable[Piece]) -> Output:
     """All pieces of a finished answer as one output."""
-    parts = list(pieces)
-    reason = parts[-1].finish_reason
-    assert reason is not None
+    whole = merged(list(pieces))
+    assert whole.finish_reason is not None
     return Output(
-        text="".join(piece.text for piece in parts),
-        token_ids=[token_id for piece in parts for token_id in piece.token_ids],
-        finish_reason=reason,
+        text=whole.text,
+        token_ids=whole.token_ids,
+        finish_reason=whole.finish_reason,
         prompt_token_ids=list(prompt_ids),
     )
 
 
-def without_first_space(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """The pieces of an answer without the white space it begins with.
+class FirstSpace:
+    """Takes the white space that an answer begins with out of its pieces.
 
     The chat format has a space before an answer, which the model generates.
     """
-    begun = False
-    waiting: list[int] = []
-    for piece in pieces:
-        text = piece.text if begun else piece.text.lstrip()
-        begun = begun or bool(text)
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._waiting: list[int] = []
+
+    def without(self, piece: Piece) -> Piece | None:
+        """What remains of the next piece, with the ids of those of which nothing did."""
+        text = piece.text if self._begun else piece.text.lstrip()
+        self._begun = self._begun or bool(text)
+        ids, self._waiting = [*self._waiting, *piece.token_ids], []
         if text or piece.finish_reason:
-            yield dataclasses.replace(piece, text=text, token_ids=[*waiting, *piece.token_ids])
-            waiting = []
-        else:
-            waiting += piece.token_ids
+            return dataclasses.replace(piece, text=text, token_ids=ids)
+        self._waiting = ids
+        return None
+
+
+def without_first_space(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """The pieces of an answer without the white space it begins with; see `FirstSpace`."""
+    space = FirstSpace()
+    for piece in pieces:
+        if (rest := space.without(piece)) is not None:
+            yield rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from collections import deque
 from collections.abc import Collection, Iterable
 
 from tallyformer.inference.engine.runner import Runner, Work
@@ -20,8 +21,9 @@ PREFILL_TOKENS = 16384
 class Engine:
     """Answers any number of prompts at once; new ones join between any two steps.
 
-    What a sequence gets does not depend on those that it runs with. It is not made for several
-    threads; see `EngineClient`.
+    What a sequence gets does not depend on those that it runs with. `add` and `abort` may be called
+    from any thread at any time, and count from the next step on; one thread at a time calls
+    `step`, see `EngineClient`.
 
     Args:
         runner: computes the model; as many sequences run at once as it has slots, others wait.
@@ -46,6 +48,8 @@ class Engine:
         self._eos_ids = eos_ids
         self._numbers = itertools.count()
         self._sequences: dict[int, Sequence] = {}
+        # What was asked since the last step, in order: one to add, or the number of one to abort.
+        self._asked: deque[Sequence | int] = deque()
         self._scheduler = Scheduler(
             max_running=runner.slots, prefill_tokens=max(prefill_tokens, context)
         )
@@ -70,15 +74,17 @@ class Engine:
             decoder=self._tokenizer.stream_decoder(),
             seed=seed,
         )
-        self._scheduler.add(sequence)
-        self._sequences[sequence.number] = sequence
+        self._asked.append(sequence)
         return sequence.number
 
     def abort(self, number: int) -> None:
-        """Forget a sequence and free its place at once; nothing happens if it has finished."""
-        sequence = self._sequences.pop(number, None)
-        if sequence is not None and self._scheduler.abort(sequence):
-            self._runner.release([number])
+        """Forget a sequence and free its place; nothing happens if it has finished."""
+        self._asked.append(number)
+
+    @property
+    def running(self) -> int:
+        """Sequences whose keys and values are kept."""
+        return len(self._scheduler.running)
 
     def step(self) -> dict[int, Piece]:
         """Take every sequence that runs, and those that can join, one id on.
@@ -92,6 +98,7 @@ class Engine:
                 memory, leaves the sequences as they were, to be aborted or tried again.
         """
         try:
+            self._follow()
             chosen = self._chosen(self._scheduler.schedule())
             pieces = {number: self._sequences[number].push(new_id) for number, new_id in chosen}
             left = self._scheduler.settle()
@@ -105,6 +112,18 @@ class Engine:
             if sequence.finish_reason:
                 del self._sequences[sequence.number]
         return {number: piece for number, piece in pieces.items() if piece is not None}
+
+    def _follow(self) -> None:
+        """Do what was asked for since the last step."""
+        while self._asked:
+            asked = self._asked.popleft()
+            if isinstance(asked, Sequence):
+                self._scheduler.add(asked)
+                self._sequences[asked.number] = asked
+                continue
+            sequence = self._sequences.pop(asked, None)
+            if sequence is not None and self._scheduler.abort(sequence):
+                self._runner.release([asked])
 
     def _chosen(self, schedule: Schedule) -> list[tuple[int, int]]:
         """Numbers of the scheduled sequences, and the id that follows each."""
