@@ -1,0 +1,107 @@
+"""`create_app`: the whole application for some settings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from tallyformer import __version__
+from tallyformer.server.drain import Drain, Draining
+from tallyformer.server.failures import add_failure_handlers
+from tallyformer.server.guard import close_routes
+from tallyformer.server.keys import ApiKeys
+from tallyformer.server.middleware.access_log import AccessLog
+from tallyformer.server.middleware.body import Bodies
+from tallyformer.server.middleware.last_resort import LastResort
+from tallyformer.server.middleware.origins import Origins
+from tallyformer.server.middleware.request_id import HEADER, RequestIds
+from tallyformer.server.models import Models
+from tallyformer.server.routes.health import OPEN_PATHS, add_health_routes
+from tallyformer.server.routes.models import add_model_routes
+from tallyformer.server.schemas.errors import EVERYWHERE, documented
+from tallyformer.server.settings import ServerSettings
+
+EXPOSED_HEADERS = (HEADER, "retry-after")
+"""Headers of answers that a page's script may read."""
+
+
+def create_app(
+    settings: ServerSettings, models: Models | None = None, drain: Drain | None = None
+) -> FastAPI:
+    """The application; models are loaded when it starts, one after the other, in the background.
+
+    Args:
+        settings: all of them.
+        models: those of the settings, if the caller wants to watch them.
+        drain: how the server ends, if the caller ends it.
+
+    Raises:
+        UsageError: the file of keys cannot be used.
+    """
+    keys = ApiKeys.read(settings.api_key_file) if settings.api_key_file else None
+    served = models or Models(settings.models, load_model_of)
+    ending = drain or Drain()
+    app = FastAPI(
+        title="TallyFormer",
+        version=__version__,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        responses=documented(*EVERYWHERE),
+        middleware=_middleware(settings, ending),
+        lifespan=_loading(served),
+    )
+    add_failure_handlers(app)
+    add_health_routes(app, served, ending)
+    add_model_routes(app, served)
+    close_routes(app.router.routes, keys, OPEN_PATHS)
+    return app
+
+
+def load_model_of(folder: Path) -> Any:
+    """A folder's model, ready to answer."""
+    from tallyformer.inference.llm import LLM
+
+    return LLM.from_pretrained(folder)
+
+
+def _middleware(settings: ServerSettings, drain: Drain) -> list[Middleware]:
+    """From the outermost to the innermost.
+
+    What is outside of CORS refuses only what no allowed page sends.
+    """
+    return [
+        Middleware(RequestIds),
+        Middleware(AccessLog),
+        Middleware(Origins, hosts=settings.allowed_hosts, origins=settings.allowed_origins),
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+        ),
+        Middleware(LastResort),
+        Middleware(Draining, drain=drain, always=OPEN_PATHS),
+        Middleware(Bodies, most_bytes=settings.max_body_bytes, seconds=settings.receive_timeout),
+    ]
+
+
+def _loading(models: Models) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(models.load_all())
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    return lifespan

@@ -1,0 +1,84 @@
+"""Errors of FastAPI, Starlette and pydantic in our envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tallyformer.errors import InvalidRequestError
+from tallyformer.server.api_error import ApiError, usual_message
+
+_LONGEST_NAME = 100
+_NOT_JSON = "The body is not JSON. Send one JSON object"
+
+
+def add_failure_handlers(app: FastAPI) -> None:
+    """Every error that a route raises on purpose leaves as the envelope."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(InvalidRequestError, _invalid_request)
+
+
+def invalid_request(error: InvalidRequestError) -> ApiError:
+    """400 for what the engine refuses; its message begins with the field."""
+    field, _, _ = str(error).partition(":")
+    return ApiError(400, str(error), param=field if field.isidentifier() else None)
+
+
+def invalid_body(problems: Sequence[Any]) -> ApiError:
+    """400 for a body that is not as its schema says; the first problem is told.
+
+    The value itself is not repeated: it may be long, or private.
+    """
+    problem = problems[0]
+    if problem["type"] == "json_invalid" or not isinstance(problem.get("loc"), tuple | list):
+        return ApiError(400, _NOT_JSON)
+    place = [part for part in problem["loc"][1:] if not _is_kind(part)]
+    if not place:
+        return ApiError(400, _NOT_JSON)
+    param = ".".join(str(part)[:_LONGEST_NAME] for part in place)
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "it must")
+    if problem["type"] == "missing":
+        message = "it is required"
+    return ApiError(400, f"{param}: {message}", param=param)
+
+
+def _is_kind(part: Any) -> bool:
+    """Whether a part of a place names a branch of a union, not a field."""
+    return isinstance(part, str) and (part in _KINDS or not part.isidentifier())
+
+
+_KINDS = frozenset({"str", "int", "float", "bool", "list", "dict", "constrained-str"})
+
+
+def _respond(error: ApiError) -> Response:
+    return JSONResponse(error.envelope, error.status, headers=error.headers)
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return _respond(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    message = usual_message(status, str(error.detail))
+    return _respond(ApiError(status, message, headers=error.headers or {}))
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _respond(invalid_body(error.errors()))
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InvalidRequestError)
+    return _respond(invalid_request(error))

@@ -1,0 +1,73 @@
+"""Which hosts a request may name and which pages may send it: no DNS rebinding, no foreign page."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tallyformer.server.api_error import ApiError
+
+
+class Origins:
+    """Refuses requests for foreign hosts or from foreign pages.
+
+    A name that an attacker points at this machine is none of `hosts`, and an IP address cannot be
+    pointed elsewhere, so that addresses are always allowed. Programs send no origin; a page does,
+    and must be of this very host or of `origins`.
+
+    Args:
+        app: what is served.
+        hosts: names without port; "*" for any.
+        origins: as http://localhost:5173.
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str], origins: Collection[str]) -> None:
+        self._app = app
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self._origins = {origin.lower() for origin in origins}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http":
+            refused = self._refusal(Headers(scope=scope))
+            if refused is not None:
+                await refused.send(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, headers: Headers) -> ApiError | None:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._is_ours(hosts[0]):
+            return ApiError(
+                403, "This host name is not served here. Allow it: --allowed-host", code="host"
+            )
+        origin = headers.get("origin")
+        if origin is not None and not self._may_call(origin.lower(), hosts[0].lower()):
+            return ApiError(
+                403, "This page may not call the API. Allow it: --allowed-origin", code="origin"
+            )
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        name = _without_port(host).lower()
+        return "*" in self._hosts or name in self._hosts or _is_address(name)
+
+    def _may_call(self, origin: str, host: str) -> bool:
+        return origin in self._origins or origin in (f"http://{host}", f"https://{host}")
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

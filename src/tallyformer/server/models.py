@@ -1,0 +1,113 @@
+"""The models that are served, by name: loaded one after the other, while others already answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tallyformer.errors import TallyFormerError
+from tallyformer.server.api_error import ApiError, unavailable
+
+ModelState = Literal["loading", "ready", "failed"]
+_LOGGER = logging.getLogger("tallyformer.server")
+
+
+@dataclass
+class ServedModel:
+    """One model.
+
+    Attributes:
+        name: as requests name it.
+        folder: where it is from.
+        state: `ready` when it has answered once.
+        llm: None until it is ready.
+        created: seconds since 1970, when it was named.
+        failure: why it could not be loaded.
+    """
+
+    name: str
+    folder: Path
+    state: ModelState = "loading"
+    llm: Any = None
+    created: int = field(default_factory=lambda: int(time.time()))
+    failure: TallyFormerError | None = None
+
+
+class Models:
+    """All models of a server.
+
+    Args:
+        folders: name -> folder, in the order in which they are loaded.
+        load: a folder's model, warmed up; called in another thread.
+
+    Attributes:
+        failed: set when a model could not be loaded.
+    """
+
+    def __init__(self, folders: Mapping[str, Path], load: Callable[[Path], Any]) -> None:
+        self._load = load
+        self.failed = asyncio.Event()
+        self._models = {name: ServedModel(name, folder) for name, folder in folders.items()}
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return iter(self._models.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model can answer."""
+        return all(model.state == "ready" for model in self)
+
+    @property
+    def failure(self) -> TallyFormerError | None:
+        """Why the first model that could not be loaded could not."""
+        return next((model.failure for model in self if model.failure), None)
+
+    async def load_all(self) -> None:
+        """Load the models one after the other; what fails is remembered and logged."""
+        for model in list(self):
+            began = time.monotonic()
+            try:
+                model.llm = await asyncio.to_thread(self._load, model.folder)
+                model.state = "ready"
+            except TallyFormerError as error:
+                model.state, model.failure = "failed", error
+                self.failed.set()
+                _LOGGER.error("model failed", extra={"fields": {"model": model.name}})
+                return
+            seconds = round(time.monotonic() - began, 3)
+            fields = {"model": model.name, "seconds": seconds}
+            _LOGGER.info("model ready", extra={"fields": fields})
+
+    def named(self, name: str) -> ServedModel:
+        """The model of a request.
+
+        Raises:
+            ApiError: 404, there is none of this name.
+        """
+        model = self._models.get(name)
+        if model is None:
+            raise ApiError(
+                404,
+                "There is no model of this name. See /v1/models for those that there are",
+                param="model",
+                code="model_not_found",
+            )
+        return model
+
+    def answering(self, name: str) -> ServedModel:
+        """The model of a request, ready.
+
+        Raises:
+            ApiError: 404, there is none of this name; 503, it is not ready.
+        """
+        model = self.named(name)
+        if model.state != "ready":
+            raise unavailable(
+                "This model is not loaded yet. Try again soon", code="model_not_ready"
+            )
+        return model

@@ -1,0 +1,138 @@
+"""Serving an application until a signal comes, and ending in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+
+from tallyformer.errors import RunError
+from tallyformer.interrupt import STOP_SIGNALS
+from tallyformer.server.app import create_app, load_model_of
+from tallyformer.server.drain import Drain
+from tallyformer.server.middleware.access_log import JsonLines
+from tallyformer.server.models import Models
+from tallyformer.server.protocol import bounded_protocol
+from tallyformer.server.settings import ServerSettings
+
+_LOGGERS = ("tallyformer.server", "tallyformer.access", "uvicorn.error")
+_LAST_SECONDS = 5.0
+"""Seconds in which what was told to end does."""
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn without its own signal handlers, which would end the process by the signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the caller."""
+        yield
+
+
+def serve(settings: ServerSettings) -> None:
+    """Serve until SIGTERM, SIGINT or SIGHUP.
+
+    Raises:
+        RunError: the address cannot be listened on.
+        TallyFormerError: a model cannot be loaded.
+    """
+    _log_to_stderr()
+    models, drain = Models(settings.models, load_model_of), Drain()
+    config = uvicorn_config(settings, models, drain)
+    with _listening(settings.host, settings.port) as listener:
+        _log("settings", settings=settings.redacted)
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            server = QuietServer(config)
+            runner.run(_until_stopped(server, listener, models, drain, settings.shutdown_grace))
+    if models.failure:
+        raise models.failure
+
+
+def uvicorn_config(
+    settings: ServerSettings, models: Models | None = None, drain: Drain | None = None
+) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
+        create_app(settings, models, drain),
+        http=bounded_protocol(most_bytes=settings.max_head_bytes, seconds=settings.receive_timeout),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=int(settings.keep_alive),
+        timeout_graceful_shutdown=int(_LAST_SECONDS),
+    )
+
+
+async def _until_stopped(
+    server: QuietServer, listener: socket.socket, models: Models, drain: Drain, grace: float
+) -> None:
+    """Serve; at the first signal refuse what is new, at the second or after the grace end all."""
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    with _handled(signals):
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        host, port = listener.getsockname()[:2]
+        _log("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        first = [asyncio.create_task(c) for c in (signals.get(), models.failed.wait())]
+        await asyncio.wait([serving, *first], return_when=asyncio.FIRST_COMPLETED)
+        drain.began = True
+        if not models.failed.is_set():
+            _log("ending", seconds=grace)
+            ways = [asyncio.create_task(c) for c in (drain.until_idle(grace), signals.get())]
+            await asyncio.wait([serving, *ways], return_when=asyncio.FIRST_COMPLETED)
+            first += ways
+        drain.expired.set()
+        await drain.until_idle(_LAST_SECONDS)
+        for task in first:
+            task.cancel()
+        server.should_exit = True
+        await serving
+        _log("ended")
+
+
+@contextlib.contextmanager
+def _handled(signals: asyncio.Queue[int]) -> Iterator[None]:
+    """Put signals that ask to stop into a queue. An ignored SIGHUP stays ignored, as by nohup."""
+    loop = asyncio.get_running_loop()
+    numbers = [n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    for number in numbers:
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = (error.strerror or "cannot be used").lower()
+        raise RunError(f"{host}:{port}: {reason}. Choose another --host or --port") from None
+    with listener:
+        yield listener
+
+
+def _log_to_stderr() -> None:
+    """One line of JSON for each event, on standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.WARNING if name.startswith("uvicorn") else logging.INFO)
+
+
+def _log(event: str, **fields: object) -> None:
+    logging.getLogger("tallyformer.server").info(event, extra={"fields": fields})

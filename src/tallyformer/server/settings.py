@@ -1,0 +1,117 @@
+"""All settings of the server, in one frozen class. The command's options are made from it."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tallyformer.errors import UsageError
+
+_HIDDEN = frozenset({"api_key_file"})
+_SEVERAL: tuple[Any, ...] = (tuple[str, ...], dict[str, Path])
+_Count = Annotated[int, Field(ge=1)]
+_Seconds = Annotated[float, Field(gt=0)]
+
+
+class ServerSettings(BaseModel):
+    """What a server is told at its start. Every field is an option of `tallyformer serve`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    models: dict[str, Path] = Field(
+        min_length=1, description="A model to serve: its name and its folder. Repeatable."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    api_key_file: Path | None = Field(
+        None, description="File of hashed API keys, made by `tallyformer key`. Default: no keys."
+    )
+    allow_anonymous: bool = Field(
+        False, description="Without keys, listen on an address that others reach."
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="A host name that requests may name besides localhost and IP addresses; "
+        "* for any. Repeatable.",
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="A web page's origin that may call the API, as http://localhost:5173."
+    )
+    max_body_bytes: _Count = Field(1 << 20, description="Longest body of a request, in bytes.")
+    max_head_bytes: int = Field(
+        32 << 10, ge=1024, description="Longest head of a request, in bytes."
+    )
+    receive_timeout: _Seconds = Field(
+        30.0, description="Seconds in which a request's head, and then its body, must arrive."
+    )
+    keep_alive: _Seconds = Field(
+        75.0, description="Seconds that an idle connection is kept for its next request."
+    )
+    shutdown_grace: float = Field(
+        30.0, ge=0, description="Seconds that running answers get after SIGTERM."
+    )
+
+    @field_validator("models")
+    @classmethod
+    def _names_can_be_sent(cls, models: dict[str, Path]) -> dict[str, Path]:
+        for name in models:
+            if not name.isprintable() or not name.isascii() or not name.strip() or len(name) > 100:
+                raise ValueError(f"{name!a}: a model's name is 1 to 100 printable ASCII characters")
+        return models
+
+    @model_validator(mode="after")
+    def _nobody_gets_in(self) -> Self:
+        if self.api_key_file is None and not self.allow_anonymous and not _is_loopback(self.host):
+            raise ValueError(
+                f"--host: {self.host} is reached by others and there are no keys. Give "
+                "--api-key-file, or --allow-anonymous to serve everybody"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _origins_are_origins(self) -> Self:
+        for origin in self.allowed_origins:
+            scheme, _, rest = origin.partition("://")
+            if scheme not in ("http", "https") or not rest or "/" in rest or "*" in rest:
+                raise ValueError(
+                    f"--allowed-origin: {origin} is not an origin. Write scheme, host and port, "
+                    "as http://localhost:5173"
+                )
+        return self
+
+    @property
+    def redacted(self) -> dict[str, Any]:
+        """All settings as JSON has them, without what an attacker could use."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        return {k: "(hidden)" if k in _HIDDEN and v else v for k, v in values.items()}
+
+
+def server_settings(values: dict[str, Any]) -> ServerSettings:
+    """Checked settings.
+
+    Raises:
+        UsageError: a value is out of range; the option is named.
+    """
+    try:
+        return ServerSettings(**values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        message = problem["msg"].removeprefix("Value error, ")
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        raise UsageError(f"{flag_of(field)}: {message}" if field else message) from None
+
+
+def flag_of(field: str) -> str:
+    """The option of a field; one that holds several is given once for each."""
+    several = ServerSettings.model_fields[field].annotation in _SEVERAL
+    return "--" + (field.removesuffix("s") if several else field).replace("_", "-")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,217 @@
+"""One envelope for everything that goes wrong, on real connections."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from starlette.responses import StreamingResponse
+
+from tallyformer.server.middleware.access_log import JsonLines
+from tallyformer.server.settings import ServerSettings
+
+from .conftest import Running, running
+
+
+def check_envelope(answer: httpx2.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"].strip()
+    answer.text.encode("ascii")
+    for inside in ("/work", ".py", "0x", "Traceback", "pydantic", "class "):
+        assert inside not in answer.text
+    detail: dict[str, Any] = body["error"]
+    return detail
+
+
+def raw(server: Running, *parts: bytes) -> bytes:
+    """All that a server answers to these bytes until it closes."""
+    with socket.create_connection(server.address, timeout=60) as connection:
+        for part in parts:
+            connection.sendall(part)
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    return answer
+
+
+def envelope_of(answer: bytes) -> dict[str, Any]:
+    detail: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    return detail
+
+
+def test_an_unknown_path_is_a_404(http: httpx2.Client) -> None:
+    assert check_envelope(http.get("/no/such/../path"), 404)["type"] == "not_found_error"
+
+
+def test_a_wrong_method_is_a_405_that_names_the_right_one(http: httpx2.Client) -> None:
+    answer = http.post("/v1/models", json={})
+    check_envelope(answer, 405)
+    assert answer.headers["allow"] == "GET"
+
+
+def test_an_unknown_model_is_a_404_that_names_the_parameter(http: httpx2.Client) -> None:
+    detail = check_envelope(http.get("/v1/models/other"), 404)
+    assert (detail["param"], detail["code"]) == ("model", "model_not_found")
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "text/plain", "", "text/json"])
+def test_a_body_that_is_not_json_is_a_415(http: httpx2.Client, kind: str) -> None:
+    answer = http.post("/v1/models", content=b"--x--", headers={"content-type": kind})
+    check_envelope(answer, 415)
+
+
+def test_a_compressed_body_is_a_415(http: httpx2.Client) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    check_envelope(http.post("/v1/models", content=b"x", headers=headers), 415)
+
+
+def test_a_declared_body_that_is_too_long_is_a_413(http: httpx2.Client) -> None:
+    headers = {"content-type": "application/json"}
+    check_envelope(http.post("/v1/models", content=b"1" * (1 << 20 | 1), headers=headers), 413)
+
+
+def test_what_is_not_http_is_a_400(served: Running) -> None:
+    answer = raw(served, b"\x16\x03\x01 hello\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert envelope_of(answer)["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        [b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n"],
+        [b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ", *[b"x" * 1000] * 40],
+        [b"GET /" + b"x" * 40_000],
+        [b"GET /health HTTP/1.1\r\n", *[b"A: b\r\n" * 200] * 40],
+    ],
+)
+def test_a_head_that_is_too_long_is_a_431(served: Running, head: list[bytes]) -> None:
+    answer = raw(served, *head)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    envelope_of(answer)
+
+
+def test_a_long_body_is_no_long_head(http: httpx2.Client) -> None:
+    headers = {"content-type": "application/json"}
+    check_envelope(http.post("/v1/models", content=b"1" * 900_000, headers=headers), 405)
+    assert http.get("/health").status_code == 200
+
+
+def test_a_head_that_does_not_arrive_is_a_408(tally_folder: Path) -> None:
+    settings = ServerSettings(models={"tiny": tally_folder}, receive_timeout=0.2)
+    with running(settings) as server:
+        for begun in (b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nHost: localhost\r\n"):
+            answer = raw(server, begun)
+            assert answer.startswith(b"HTTP/1.1 408 "), begun
+            envelope_of(answer)
+
+
+def test_a_kept_connection_may_be_idle_longer_than_a_head(tally_folder: Path) -> None:
+    settings = ServerSettings(models={"tiny": tally_folder}, receive_timeout=0.2)
+    request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with (
+        running(settings) as server,
+        socket.create_connection(server.address, timeout=60) as kept,
+    ):
+        for _ in range(2):
+            kept.sendall(request)
+            assert kept.recv(65536).startswith(b"HTTP/1.1 200 ")
+            kept.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                kept.recv(1)
+            kept.settimeout(60)
+
+
+def _broken_routes(app: FastAPI) -> None:
+    @app.get("/broken")
+    async def broken() -> None:
+        raise ValueError("a private prompt")
+
+    @app.post("/echo")
+    async def echo(body: dict[str, Any]) -> dict[str, Any]:
+        return body
+
+    @app.get("/cut")
+    async def cut() -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"begun"
+            raise ValueError("a private prompt")
+
+        return StreamingResponse(parts())
+
+
+@pytest.fixture(scope="module")
+def broken(tally_folder: Path) -> Iterator[Running]:
+    settings = ServerSettings(models={"tiny": tally_folder}, receive_timeout=0.5)
+    with running(settings, _broken_routes) as server:
+        yield server
+
+
+def test_a_defect_is_a_500_and_only_the_log_has_its_place(
+    broken: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    with broken.client() as http:
+        detail = check_envelope(http.get("/broken"), 500)
+    assert detail["type"] == "server_error"
+    lines = [JsonLines().format(r) for r in caplog.records if r.name == "tallyformer.server"]
+    assert any("test_errors.py" in line and "ValueError" in line for line in lines)
+    assert "private" not in "".join(lines)
+
+
+def test_a_defect_in_mid_answer_cuts_it_off(broken: Running) -> None:
+    with broken.client() as http, pytest.raises(httpx2.RemoteProtocolError):
+        http.get("/cut")
+    with broken.client() as http:
+        assert http.get("/health").status_code == 200
+
+
+def test_a_chunked_body_that_is_too_long_is_a_413_while_it_comes(broken: Running) -> None:
+    headers = {"content-type": "application/json"}
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 1 << 28:
+            sent += 1 << 16
+            yield b"1" * (1 << 16)
+
+    # The server may close before all was sent.
+    with broken.client() as http, contextlib.suppress(httpx2.WriteError, httpx2.ReadError):
+        check_envelope(http.post("/echo", content=endless(), headers=headers), 413)
+    assert sent < 1 << 28
+
+
+def test_a_client_that_sends_all_of_a_long_body_reads_the_413(broken: Running) -> None:
+    chunks = [b"1" * (1 << 16)] * 64
+    with broken.client() as http:
+        headers = {"content-type": "application/json"}
+        check_envelope(http.post("/echo", content=iter(chunks), headers=headers), 413)
+
+
+def test_a_body_that_does_not_arrive_is_a_408(broken: Running) -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Connection: close\r\nContent-Length: 100\r\n\r\n"
+    answer = raw(broken, head, b"{")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    envelope_of(answer)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"[" * 100_000, b"\xff\xfe", b"nul", b"9" * 10_000, b'"', b"", b"[]", b'"text"'],
+)
+def test_a_body_that_is_not_a_json_object_is_a_400(broken: Running, body: bytes) -> None:
+    with broken.client() as http:
+        headers = {"content-type": "application/json"}
+        check_envelope(http.post("/echo", content=body, headers=headers), 400)

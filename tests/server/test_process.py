@@ -1,0 +1,99 @@
+"""`tallyformer serve` as a process of its own: its start, its log, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+
+from ..cli.conftest import command
+from .conftest import PATIENCE, until
+
+
+@contextlib.contextmanager
+def process(*arguments: object, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A serving process on a free port, and its address; it is killed at the end of the block."""
+    with subprocess.Popen(
+        [command(), "serve", "--port", "0", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+    ) as server:
+        try:
+            yield server, _address(server)
+        finally:
+            server.kill()
+
+
+def _address(server: subprocess.Popen[str]) -> str:
+    assert server.stderr
+    for line in server.stderr:
+        event = json.loads(line)
+        if event["event"] == "listening":
+            return str(event["url"])
+    raise AssertionError("it never listened")
+
+
+def _ready(url: str) -> bool:
+    return httpx2.get(url + "/ready").status_code == 200
+
+
+def test_it_lives_before_it_is_ready_and_sigterm_ends_it_with_0(tally_folder: Path) -> None:
+    with process("--model", f"tiny={tally_folder}") as (server, url):
+        assert httpx2.get(url + "/health").status_code == 200
+        until(lambda: _ready(url))
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE) == 0
+
+
+def test_variables_of_the_environment_are_options(tally_folder: Path) -> None:
+    variables = {"TALLYFORMER_MODEL": f"one={tally_folder},two={tally_folder}"}
+    with process(**variables) as (_, url):
+        listed = httpx2.get(url + "/v1/models").json()["data"]
+        assert [card["id"] for card in listed] == ["one", "two"]
+
+
+def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tally_folder: Path) -> None:
+    bad = tally_folder.parent / "bad"
+    bad.mkdir()
+    (bad / "config.json").write_text("{}")
+    done = _run("--model", f"bad={bad}")
+    assert done.returncode == 3
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_what_cannot_be_served_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+    for arguments, said in (
+        ([], "--model: required"),
+        (["--model", f"a={tmp_path}"], "has no config.json"),
+        (["--prot", "1"], "No such option"),
+    ):
+        done = _run(*arguments)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_address_in_use_is_one_line(tally_folder: Path) -> None:
+    with process("--model", f"tiny={tally_folder}") as (_, url):
+        done = _run("--model", f"tiny={tally_folder}", "--port", url.rpartition(":")[2])
+        assert done.returncode == 3
+        assert "Choose another --host or --port" in done.stderr.splitlines()[-1]
+
+
+def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [command(), "serve", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
