@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+)
 
 from tallyformer.artifacts.hub_names import could_be_hub_name
 from tallyformer.artifacts.hub_reach import Hub
@@ -18,6 +23,8 @@ from tallyformer.errors import ArtifactError, CheckpointError, UsageError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.model.pretrained import REPORTED, check_complete, quiet_library
+from tallyformer.model.shape import shape_of
+from tallyformer.model.weights import FolderWeights, quantized_bits, wide
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -53,21 +60,45 @@ def load_model(
         CheckpointError: the weights are missing, damaged or do not fit the configuration.
         UsageError: the dtype is unknown.
     """
-    arguments = {"dtype": _dtype(dtype), "revision": revision or "main", **REPORTED}
     config = load_config(source, revision=revision, fix=fix)
+    weights = _whole_numbers(Path(source), config, fix)
+    arguments = {
+        "dtype": torch.float32 if weights and dtype is None else _dtype(dtype),
+        "revision": revision or "main",
+        **REPORTED,
+    }
     ours = isinstance(config, TallyFormerConfig)
     if ours and dropout is not None:
         config.dropout = dropout
-    cls = TallyFormerForCausalLM if ours else AutoModelForCausalLM
+    # What has no folder for transformers to look into is one of the two that `shape_of` knows.
+    other = AutoModelForCausalLM if weights is None else LlamaForCausalLM
+    cls = TallyFormerForCausalLM if ours else other
     try:
         with quiet_library():
             model, report = cls.from_pretrained(
-                str(source), config=config, trust_remote_code=False, **arguments
+                None if weights else str(source),
+                config=config,
+                state_dict=weights,
+                trust_remote_code=False,
+                **arguments,
             )
-        check_complete(report, source, exactly=ours)
+        check_complete(report, source, exactly=ours and weights is None)
     except Exception as error:  # safetensors, json, torch and the hub each raise their own
         raise CheckpointError(f"{source}: cannot be loaded ({_one_line(error)}). {fix}") from error
     return model.to(device or torch.device("cpu")).eval()
+
+
+def _whole_numbers(folder: Path, config: Any, fix: str) -> dict[str, torch.Tensor] | None:
+    """float32 weights of a folder whose config says that it holds whole numbers of ours.
+
+    The configuration says so no more.
+    """
+    described = config.to_dict()
+    if quantized_bits(described) is None:
+        return None
+    weights = FolderWeights(folder, described, shape_of(described), fix=fix)
+    del config.quantization_config
+    return {name: torch.from_numpy(wide(weights(name))) for name in weights.names}
 
 
 def load_config(source: str | Path, *, revision: str | None, fix: str) -> Any:

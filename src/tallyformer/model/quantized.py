@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+METHOD = "tallyformer"
+"""Our name in a config.json's `quantization_config`; other methods are other people's."""
 GROUPS = {8: 64, 4: 32}
 """Inputs that share a scale, by bits."""
+BITS = tuple(GROUPS)
 
 
 @dataclass(frozen=True)

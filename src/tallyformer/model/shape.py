@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 from tallyformer.model.config_fields import Fields, UnsupportedModelError
+from tallyformer.model.quantized import METHOD
 from tallyformer.model.rope_frequencies import rope_frequencies, rotary_settings
 
 OURS, LLAMA = "tallyformer", "llama"
@@ -163,9 +164,13 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     kind = config.get("model_type")
     if kind not in (OURS, LLAMA):
         raise UnsupportedModelError(f"model_type: {kind!r} is not one of {OURS}, {LLAMA}")
-    for name in ("quantization_config", "per_layer_config"):
-        if config.get(name) is not None:
-            raise UnsupportedModelError(f"{name}: not known here")
+    if config.get("per_layer_config") is not None:
+        raise UnsupportedModelError("per_layer_config: not known here")
+    quantization = config.get("quantization_config")
+    if quantization is not None and not (
+        isinstance(quantization, Mapping) and quantization.get("quant_method") == METHOD
+    ):
+        raise UnsupportedModelError("quantization_config: not a method that is known here")
     return _ours(Fields(config)) if kind == OURS else _llama(Fields(config))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tallyformer.artifacts.json_files import read_json
 from tallyformer.errors import CheckpointError, InvalidRequestError
 from tallyformer.inference.engine.runner import Choice, Row, Work
 from tallyformer.inference.native.available import library
@@ -24,17 +25,15 @@ from tallyformer.inference.native.library import (
     CDraw,
     CShape,
 )
-from tallyformer.model.quantized import Quantized, from_bfloat16, quantize, to_bfloat16
-from tallyformer.model.shape import ModelShape
+from tallyformer.model.quantized import Quantized, quantize, to_bfloat16
+from tallyformer.model.shape import ModelShape, shape_of
+from tallyformer.model.weights import FolderWeights, Weight, wide
 
+FIX = "Export the model again, or fetch it again"
 SLOTS = 64
 """Sequences that are kept at once, by default."""
 PREFILL_CHUNK = 256
 """Most ids of one sequence that a step computes."""
-
-Tensor = np.ndarray | Quantized
-"""float32, bfloat16 bits in uint16, or whole numbers."""
-Draws = ctypes.Array[CDraw]
 
 _FINE, _NOT_FINITE, _NOTHING_ALLOWED = 0, 1, 2
 
@@ -61,7 +60,7 @@ class NativeRunner:
     def __init__(
         self,
         shape: ModelShape,
-        tensors: Callable[[str], Tensor],
+        tensors: Callable[[str], Weight],
         *,
         dtype: str,
         vocab_size: int,
@@ -78,6 +77,28 @@ class NativeRunner:
         self._rows = np.empty((0, self._vocab), np.float32)
         self._computed = 0
         self.clear()
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, *, vocab_size: int, dtype: str | None = None, **settings: Any
+    ) -> NativeRunner:
+        """Load the weights of a Hugging Face folder.
+
+        Args:
+            folder: of a model whose shape `shape_of` knows.
+            vocab_size: ids that have a text.
+            dtype: of the weights; None keeps the folder's.
+            settings: threads, slots, kernels.
+
+        Raises:
+            UnsupportedModelError: only transformers can compute this model.
+            ArtifactError, CheckpointError: the folder is damaged.
+            BuildError, OSError, MemoryError: as for the class.
+        """
+        config = read_json(folder / "config.json", fix=FIX)
+        shape = shape_of(config)
+        weights = FolderWeights(folder, config, shape, fix=FIX)
+        return cls(shape, weights, dtype=dtype or weights.dtype, vocab_size=vocab_size, **settings)
 
     def __del__(self) -> None:
         if handle := getattr(self, "_handle", None):
@@ -217,7 +238,7 @@ class _Loader:
         library: ctypes.CDLL,
         handle: int,
         shape: ModelShape,
-        tensors: Callable[[str], Tensor],
+        tensors: Callable[[str], Weight],
         dtype: str,
     ) -> None:
         self._library, self._handle = library, handle
@@ -282,23 +303,22 @@ class _Loader:
             raise MemoryError("the weights do not fit into memory")
 
 
-def _floats(tensor: Tensor) -> np.ndarray:
-    if isinstance(tensor, Quantized):
-        tensor = tensor.dequantized()
-    wide = from_bfloat16(tensor) if tensor.dtype == np.uint16 else tensor
-    return np.ascontiguousarray(wide, np.float32)
+def _floats(weight: Weight) -> np.ndarray:
+    return np.ascontiguousarray(wide(weight), np.float32)
 
 
-def _as(dtype: str, tensor: Tensor) -> Tensor:
+def _as(dtype: str, tensor: Weight) -> Weight:
     """A matrix in the numbers that the library is to have."""
     if isinstance(tensor, Quantized) and dtype == f"int{tensor.bits}":
         return tensor
     if dtype == "bfloat16" and isinstance(tensor, np.ndarray) and tensor.dtype == np.uint16:
         return np.ascontiguousarray(tensor)
-    wide = _floats(tensor)
+    floats = _floats(tensor)
     if dtype == "float32":
-        return wide
-    return to_bfloat16(wide) if dtype == "bfloat16" else quantize(wide, 8 if dtype == "int8" else 4)
+        return floats
+    if dtype == "bfloat16":
+        return to_bfloat16(floats)
+    return quantize(floats, 8 if dtype == "int8" else 4)
 
 
 def _fill(draw: CDraw, row: Row) -> dict[str, np.ndarray]:
