@@ -95,7 +95,7 @@ def test_it_is_as_small_as_promised(floats: Path, bits: int) -> None:
 
 
 def test_transformers_refuses_it_instead_of_answering_garbage(floats: Path) -> None:
-    with pytest.raises(Exception, match="model.safetensors"):
+    with pytest.raises(Exception, match=r"model\.safetensors"):
         AutoModelForCausalLM.from_pretrained(_quantized(floats, 8), trust_remote_code=True)
 
 

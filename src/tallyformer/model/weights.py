@@ -1,10 +1,10 @@
 """A folder's weights by name, read without torch, those in whole numbers too.
 
 A folder with whole numbers says so in its config.json: `"quantization_config": {"quant_method":
-"tallyformer", "bits": 4, "group_size": 32}`. Its tensors are in quantized.safetensors: transformers
-would take those of model.safetensors for what they are not. A matrix `NAME` of it is stored as two tensors: its
-numbers `NAME`, int8 (N, K) or, with 4 bits, uint8 (N, ceil(K / 2)) with the even inputs in the low
-halves, each + 8; and `NAME_scales`, bfloat16 (N, G). Vectors are stored as they are.
+"tallyformer", "bits": 4, "group_size": 32}`. Its tensors are in quantized.safetensors, because
+transformers would take what is in model.safetensors for floats. A matrix `NAME` is stored as two
+tensors: its numbers `NAME`, int8 (N, K) or, with 4 bits, uint8 (N, ceil(K / 2)) with the even
+inputs in the low halves, each + 8; and `NAME_scales`, bfloat16 (N, G). Vectors are floats.
 
 Shapes: N outputs, K inputs, G = ceil(K / group_size) groups.
 """
