@@ -138,6 +138,17 @@ def test_what_a_user_can_mend_is_one_line_and_a_status(
     assert err.startswith(line) and err.count("\n") == 1
 
 
+def test_a_lack_of_memory_outside_of_training_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    assert exit_status_of(lambda: torch.empty(2**60)) == 3
+    assert capsys.readouterr().err == (
+        "error: out of memory. Free memory, or use a smaller model or a shorter context\n"
+    )
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("defect"), OSError(errno.EINVAL, "x"), EOFError(), FileNotFoundError("x")]
 )

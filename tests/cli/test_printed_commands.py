@@ -51,6 +51,33 @@ def test_a_missing_stage_can_be_made_by_the_command_that_is_printed(
     assert (place / "the 'run'" / "tokenizer" / "manifest.json").is_file()
 
 
+def test_what_a_dry_run_prints_runs_with_the_same_inputs_and_with_no_others(
+    place: Path, tallyformer: Any
+) -> None:
+    shutil.rmtree(place / "the 'run'")
+    seen = tallyformer("prepare", *OPTIONS, "--dry-run", cwd=place)
+    pasted = printed_command(seen.stdout)
+    text = place / "texts" / "07.txt"
+    before = text.read_bytes()
+    text.write_bytes(before[:-9])
+    refused = paste(pasted, place)
+    assert refused.returncode == 3 and not (place / "the 'run'").exists()
+    assert "prepare source 'texts' has changed since the dry run" in refused.stderr
+    other = paste(paste_of_dry_run(refused.stderr, place), place)
+    assert other.returncode == 0, other.stderr
+    shutil.rmtree(place / "the 'run'")
+    text.write_bytes(before)
+    same = paste(pasted, place)
+    assert same.returncode == 0, same.stderr
+
+
+def paste_of_dry_run(refusal: str, place: Path) -> str:
+    """The command that the dry run prints which a refusal asks for."""
+    seen = paste(printed_command(refusal), place)
+    assert seen.returncode == 0, seen.stderr
+    return printed_command(seen.stdout)
+
+
 def test_a_damaged_stage_can_be_made_again_by_the_command_that_is_printed(
     place: Path, tallyformer: Any
 ) -> None:

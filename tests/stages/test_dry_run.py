@@ -32,7 +32,7 @@ def states(recipe: Recipe, run: RunFolder) -> dict[str, str]:
     before = files(run)
     planned = dry_run_stages(recipe, run, stages_of(recipe), resume=True)
     assert files(run) == before
-    return {stage.stage: stage.state for stage in planned}
+    return {stage.stage: stage.state for stage in planned.stages}
 
 
 def refusals(

@@ -30,7 +30,8 @@ def test_a_want_of_memory_names_step_amount_and_both_ways_on(tmp_path):
         train(dataclasses.replace(one, make_loss=lambda model, compiled: Greedy(model)))
     assert str(error.value) == (
         f"pretrain: after 2 of 20 steps: out of memory ({2**62} bytes more were asked for). "
-        "Start this stage again with the same step in smaller parts: "
+        "Start this stage again with the same step in smaller parts, and once more if they are "
+        "still too large: "
         "RESTART {'micro_batch': 6, 'gradient_accumulation': 4}. Where more memory is free, "
         "resume with: tallyformer pretrain --resume"
     )
@@ -48,6 +49,14 @@ def test_the_error_of_a_gpu_is_understood(rows, words):
         memory_errors(lambda: "distill 1", how, "resume", str),
     ):
         raise torch.OutOfMemoryError(text)
+
+
+def test_a_kernel_that_finds_no_memory_is_understood():
+    with (
+        pytest.raises(TrainingError, match=r"distill 1: out of memory\. Start this stage again"),
+        memory_errors(lambda: "distill 1", section(), "resume", str),
+    ):
+        raise RuntimeError("could not create a primitive")
 
 
 def test_other_errors_stay_what_they_are():

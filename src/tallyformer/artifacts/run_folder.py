@@ -56,12 +56,14 @@ class RunFolder:
             name the recipe in the folder.
         begun_by: the command that was typed, for example "run"; by default each stage's own.
         program: what the user types to start this program.
+        expect: `--expect` as the user typed it; `resume_command` has it too.
     """
 
     path: Path
     options: tuple[str, ...] = ()
     begun_by: str | None = None
     program: str = "tallyformer"
+    expect: str | None = None
 
     def stage(self, name: str) -> Path:
         """Folder of a stage; it may not exist yet."""
@@ -75,7 +77,12 @@ class RunFolder:
 
     def resume_command(self, stage: str) -> str:
         """The command that resumes the work which a stage has begun."""
-        return f"{self.command(self.begun_by or stage)} --resume"
+        return f"{self.expecting_command(stage, self.expect)} --resume"
+
+    def expecting_command(self, stage: str, code: str | None) -> str:
+        """The command that was typed, with `--expect` of another code, or without it."""
+        expected = f" --expect {shlex.quote(code)}" if code else ""
+        return f"{self.command(self.begun_by or stage)}{expected}"
 
     def restart_command(self, stage: str, section: str, changes: Mapping[str, Any]) -> str:
         """The command that drops a stage's work and begins it with changed values.

@@ -64,6 +64,21 @@ def system_error(error: BaseException) -> OSError | None:
     return OSError(int(found[1]), os.strerror(int(found[1])))
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether an exception tells that memory is full: Python's, torch's or that of its kernels.
+
+    oneDNN says no more than that a primitive could not be made or run. It has found by then that
+    the machine can compute it, so what is missing is memory.
+    """
+    words = (
+        r"out of memory|can't allocate memory|not enough memory|STATUS_ALLOC_FAILED|"
+        r"could not (create|execute) a primitive$"
+    )
+    # torch's class, by its name: torch need not be loaded.
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or (isinstance(error, RuntimeError) and bool(re.search(words, str(error))))
+
+
 def cannot_write(path: Path, error: OSError) -> ArtifactError:
     """The error for a write that the system refused.
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import click
 
-from tallyformer.artifacts.system_errors import advice
+from tallyformer.artifacts.system_errors import advice, is_lack_of_memory
 from tallyformer.errors import TallyFormerError
 from tallyformer.interrupt import Stopped, stop_on_signals
 
@@ -47,7 +47,9 @@ def exit_status_of(action: Callable[[], object]) -> int:
     except (KeyboardInterrupt, click.Abort):
         _print_error("interrupted. Finished work is kept")
         return INTERRUPTED
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_lack_of_memory(error):
+            raise
         _print_error("out of memory. Free memory, or use a smaller model or a shorter context")
         return RUN
     except BrokenPipeError:

@@ -55,6 +55,15 @@ def dry_run_option(command: Command) -> Command:
     )(command)
 
 
+def expect_option(command: Command) -> Command:
+    """`--expect CODE`."""
+    return click.option(
+        "--expect",
+        metavar="CODE",
+        help="Refuse inputs that are not those of the dry run that printed this code.",
+    )(command)
+
+
 def stage_options(command: Command) -> Command:
     """The options of every stage: recipe, overrides, folder, resume, dry run."""
     return recipe_options(work_options(command))
@@ -65,7 +74,7 @@ def work_options(command: Command) -> Command:
     resume = click.option(
         "--resume", is_flag=True, help="Resume unfinished work in the run's folder."
     )
-    return out_option(resume(dry_run_option(command)))
+    return out_option(resume(dry_run_option(expect_option(command))))
 
 
 def model_options(command: Command) -> Command:
@@ -136,7 +145,9 @@ def read_sampling(flags: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def load(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Recipe, RunFolder]:
+def load(
+    recipe: Path, overrides: tuple[str, ...], out: Path | None, expect: str | None = None
+) -> tuple[Recipe, RunFolder]:
     """The checked recipe and the folder of its run, as an absolute path."""
     from tallyformer.artifacts.program import program
     from tallyformer.artifacts.run_folder import RunFolder
@@ -153,4 +164,4 @@ def load(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Re
     if out is not None:
         typed += ["--out", str(out)]
     begun_by = click.get_current_context().info_name
-    return checked, RunFolder(folder, tuple(typed), begun_by, program())
+    return checked, RunFolder(folder, tuple(typed), begun_by, program(), expect)

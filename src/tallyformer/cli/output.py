@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from tallyformer.artifacts.manifest import Manifest
     from tallyformer.preflight.advice import Advice
-    from tallyformer.stages.run import PlannedStage
+    from tallyformer.stages.run import DryRun
 
 _WIDTH = 72
 _SHOWN_CHARACTERS = 4 * _WIDTH
@@ -81,18 +81,19 @@ def _measured(metrics: Mapping[str, Any]) -> Iterator[str]:
                 yield f"perplexity of {domain} {value:.2f}"
 
 
-def print_dry_run(stages: Sequence[PlannedStage]) -> None:
-    """One line a stage: what a run without --dry-run would do."""
+def print_dry_run(planned: DryRun) -> None:
+    """One line a stage: what a run without --dry-run would do; then how to run just that."""
     say = {
         "finished": "finished; its files are intact and would be kept",
         "unfinished": "unfinished; would be resumed",
         "undecided": "not empty; kept only if the stages before it come out as they were",
         "to do": "would run",
     }
-    wide = max(len(s.stage) for s in stages)
-    for planned in stages:
-        click.echo(f"{planned.stage:<{wide}}  {say[planned.state]}: {short_path(planned.folder)}")
+    wide = max(len(s.stage) for s in planned.stages)
+    for one in planned.stages:
+        click.echo(f"{one.stage:<{wide}}  {say[one.state]}: {short_path(one.folder)}")
     click.echo("The recipe and its inputs are in order. Nothing was written.")
+    click.echo(f"To run it with exactly these inputs: {planned.command}")
 
 
 def print_advice(advice: Sequence[Advice]) -> None:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tallyformer.cli.options import dry_run_option, load, out_option, recipe_options
+from tallyformer.cli.options import (
+    dry_run_option,
+    expect_option,
+    load,
+    out_option,
+    recipe_options,
+)
 from tallyformer.cli.output import (
     StageAnnouncer,
     print_advice,
@@ -27,8 +33,15 @@ if TYPE_CHECKING:
 @out_option
 @click.option("--resume", is_flag=True, help="What `run` does anyway; accepted as for a stage.")
 @dry_run_option
+@expect_option
 def run(
-    recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool
+    recipe: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    *,
+    resume: bool,
+    dry_run: bool,
+    expect: str | None,
 ) -> None:
     """Run all stages of a recipe, and resume.
 
@@ -40,7 +53,7 @@ def run(
     from tallyformer.preflight.run_size import advice_before
     from tallyformer.stages.run import dry_run_stages, resumable, run_stages, stages_of
 
-    checked, folder = load(recipe, overrides, out)
+    checked, folder = load(recipe, overrides, out, expect)
     stages = stages_of(checked)
     if dry_run:
         print_dry_run(dry_run_stages(checked, folder, stages, resume=True))

@@ -21,6 +21,7 @@ def run_one_stage(
     out: Path | None,
     resume: bool,
     dry_run: bool,
+    expect: str | None,
 ) -> None:
     """Run, or with `dry_run` describe, one stage of a recipe.
 
@@ -30,7 +31,7 @@ def run_one_stage(
     from tallyformer.preflight.run_size import advice_before
     from tallyformer.stages.run import dry_run_stages, require_stage, resumable, run_stages
 
-    checked, folder = load(recipe, overrides, out)
+    checked, folder = load(recipe, overrides, out, expect)
     require_stage(checked, stage, str(recipe))
     stages = _with_tokenizer(stage, folder)
     if dry_run:

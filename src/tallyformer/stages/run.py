@@ -18,6 +18,12 @@ from tallyformer.config import Recipe, recipe_as_yaml
 from tallyformer.config.written_recipe import with_checksum
 from tallyformer.errors import ArtifactError, Interrupted, UsageError
 from tallyformer.interrupt import Stopped
+from tallyformer.preflight.expected import (
+    check_expected,
+    check_unchanged_inputs,
+    code_of,
+    inputs_of,
+)
 from tallyformer.preflight.foreseen import finished_inputs, foresee
 from tallyformer.preflight.hub_commits import with_commits
 from tallyformer.preflight.inputs import check_inputs, needs_of
@@ -48,6 +54,19 @@ class PlannedStage:
     stage: str
     folder: Path
     state: str
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a dry run found.
+
+    Attributes:
+        stages: what each would do.
+        command: does it, and refuses inputs that are not those that were seen here.
+    """
+
+    stages: Sequence[PlannedStage]
+    command: str
 
 
 class _Stage(Protocol):
@@ -94,16 +113,21 @@ def run_stages(
     that a refused recipe leaves no trace and the command to resume finds its own.
 
     What can be known beforehand is checked beforehand: of the inputs before any work, of the rest
-    before the first training, when vocabulary and shards are there.
+    before the first training, when vocabulary and shards are there. An input that changes between
+    that and the stage that reads it is refused, as is one that is not as `folder.expect` says.
 
     Raises:
         ArtifactError: another process works in the folder, or a stage's folder holds other work.
+        UsageError: `folder.expect` is not of these inputs.
+        DataError: an input cannot be used, or has changed.
         TallyFormerError: what a stage raises.
     """
     _check_is_no_stage(folder.path)
+    _check_expected(recipe, folder, stages)
     check_inputs(recipe, folder, stages)
     with alone_in(folder.path):
         recipe = with_commits(recipe, folder, stages, record=True)
+        seen = inputs_of(recipe, stages)
         if not (folder.path / RECIPE).exists():
             write_recipe(recipe, folder.path / RECIPE)
         first_after = next((s for s in stages if s in AFTER_PREPARE), None)
@@ -114,6 +138,7 @@ def run_stages(
             announcer.begins(stage, number, len(stages), finished=finished)
             try:
                 with resumable(folder, stage):
+                    check_unchanged_inputs(seen, inputs_of(recipe, [stage]))
                     manifest = _module_of(stage).run(recipe, folder, resume=resume)
             except Interrupted:
                 write_recipe(recipe, folder.path / RECIPE)
@@ -144,7 +169,7 @@ def resumable(folder: RunFolder, work: str) -> Iterator[None]:
 
 def dry_run_stages(
     recipe: Recipe, folder: RunFolder, stages: Sequence[str], *, resume: bool
-) -> list[PlannedStage]:
+) -> DryRun:
     """Check all inputs of some stages and say what each would do, writing nothing.
 
     Vocabulary and shards that are not there are made in memory where the texts are small.
@@ -159,15 +184,29 @@ def dry_run_stages(
     """
     _check_is_no_stage(folder.path)
     check_not_in_use(folder.path)
+    _check_expected(recipe, folder, stages)
     check_inputs(recipe, folder, stages)
     recipe = with_commits(recipe, folder, stages, record=False)
+    seen = code_of(inputs_of(recipe, stages))
     states: dict[str, str] = {}
     for stage in stages:
         reads = needs_of(recipe, stage)
         known = all(states.get(name, "finished") == "finished" for name in reads)
         states[stage] = _state(recipe, folder, stage, inputs_are_known=known, resume=resume)
     _check_rest(recipe, folder, stages)
-    return [PlannedStage(stage, folder.stage(stage), states[stage]) for stage in stages]
+    return DryRun(
+        [PlannedStage(stage, folder.stage(stage), states[stage]) for stage in stages],
+        folder.expecting_command(stages[-1], seen)
+        + (" --resume" if "unfinished" in states.values() else ""),
+    )
+
+
+def _check_expected(recipe: Recipe, folder: RunFolder, stages: Sequence[str]) -> None:
+    """Check that the inputs are those of the dry run that the user names, if one is named."""
+    if folder.expect is not None:
+        now = inputs_of(with_commits(recipe, folder, stages, record=False), stages)
+        look_again = f"{folder.expecting_command(stages[-1], None)} --dry-run"
+        check_expected(folder.expect, now, look_again)
 
 
 def _check_rest(recipe: Recipe, folder: RunFolder, stages: Sequence[str]) -> None:

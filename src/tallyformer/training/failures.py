@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from tallyformer.artifacts.system_errors import is_lack_of_memory
 from tallyformer.config.training import TrainSection
 from tallyformer.errors import TrainingError
 
@@ -55,7 +54,7 @@ def memory_errors(
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_about_memory(error):
+        if not is_lack_of_memory(error):
             raise
         asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
         amount = f" ({asked[1]} more were asked for)" if asked else ""
@@ -65,12 +64,6 @@ def memory_errors(
         ) from None
 
 
-def _is_about_memory(error: RuntimeError | MemoryError) -> bool:
-    words = r"out of memory|can't allocate memory|not enough memory|STATUS_ALLOC_FAILED"
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or bool(re.search(words, str(error)))
-
-
 def _smaller_batches(section: TrainSection, restart: Restart) -> str:
     """The same step in the largest smaller parts."""
     rows, count = section.micro_batch, section.gradient_accumulation
@@ -78,4 +71,7 @@ def _smaller_batches(section: TrainSection, restart: Restart) -> str:
         return "micro_batch is 1 already; use a smaller model or a shorter context"
     parts = next(n for n in range(2, rows + 1) if rows % n == 0)
     changes = {"micro_batch": rows // parts, "gradient_accumulation": count * parts}
-    return f"Start this stage again with the same step in smaller parts: {restart(changes)}"
+    return (
+        "Start this stage again with the same step in smaller parts, and once more if they are "
+        f"still too large: {restart(changes)}"
+    )
