@@ -80,15 +80,15 @@ struct Kernels {
   // Turn a head of `size` channels by a position's cosines and sines, size / 2 each.
   void (*rotate)(float* head, const float* cosines, const float* sines, int size, bool halves);
 
-  // Keep one position's key and value of a head. Keys: [position / 16][size][16]; values:
-  // [position][size], size filled up to 16.
+  // Keep one position's key and value of a head, after all earlier ones; kernels.inl has the
+  // order. `padded`: size, filled up to 16; positions are kept in blocks of 16.
   void (*keep)(bool narrow, void* keys, void* values, const float* key, const float* value,
                int position, int size, int padded);
 
-  // One query over positions 0 .. last: out = softmax(q . keys) values. q is already scaled.
-  // `scores` has room for the positions, filled up to 16.
-  void (*attend)(bool narrow, const float* q, const void* keys, const void* values, int last,
-                 int size, int padded, float* scores, float* out);
+  // One query over positions 0 .. last: out = softmax(q . keys) values. q is already scaled; it
+  // and `out` have `padded` places. `scores` has room for twice the positions, filled up to 16.
+  void (*attend)(bool narrow, float* q, const void* keys, const void* values, int last, int size,
+                 int padded, float* scores, float* out);
 
   // Largest number, NaN if one is not finite. `parts` gets count / 64 numbers (rounded down to
   // whole registers), each the largest of 64 that no other covers.

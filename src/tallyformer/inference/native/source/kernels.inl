@@ -245,8 +245,10 @@ static void prepare(const Matrix& m, const float* x, uint8_t* out, float* scales
   if (m.kind == Kind::f32) {
     std::memcpy(out, x, sizeof(float) * m.padded);
   } else if (m.kind == Kind::bf16) {
-    uint16_t* halves = (uint16_t*)out;
-    for (int i = 0; i < m.padded; ++i) halves[i] = to_bf16(x[i]);
+    int i = 0;
+    for (; i + kLanes <= m.padded; i += kLanes)
+      store_bf16((uint16_t*)out + i, load<Floats>(x + i));
+    for (; i < m.padded; ++i) ((uint16_t*)out)[i] = to_bf16(x[i]);
   } else {
     quantize(m, x, (int8_t*)out, scales, sums);
   }
@@ -316,88 +318,131 @@ static void rotate(float* head, const float* cosines, const float* sines, int si
 
 // --- Attention --------------------------------------------------------------------------------
 
-INLINE Floats kept(const float* from) { return load<Floats>(from); }
-INLINE Floats kept(const uint16_t* from) { return from_bf16(from); }
-INLINE void put(float* to, float x) { *to = x; }
-INLINE void put(uint16_t* to, float x) { *to = to_bf16(x); }
+// A cache of float32, or of pairs of bfloat16: neighbouring channels of a key, and neighbouring
+// positions of a value, lie together, as Bfloat16 multiplies them.
 
-template <typename T>
-static void keep_as(T* keys, T* values, const float* key, const float* value, int position,
-                    int size, int padded) {
-  T* block = keys + (size_t)(position / kKeyBlock) * size * kKeyBlock + position % kKeyBlock;
-  for (int d = 0; d < size; ++d) put(block + (size_t)d * kKeyBlock, key[d]);
-  T* line = values + (size_t)position * padded;
-  for (int d = 0; d < size; ++d) put(line + d, value[d]);
+struct Wide {
+  using Number = float;
+  static constexpr int kPair = 1;
+  using Type = Float32;
+  INLINE float kept(float x) { return x; }
+};
+
+struct Narrow {
+  using Number = uint16_t;
+  static constexpr int kPair = 2;
+  using Type = Bfloat16;
+  INLINE uint16_t kept(float x) { return to_bf16(x); }
+};
+
+template <typename C>
+static void keep_as(typename C::Number* keys, typename C::Number* values, const float* key,
+                    const float* value, int position, int size, int padded) {
+  constexpr int pair = C::kPair;
+  auto* block = keys + (size_t)(position / kKeyBlock) * size * kKeyBlock +
+                position % kKeyBlock * pair;
+  for (int d = 0; d < size; ++d)
+    block[(size_t)(d / pair) * kKeyBlock * pair + d % pair] = C::kept(key[d]);
+  auto* line = values + (size_t)(position / pair) * padded * pair + position % pair;
+  for (int d = 0; d < size; ++d) {
+    line[(size_t)d * pair] = C::kept(value[d]);
+    // Nothing is known of the next position yet, but it is multiplied (by 0).
+    if (pair == 2 && position % 2 == 0) line[(size_t)d * pair + 1] = 0;
+  }
 }
 
 static void keep(bool narrow, void* keys, void* values, const float* key, const float* value,
                  int position, int size, int padded) {
   if (narrow)
-    keep_as((uint16_t*)keys, (uint16_t*)values, key, value, position, size, padded);
+    keep_as<Narrow>((uint16_t*)keys, (uint16_t*)values, key, value, position, size, padded);
   else
-    keep_as((float*)keys, (float*)values, key, value, position, size, padded);
+    keep_as<Wide>((float*)keys, (float*)values, key, value, position, size, padded);
 }
 
 constexpr int kBlockParts = kKeyBlock / kLanes;
 
-template <typename T, int Blocks>
-INLINE void score_blocks(const float* q, const T* keys, int size, float* scores) {
+// `q`: inputs of the cache's kind, one a channel or a pair of them.
+template <typename C, int Blocks>
+INLINE void score_blocks(const typename C::Type::Input* q, const uint8_t* keys, int size,
+                         float* scores) {
+  const size_t block_bytes = (size_t)size * kKeyBlock * sizeof(typename C::Number);
   Floats sums[Blocks * kBlockParts] = {};
-  for (int d = 0; d < size; ++d)
+  for (int d = 0; d < size / C::kPair; ++d)
     for (int b = 0; b < Blocks; ++b)
       for (int j = 0; j < kBlockParts; ++j)
         sums[b * kBlockParts + j] =
-            sums[b * kBlockParts + j] +
-            kept(keys + ((size_t)b * size + d) * kKeyBlock + j * kLanes) * q[d];
+            C::Type::add(sums[b * kBlockParts + j],
+                         keys + b * block_bytes + ((size_t)d * kKeyBlock + j * kLanes) * 4, q[d]);
   for (int i = 0; i < Blocks * kBlockParts; ++i) store(scores + i * kLanes, sums[i]);
 }
 
-template <typename T, int Parts>
-INLINE void mix(const float* weights, const T* values, int last, int padded, float scale,
-                float* out) {
+// `weights`: inputs, one a position or a pair of them.
+template <typename C, int Parts>
+INLINE void mix(const typename C::Type::Input* weights, const uint8_t* values, int last,
+                int padded, float scale, float* out) {
   Floats sums[Parts] = {};
-  for (int s = 0; s <= last; ++s)
+  for (int s = 0; s <= last / C::kPair; ++s)
     for (int j = 0; j < Parts; ++j)
-      sums[j] = sums[j] + kept(values + (size_t)s * padded + j * kLanes) * weights[s];
+      sums[j] = C::Type::add(sums[j], values + ((size_t)s * padded + j * kLanes) * 4, weights[s]);
   for (int j = 0; j < Parts; ++j) store(out + j * kLanes, sums[j] * scale);
 }
 
-template <typename T>
-static void attend_as(const float* q, const T* keys, const T* values, int last, int size,
-                      int padded, float* scores, float* out) {
-  const int blocks = last / kKeyBlock + 1, count = last + 1;
-  int b = 0;
-  for (; b + 4 <= blocks; b += 4)
-    score_blocks<T, 4>(q, keys + (size_t)b * size * kKeyBlock, size, scores + b * kKeyBlock);
-  for (; b < blocks; ++b)
-    score_blocks<T, 1>(q, keys + (size_t)b * size * kKeyBlock, size, scores + b * kKeyBlock);
-  for (int s = count; s < blocks * kKeyBlock; ++s) scores[s] = -__builtin_inff();
+// Scores to weights, not yet divided by their sum, which is returned.
+static float soften(float* scores, int count, int whole) {
+  for (int s = count; s < whole; ++s) scores[s] = -__builtin_inff();
   Floats most_lanes = all(-__builtin_inff());
-  for (int s = 0; s < blocks * kKeyBlock; s += kLanes)
+  for (int s = 0; s < whole; s += kLanes)
     most_lanes = larger(load<Floats>(scores + s), most_lanes);
   const float most = max_of(most_lanes);
   Floats total = all(0);
-  for (int s = 0; s < blocks * kKeyBlock; s += kLanes) {
+  for (int s = 0; s < whole; s += kLanes) {
     const Floats score = load<Floats>(scores + s);
     const Floats e = exponential(score - most);
     const Floats weight = score > -__builtin_inff() ? e : all(0);
     total = total + weight;
     store(scores + s, weight);
   }
-  const float scale = 1.0f / sum_of(total);
-  constexpr int kWide = 64 / kLanes;
-  int d = 0;
-  for (; d + 64 <= padded; d += 64) mix<T, kWide>(scores, values + d, last, padded, scale, out + d);
-  for (; d < padded; d += 16)
-    mix<T, 16 / kLanes>(scores, values + d, last, padded, scale, out + d);
+  return sum_of(total);
 }
 
-static void attend(bool narrow, const float* q, const void* keys, const void* values, int last,
+// `count` numbers, filled up to a whole register, as inputs of the cache's kind.
+template <typename C>
+INLINE const typename C::Type::Input* as_inputs(float* x, int count, float* room) {
+  using Input = typename C::Type::Input;
+  if (C::kPair == 1) return (const Input*)x;
+  for (int i = 0; i < count; i += kLanes) store_bf16((uint16_t*)room + i, load<Floats>(x + i));
+  return (const Input*)room;
+}
+
+template <typename C>
+static void attend_as(float* q, const uint8_t* keys, const uint8_t* values, int last, int size,
+                      int padded, float* scores, float* out) {
+  const size_t block_bytes = (size_t)size * kKeyBlock * sizeof(typename C::Number);
+  const int blocks = last / kKeyBlock + 1, whole = blocks * kKeyBlock;
+  const auto* query = as_inputs<C>(q, size, out);
+  int b = 0;
+  for (; b + 4 <= blocks; b += 4)
+    score_blocks<C, 4>(query, keys + b * block_bytes, size, scores + b * kKeyBlock);
+  for (; b < blocks; ++b)
+    score_blocks<C, 1>(query, keys + b * block_bytes, size, scores + b * kKeyBlock);
+  const float scale = 1.0f / soften(scores, last + 1, whole);
+  const auto* weights = as_inputs<C>(scores, whole, scores + whole);
+  constexpr int kMany = 64 / kLanes;
+  int d = 0;
+  for (; d + 64 <= padded; d += 64)
+    mix<C, kMany>(weights, values + (size_t)d * 4, last, padded, scale, out + d);
+  for (; d < padded; d += 16)
+    mix<C, 16 / kLanes>(weights, values + (size_t)d * 4, last, padded, scale, out + d);
+}
+
+static void attend(bool narrow, float* q, const void* keys, const void* values, int last,
                    int size, int padded, float* scores, float* out) {
+  const auto* k = (const uint8_t*)keys;
+  const auto* v = (const uint8_t*)values;
   if (narrow)
-    attend_as(q, (const uint16_t*)keys, (const uint16_t*)values, last, size, padded, scores, out);
+    attend_as<Narrow>(q, k, v, last, size, padded, scores, out);
   else
-    attend_as(q, (const float*)keys, (const float*)values, last, size, padded, scores, out);
+    attend_as<Wide>(q, k, v, last, size, padded, scores, out);
 }
 
 // --- Sampling ---------------------------------------------------------------------------------

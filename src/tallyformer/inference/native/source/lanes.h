@@ -95,6 +95,12 @@ INLINE uint16_t to_bf16(float x) {
   return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
+INLINE void store_bf16(uint16_t* to, Floats v) {
+  const Words bits = (Words)v;
+  const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  store(to, __builtin_convertvector(rounded, Halves));
+}
+
 // e^v to about 1e-7 of itself; exactly 0 below -104, and no overflow above 88.
 // e^v = 2^n * e^r with |r| <= ln(2) / 2, and e^r by its series to the sixth power.
 INLINE Floats exponential(Floats v) {

@@ -277,7 +277,7 @@ void Model::step(int rows, const int32_t* ids, const int32_t* slots, const int32
   qkv_.of(n * qkv_width_);
   mixed_.of(n * shape_.heads * shape_.head_size);
   inner_.of(n * shape_.inner);
-  const size_t attending = 2 * head_padded_ + up_to(shape_.context, kKeyBlock);
+  const size_t attending = 2 * head_padded_ + 2 * up_to(shape_.context, kKeyBlock);
   scratch_width_ = up_to((int)std::max({widest_row_, attending, 2 * n * kPanel}), 16);
   scratch_.of(scratch_width_ * pool_.threads());
   embed(rows, ids, x);
