@@ -8,6 +8,7 @@ Shapes: B rows, T positions, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Verification:
 
 
 def write_hf_folder(
-    model: TallyFormerForCausalLM,
+    model: Any,
     tokenizer: Tokenizer,
     folder: Path,
     *,
@@ -62,7 +63,7 @@ def write_hf_folder(
     """Write everything but a manifest into an existing folder.
 
     Args:
-        model: left as it is.
+        model: a TallyFormer, or another of transformers' classes; left as it is.
         tokenizer: the model's.
         folder: where to.
         dtype: of the stored weights.
@@ -83,9 +84,7 @@ def write_hf_folder(
     return name
 
 
-def verify_hf_folder(
-    model: TallyFormerForCausalLM, folder: Path, *, dtype: torch.dtype
-) -> Verification:
+def verify_hf_folder(model: Any, folder: Path, *, dtype: torch.dtype) -> Verification:
     """Load a written folder in a fresh process and compare its logits with the model's.
 
     Raises:
@@ -112,11 +111,11 @@ def verify_hf_folder(
     return found_difference
 
 
-def _exported(model: TallyFormerForCausalLM) -> Any:
-    try:
-        return to_llama(model)
-    except ValueError:  # not of Llama's shape
-        return copy.deepcopy(model)
+def _exported(model: Any) -> Any:
+    if isinstance(model, TallyFormerForCausalLM):
+        with contextlib.suppress(ValueError):  # not of Llama's shape
+            return to_llama(model)
+    return copy.deepcopy(model)
 
 
 def _same_permissions(folder: Path) -> None:
@@ -127,7 +126,7 @@ def _same_permissions(folder: Path) -> None:
 
 
 @torch.no_grad()
-def _rounded(model: TallyFormerForCausalLM, dtype: torch.dtype) -> TallyFormerForCausalLM:
+def _rounded(model: Any, dtype: torch.dtype) -> Any:
     """The weights as they are stored, computing in float32 like the fresh process."""
     rounded = copy.deepcopy(model)
     for parameter in rounded.parameters():

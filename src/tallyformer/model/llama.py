@@ -22,7 +22,7 @@ _LLAMA_SHAPE: dict[str, Any] = {
     "mlp_out_bias": False,
     "rope_layout": "half",
 }
-_NAMES = (
+NAMES = (
     ("model.token_embed.", "model.embed_tokens."),
     ("model.blocks.", "model.layers."),
     ("model.final_norm.", "model.norm."),
@@ -36,6 +36,7 @@ _NAMES = (
     (".mlp.fc1.", ".mlp.up_proj."),
     (".mlp.fc2.", ".mlp.down_proj."),
 )
+"""How our names of tensors begin or go on, and what stands there in a Llama."""
 _SAME_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -92,7 +93,7 @@ def _copy(source: TallyFormerForCausalLM, target: LlamaForCausalLM) -> None:
     """Load the renamed weights, and everything else that makes two models behave alike."""
     weights = {}
     for name, tensor in source.state_dict().items():
-        for ours, theirs in _NAMES:
+        for ours, theirs in NAMES:
             name = name.replace(ours, theirs)
         weights[name] = tensor
     target.to(source.dtype).load_state_dict(weights)
