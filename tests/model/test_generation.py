@@ -6,8 +6,6 @@ from transformers import Cache, DynamicCache, GenerationConfig, StaticCache
 from transformers.cache_utils import DynamicSlidingWindowLayer, StaticSlidingWindowLayer
 from transformers.integrations.executorch import convert_and_export_with_cache
 
-from tallyformer.inference.engine.cache import RowCache
-
 # Two float32 computations that only differ in the order of their sums.
 ORDER = {"atol": 2e-5, "rtol": 1e-5}
 GREEDY = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
@@ -32,7 +30,6 @@ CACHES = {
     "static": lambda config: StaticCache(config=config, max_cache_len=LENGTH),
     "dynamic sliding": _sliding(DynamicSlidingWindowLayer),
     "static sliding": _sliding(StaticSlidingWindowLayer),
-    "of LLM": lambda config: RowCache(),
 }
 both_attentions = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 

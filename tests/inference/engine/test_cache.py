@@ -1,4 +1,4 @@
-"""The cache that is written in place holds, for every row, the columns that were written to it."""
+"""A slot holds what was written to it, whatever is written, copied and grown around it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tallyformer.inference.engine.cache import RowCache
+from tallyformer.inference.engine.cache import SlotCache
 
 HEADS, SIZE = 2, 4
 _ACTIONS = st.one_of(
-    st.tuples(st.just("add"), st.integers(1, 90)),
-    st.tuples(st.just("drop"), st.integers(0, 100)),
-    st.tuples(st.just("keep"), st.integers(1, 120)),
-    st.tuples(st.just("join"), st.integers(1, 120)),
+    st.tuples(st.just("write"), st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)),
+    st.tuples(st.just("cut"), st.tuples(st.integers(0, 5), st.integers(0, 60))),
+    st.tuples(st.just("copy"), st.tuples(st.integers(0, 5), st.integers(0, 5))),
 )
 
 
@@ -29,71 +28,72 @@ def new_memory_holds_no_numbers() -> Iterator[None]:
     torch.use_deterministic_algorithms(before)
 
 
-def _states(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
-    return torch.randn(rows, HEADS, columns, SIZE, generator=generator)
+class Checked:
+    """A cache of one layer, and what each slot holds: (2, H, ids, D)."""
+
+    def __init__(self) -> None:
+        self.cache = SlotCache()
+        self.numbers = torch.Generator().manual_seed(0)
+        self.held = dict.fromkeys(range(6), torch.zeros(2, HEADS, 0, SIZE))
+
+    def write(self, slots: list[int]) -> None:
+        """Of each slot another number of columns; shorter ones are padded on the left."""
+        counts = [slot + 1 for slot in slots]
+        width = max(counts)
+        states = torch.randn(2, len(slots), HEADS, width, SIZE, generator=self.numbers)
+        starts = [self.held[slot].shape[2] for slot in slots]
+        positions = torch.full((len(slots), width), -1)
+        for i, (slot, start, count) in enumerate(zip(slots, starts, counts, strict=True)):
+            positions[i, width - count :] = torch.arange(start, start + count)
+            new = states[:, i, :, width - count :]
+            self.held[slot] = torch.cat([self.held[slot], new], dim=2)
+        self.cache.aim(slots, starts, positions)
+        keys, values = self.cache.update(states[0], states[1], 0)
+        for i, slot in enumerate(slots):
+            length = self.held[slot].shape[2]
+            assert torch.equal(torch.stack([keys[i], values[i]])[:, :, :length], self.held[slot])
+        # A masked NaN would still reach the sum.
+        assert keys.isfinite().all() and values.isfinite().all()
 
 
 @settings(deadline=None)
-@given(rows=st.integers(1, 5), actions=st.lists(_ACTIONS, max_size=12))
-def test_any_history_leaves_each_row_its_columns(rows: int, actions: list[tuple[str, int]]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    cache = RowCache()
-    expected: list[torch.Tensor] = [torch.zeros(2, HEADS, 0, SIZE)] * rows
-    for action, number in [("add", 3), *actions]:
-        if action == "add":
-            keys, values = (_states(len(expected), number, generator) for _ in range(2))
-            cache.update(keys, values, 0)
-            expected = [torch.cat(p, 2) for p in zip(expected, _pairs(keys, values), strict=True)]
-        elif action == "drop" and len(expected) > 1:
-            row = number % len(expected)
-            cache.drop_row(row)
-            expected[row] = expected[-1]
-            expected.pop()
-        elif action == "keep":
-            width = min(number, cache.get_seq_length())
-            cache.keep_newest(width)
-            expected = [pair[:, :, -width:] for pair in expected]
-        elif action == "join":
-            keys, values = (_states(number % 3 + 1, number, generator) for _ in range(2))
-            new = RowCache()
-            new.update(keys, values, 0)
-            cache.join(new)
-            expected += _pairs(keys, values)
-        assert cache.get_seq_length() >= max(pair.shape[2] for pair in expected)
-        _check(cache, expected)
+@given(actions=st.lists(_ACTIONS, max_size=15))
+def test_any_history_leaves_each_slot_its_columns(
+    actions: list[tuple[str, tuple[int, int]]],
+) -> None:
+    checked = Checked()
+    checked.write([0])
+    for action, argument in [*actions, ("write", list(range(6)))]:
+        if action == "write":
+            checked.write(list(argument))
+            continue
+        slot, other = argument
+        if action == "cut":
+            checked.held[slot] = checked.held[slot][:, :, :other]
+        elif checked.held[slot].shape[2] and slot != other:
+            length = checked.held[slot].shape[2]
+            checked.cache.copy(slot, other, length)
+            checked.held[other] = checked.held[slot]
 
 
-def _pairs(keys: torch.Tensor, values: torch.Tensor) -> list[torch.Tensor]:
-    return list(torch.stack([keys, values], dim=1))
-
-
-def _check(cache: RowCache, expected: list[torch.Tensor]) -> None:
-    [layer] = cache.layers
-    for row, pair in zip(_pairs(layer.keys, layer.values), expected, strict=True):
-        assert torch.equal(row[:, :, row.shape[2] - pair.shape[2] :], pair)
-        # A masked NaN would still reach the sum.
-        assert row.isfinite().all()
-
-
-def test_columns_that_are_there_are_seldom_copied() -> None:
-    """One column at a time, the buffer moves a logarithmic number of times."""
-    cache = RowCache()
+def test_columns_and_slots_that_are_there_are_seldom_copied() -> None:
+    cache, places = SlotCache(), set()
     column = torch.zeros(1, HEADS, 1, SIZE)
-    places = set()
-    for _ in range(2000):
+    for at in range(2000):
+        for slot in {0, at % 100}:
+            cache.aim([slot], [at], torch.tensor([[at]]))
+            keys, _ = cache.update(column, column, 0)
+        cache.aim([0], [at], torch.tensor([[at]]))
         keys, _ = cache.update(column, column, 0)
         places.add(keys.untyped_storage().data_ptr())
-    assert len(places) < 15
+    assert len(places) < 30
 
 
-def test_rows_that_are_there_are_seldom_copied() -> None:
-    """One row at a time too."""
-    cache, row = RowCache(), torch.zeros(1, HEADS, 3, SIZE)
-    cache.update(row, row, 0)
-    places = set()
-    for _ in range(2000):
-        new = RowCache()
-        new.update(row, row, 0)
-        cache.join(new)
-        places.add(cache.layers[0].keys.untyped_storage().data_ptr())
-    assert len(places) < 25
+def test_slots_that_follow_one_another_are_read_where_they_are() -> None:
+    cache = SlotCache()
+    columns = torch.zeros(3, HEADS, 1, SIZE)
+    cache.aim([0, 1, 2], [4, 7, 5], torch.tensor([[4], [7], [5]]))
+    keys, _ = cache.update(columns, columns, 0)
+    cache.aim([0, 1, 2], [5, 8, 6], torch.tensor([[5], [8], [6]]))
+    again, _ = cache.update(columns, columns, 0)
+    assert again.untyped_storage().data_ptr() == keys.untyped_storage().data_ptr()

@@ -1,99 +1,129 @@
-"""Keys and values of sequences that run together: one row each, written in place.
+"""Keys and values of sequences that are kept: one slot each, every id at its own position.
 
-Rows are aligned to the right: the newest id of every row is in the last column. Columns to the
-left of a row's first id hold zeros or what was there before, always numbers, and are masked.
+So a sequence may be cut back by forgetting where it ends, and continued by any number of ids.
+Places that hold nothing, or what was there before, always hold numbers, and are masked.
 
-Shapes: B rows, H heads, S cached columns, D head size.
+Shapes: B rows of a computation, T new columns, S columns read, H heads, D head size.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-_LEAST_ROOM = 64
-"""Columns that a new buffer has beyond those it must hold."""
+_LEAST_COLUMNS = 64
 
 
-class RowCache(Cache):  # type: ignore[misc]
-    """A transformers cache whose rows come and go, and whose columns grow, mostly in place."""
+@dataclass
+class Aim:
+    """Where the next computation writes and reads.
+
+    Attributes:
+        slots: of its B rows; a slice where they follow one another from 0 on.
+        written: slots (B, 1) and columns (B, T) that are written; padding has a column apart.
+        start: columns that are there before; of the longest row, where rows differ.
+        width: S.
+        rows, columns: what all buffers must hold.
+    """
+
+    slots: slice | Tensor
+    written: tuple[Tensor, Tensor]
+    start: int
+    width: int
+    rows: int = 0
+    columns: int = 0
+
+
+class SlotCache(Cache):  # type: ignore[misc]
+    """A transformers cache whose rows are any of its slots; `aim` before each computation."""
 
     def __init__(self) -> None:
-        super().__init__(layer_class_to_replicate=_BufferedLayer)
+        self._shared: list[Aim] = []
+        super().__init__(layer_class_to_replicate=functools.partial(_SlotLayer, self._shared))
+        self._rows = self._columns = 0
 
-    def drop_row(self, row: int) -> None:
-        """Forget a row; the last one takes its place."""
+    def aim(self, slots: Sequence[int], starts: Sequence[int], positions_BT: Tensor) -> None:
+        """Say which slots are computed.
+
+        Args:
+            slots: of the rows; distinct.
+            starts: ids of each that are kept.
+            positions_BT: of the new ids; -1 for padding.
+        """
+        device = positions_BT.device
+        width = max(starts) + positions_BT.shape[1]
+        if max(slots) >= self._rows:
+            self._rows = max(max(slots) + 1, self._rows * 3 // 2)
+        # The last column is for padding alone.
+        if width >= self._columns:
+            self._columns = max(width + 1, self._columns * 3 // 2, _LEAST_COLUMNS)
+        slots_B1 = torch.tensor(slots, device=device)[:, None]
+        in_order = list(slots) == list(range(len(slots)))
+        self._shared[:] = [
+            Aim(
+                slots=slice(0, len(slots)) if in_order else slots_B1[:, 0],
+                written=(slots_B1, positions_BT.where(positions_BT >= 0, self._columns - 1)),
+                start=max(starts),
+                width=width,
+                rows=self._rows,
+                columns=self._columns,
+            )
+        ]
+
+    def copy(self, slot: int, to: int, length: int) -> None:
+        """Copy the first `length` columns of a slot over those of another."""
+        self._rows = max(self._rows, to + 1)
         for layer in self.layers:
-            layer.drop_row(row)
-
-    def keep_newest(self, columns: int) -> None:
-        """Forget all but the last `columns`."""
-        for layer in self.layers:
-            layer.keep_newest(columns)
-
-    def join(self, new: RowCache) -> None:
-        """Add the rows of `new` below those that are here."""
-        for layer, other in zip(self.layers, new.layers, strict=True):
-            layer.join(other.keys, other.values)
+            layer.copy(slot, to, length, self._rows)
 
 
-class _BufferedLayer(DynamicLayer):  # type: ignore[misc]
-    """A part of two buffers; `keys` and `values` (B, H, S, D) are views of them."""
+class _SlotLayer(DynamicLayer):  # type: ignore[misc]
+    """Two buffers (slots, H, columns, D)."""
+
+    def __init__(self, shared: list[Aim]) -> None:
+        super().__init__()
+        self._shared = shared
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append columns; return all of them."""
+        """Write the new columns; return the first S of the rows."""
+        [aim] = self._shared
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._buffers = key_states, value_states
-            self._look_at(len(key_states), 0, key_states.shape[2])
-            return self.keys, self.values
-        more = key_states.shape[2]
-        if self._end + more > self._buffers[0].shape[2]:
-            self._move(self._rows, right=more)
-        end = self._end + more
-        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[: self._rows, :, self._end : end] = states
-        self._look_at(self._rows, self._start, end)
-        return self.keys, self.values
+            self.keys, self.values = (
+                states.new_zeros(aim.rows, states.shape[1], aim.columns, states.shape[3])
+                for states in (key_states, value_states)
+            )
+        self._grow(aim.rows, aim.columns)
+        slots_B1, columns_BT = aim.written
+        for buffer, states in ((self.keys, key_states), (self.values, value_states)):
+            buffer[slots_B1, :, columns_BT] = states.transpose(1, 2)
+        keys, values = (b[aim.slots, :, : aim.width] for b in (self.keys, self.values))
+        return keys, values
 
-    def drop_row(self, row: int) -> None:
-        last = self._rows - 1
-        if row != last:
-            self.keys[row], self.values[row] = self.keys[last], self.values[last]
-        self._look_at(last, self._start, self._end)
+    def get_seq_length(self) -> int:
+        """Columns that are there before the computation."""
+        return self._shared[0].start
 
-    def keep_newest(self, columns: int) -> None:
-        self._look_at(self._rows, self._end - columns, self._end)
+    def copy(self, slot: int, to: int, length: int, rows: int) -> None:
+        self._grow(rows, self.keys.shape[2])
+        for buffer in (self.keys, self.values):
+            buffer[to, :, :length] = buffer[slot, :, :length]
 
-    def join(self, keys: Tensor, values: Tensor) -> None:
-        old, rows, width = self._rows, self._rows + len(keys), keys.shape[2]
-        widest = max(width, self.keys.shape[2])
-        if rows > len(self._buffers[0]) or widest > self._end:
-            self._move(rows + old // 2, left=widest - self.keys.shape[2])
-        before, start, first = self._start, self._end - widest, self._end - width
-        for buffer, states in zip(self._buffers, (keys, values), strict=True):
-            buffer[:old, :, start:before] = 0
-            buffer[old:rows, :, start:first] = 0
-            buffer[old:rows, :, first : self._end] = states
-        self._look_at(rows, start, self._end)
-
-    def _look_at(self, rows: int, start: int, end: int) -> None:
-        self._rows, self._start, self._end = rows, start, end
-        self.keys, self.values = (buffer[:rows, :, start:end] for buffer in self._buffers)
-
-    def _move(self, room: int, *, left: int = 0, right: int = 0) -> None:
-        """To new buffers for `room` rows, with so many columns, and some more, to be filled."""
-        rows, heads, width, size = self.keys.shape
-        columns = left + width + right + max(_LEAST_ROOM, width // 2)
-        used = slice(left, left + width)
-        moved = []
-        for old in (self.keys, self.values):
-            new = old.new_empty(room, heads, columns, size)
-            new[:rows, :, used] = old
-            moved.append(new)
-        self._buffers = moved[0], moved[1]
-        self._look_at(rows, used.start, used.stop)
+    def _grow(self, rows: int, columns: int) -> None:
+        held, heads, width, _ = self.keys.shape
+        if (rows, columns) == (held, width):
+            return
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            # A masked NaN of memory that nobody wrote would still reach the sum.
+            new = old.new_zeros(rows, heads, columns, old.shape[3])
+            new[:held, :, :width] = old
+            setattr(self, name, new)

@@ -110,6 +110,12 @@ class Runner(Protocol):
             CheckpointError: a row of logits is not finite.
         """
 
+    def fork(self, number: int, new: int, length: int) -> None:
+        """Keep the first `length` ids of a sequence as those of a new one, too; 1 or more.
+
+        So samples of one prompt, and prompts that begin alike, share their computation.
+        """
+
     def release(self, numbers: Collection[int]) -> None:
         """Forget these sequences, all of which are kept."""
 

@@ -1,11 +1,13 @@
 """What computes logits with torch: any causal language model of transformers.
 
-Shapes: N rows of the result, B rows that run, S cached columns, V vocabulary.
+Shapes: B rows of a computation, T new ids of each, S ids that it sees, N rows of the result,
+V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tallyformer.inference.engine import torch_sampler
-from tallyformer.inference.engine.cache import RowCache
+from tallyformer.inference.engine.cache import SlotCache
 from tallyformer.inference.engine.runner import Choice, Row, Work
 from tallyformer.model.protocol import CACHE_NAME
 
@@ -23,14 +25,17 @@ SLOTS = 64
 
 @dataclass(frozen=True)
 class TorchLogits:
-    """Rows in the order they were computed in; row i belongs to place `places[i]` of the work."""
+    """Rows (N, V) in the order they were computed in; row i is row `places[i]` of the work."""
 
     rows: Tensor
     places: list[int]
 
 
 class TorchRunner:
-    """A transformers model in eval mode; a `Runner`. Shorter rows are padded on the left.
+    """A transformers model in eval mode; a `Runner`.
+
+    Sequences are computed together that have one id, a new window, or an old one with several new
+    ids; shorter ones are padded on the left, which their positions and the mask know.
 
     Args:
         model: it may be on any device.
@@ -44,30 +49,38 @@ class TorchRunner:
         self.slots = slots
         self._model = model
         self._vocab_size = vocab_size
+        self._sees_all = _sees_all(model.config)
         self.clear()
 
     def clear(self) -> None:
         """Forget all, in whatever state a broken-off computation left them."""
-        self._cache = RowCache()
-        self._numbers: list[int] = []
-        self._lengths: list[int] = []
+        self._cache = SlotCache()
+        # Sequences by slot, without a gap: a decoding step reads them where they are.
+        self._slots: list[int] = []
+        self._lengths: dict[int, int] = {}
 
     @torch.inference_mode()
     def compute(self, work: Sequence[Work]) -> TorchLogits:
-        """Compute the next id of every sequence that is kept, and whole windows of new ones."""
-        place = {w.number: i for i, w in enumerate(work)}
-        begun = [w for w in work if w.start == 0]
-        running = {w.number: w.ids for w in work if w.start}
+        """Compute these sequences' ids and keep them."""
+        first, row = [], 0
+        for w in work:
+            first.append(row)
+            row += w.logits
+            if w.number not in self._lengths:
+                self._slots.append(w.number)
+            self._lengths[w.number] = w.start + len(w.ids)
+        slot_of = {number: slot for slot, number in enumerate(self._slots)}
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for i in sorted(range(len(work)), key=lambda i: slot_of[work[i].number]):
+            groups[self._kind(work[i])].append(i)
         parts: list[Tensor] = []
-        numbers: list[int] = []
-        if running:
-            numbers += self._numbers
-            parts.append(self._decode(running))
-        if begun:
-            parts.append(self._prefill(begun))
-            numbers += [w.number for w in begun]
-        logits_NV = torch.cat(parts) if len(parts) > 1 else parts[0]
-        return TorchLogits(logits_NV[:, : self._vocab_size], [place[n] for n in numbers])
+        places: list[int] = []
+        for group in groups.values():
+            together = [work[i] for i in group]
+            parts += self._rows(together, [slot_of[w.number] for w in together])
+            places += [first[i] + j for i in group for j in range(work[i].logits)]
+        logits_NV = torch.cat(parts) if len(parts) != 1 else parts[0]
+        return TorchLogits(logits_NV[:, : self._vocab_size], places)
 
     @torch.inference_mode()
     def choose(self, logits: TorchLogits, rows: Sequence[Row]) -> list[Choice]:
@@ -77,66 +90,77 @@ class TorchRunner:
         return [ordered[place] for place in range(len(rows))]
 
     @torch.inference_mode()
+    def fork(self, number: int, new: int, length: int) -> None:
+        """Keep the first `length` ids of a sequence as another one's too."""
+        self._cache.copy(self._slots.index(number), len(self._slots), length)
+        self._slots.append(new)
+        self._lengths[new] = length
+
+    @torch.inference_mode()
     def release(self, numbers: Collection[int]) -> None:
         """Forget these sequences."""
-        if len(numbers) == len(self._numbers):
+        if len(numbers) == len(self._slots):
             self.clear()
             return
         for number in numbers:
-            row = self._numbers.index(number)
-            self._cache.drop_row(row)
-            for column in (self._numbers, self._lengths):
-                column[row] = column[-1]
-                column.pop()
-        self._cache.keep_newest(max(self._lengths))
+            slot, last = self._slots.index(number), self._slots.pop()
+            del self._lengths[number]
+            if last != number:
+                self._cache.copy(len(self._slots), slot, self._lengths[last])
+                self._slots[slot] = last
 
-    def _prefill(self, work: Sequence[Work]) -> Tensor:
-        lengths = [len(w.ids) for w in work]
-        width = max(lengths)
-        ids_NS = self._tensor([[0] * (width - len(w.ids)) + w.ids for w in work])
-        mask_NS = _mask(self._tensor([[width - length] for length in lengths]), width)
-        positions_NS = (mask_NS.cumsum(dim=1) - 1).clamp(min=0)
-        logits_NV, cache = self._compute(ids_NS, mask_NS, positions_NS, RowCache())
-        if self._numbers:
-            self._cache.join(cache)
-        else:
-            self._cache = cache
-        self._numbers += [w.number for w in work]
-        self._lengths += lengths
-        return logits_NV
+    def _kind(self, w: Work) -> Hashable:
+        """Works of the same kind are computed together."""
+        if not self._sees_all:
+            return w.start, len(w.ids), w.logits
+        return len(w.ids) == 1, w.start == 0, w.logits > 1
 
-    def _decode(self, ids: dict[int, list[int]]) -> Tensor:
-        assert ids.keys() == set(self._numbers)
-        last = max(self._lengths)
-        rows = zip(self._numbers, self._lengths, strict=True)
-        # One transfer to the device for all three.
-        ids_B1, positions_B1, first_B1 = self._tensor(
-            [[*ids[number], length, last - length] for number, length in rows]
-        ).chunk(3, dim=1)
-        self._lengths = [length + 1 for length in self._lengths]
-        logits_BV, self._cache = self._compute(
-            ids_B1, _mask(first_B1, last + 1), positions_B1, self._cache
+    def _rows(self, work: list[Work], slots: list[int]) -> list[Tensor]:
+        """Compute works together; the logits (N, V) that they want, in their order."""
+        width = max(len(w.ids) for w in work)
+        pads = [width - len(w.ids) for w in work]
+        starts = [w.start for w in work]
+        # One transfer to the device for ids and positions.
+        ids_BT, positions_BT = self._tensor(
+            [
+                [[0] * pad + w.ids for w, pad in zip(work, pads, strict=True)],
+                [
+                    [-1] * pad + list(range(w.start, w.start + len(w.ids)))
+                    for w, pad in zip(work, pads, strict=True)
+                ],
+            ]
         )
-        return logits_BV
-
-    def _compute(
-        self, ids: Tensor, mask: Tensor, positions: Tensor, cache: RowCache
-    ) -> tuple[Tensor, RowCache]:
-        """Logits (N, V) after the last ids, and the cache that holds them too."""
+        self._cache.aim(slots, starts, positions_BT)
+        even = not any(pads) and len(set(starts)) == 1
+        most = max(1, *(w.logits for w in work))
         output = self._model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
+            input_ids=ids_BT,
+            attention_mask=None if even else self._mask(positions_BT, max(starts) + width),
+            position_ids=positions_BT.clamp(min=0),
             use_cache=True,
-            logits_to_keep=1,
-            **{CACHE_NAME: cache},
+            logits_to_keep=most,
+            **{CACHE_NAME: self._cache},
         )
-        return output.logits[:, -1], getattr(output, CACHE_NAME)
+        if all(w.logits == 1 for w in work):
+            return [output.logits[:, -1]]
+        return [output.logits[i, most - w.logits :] for i, w in enumerate(work)]
+
+    def _mask(self, positions_BT: Tensor, seen: int) -> Tensor:
+        """0 for what an id may see, the least number for the rest: (B, 1, T, S).
+
+        Padding sees the first id, as a row that sees nothing has no average.
+        """
+        columns_S = torch.arange(seen, device=positions_BT.device)
+        hidden_BTS = columns_S > positions_BT.clamp(min=0)[:, :, None]
+        dtype = self._model.dtype
+        mask_BTS = torch.zeros(hidden_BTS.shape, dtype=dtype, device=positions_BT.device)
+        return mask_BTS.masked_fill_(hidden_BTS, torch.finfo(dtype).min)[:, None]
 
     def _tensor(self, numbers: Any) -> Tensor:
         return torch.tensor(numbers, device=next(self._model.parameters()).device)
 
 
-def _mask(first_N1: Tensor, width: int) -> Tensor:
-    """1 from a row's first column on, 0 on its left: (N, S)."""
-    return (torch.arange(width, device=first_N1.device) >= first_N1).long()
+def _sees_all(config: Any) -> bool:
+    """Whether every layer attends to everything before; others make their masks themselves."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
