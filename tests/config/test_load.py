@@ -259,3 +259,9 @@ def test_a_checked_recipe_dumps_to_an_equal_recipe() -> None:
 def test_what_no_run_can_use_is_refused(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load_recipe(Path(__file__).parents[2] / "recipes" / "quickstart.yaml", [override])
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "\n"])
+def test_a_prompt_without_words_is_refused(empty: str) -> None:
+    said = problem(small(evaluate={"prompts": ["What is a bond?", empty]}))
+    assert "evaluate: prompts.1 is empty. Write a question, or take it out" in said

@@ -157,7 +157,8 @@ def test_finished_stages_get_no_advice(pretrained: RunFolder, make_recipe: Any) 
 
 
 def test_a_file_that_is_text_and_pairs_is_named(tmp_path: Path) -> None:
-    """What is held out of its pairs would be trained on as text; a link to it is the same file."""
+    """What is held out of its pairs would be trained on as text; a link to it is the same file,
+    and so is a copy."""
     recipe = _own(tmp_path, files=3, pairs=9)
     run = RunFolder(tmp_path / "run")
 
@@ -172,3 +173,7 @@ def test_a_file_that_is_text_and_pairs_is_named(tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text(json.dumps({"response": "words"}), encoding="utf-8")
     assert warned("pairs.jsonl") and warned("other.jsonl", "*.jsonl") and warned("link.jsonl")
     assert not warned("other.jsonl")
+    pairs = (tmp_path / "pairs.jsonl").read_bytes()
+    (tmp_path / "copy.jsonl").write_bytes(pairs)
+    (tmp_path / "near.jsonl").write_bytes(pairs[:-3] + b"}" + pairs[-2:])
+    assert warned("copy.jsonl") and not warned("near.jsonl")

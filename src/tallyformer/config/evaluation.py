@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tallyformer.config.base import Section
 
@@ -27,6 +27,13 @@ class EvaluateSection(Section):
     [Evaluation](evaluation.md#samples)."""
     max_tokens: int = Field(96, ge=1)
     """Longest answer in ids."""
+
+    @model_validator(mode="after")
+    def _prompts_ask_something(self) -> Self:
+        for place, prompt in enumerate(self.prompts):
+            if not prompt.strip():
+                raise ValueError(f"prompts.{place} is empty. Write a question, or take it out")
+        return self
 
 
 class ExportSection(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import math
 import os
 from collections import Counter
@@ -27,6 +28,7 @@ from tallyformer.preflight.advice import (
     TrainingSize,
     advice_on,
 )
+from tallyformer.preflight.expected import WHOLE
 
 SMALL = 16_000_000
 """Bytes of files, as they lie on the disk, above which no advice can be due."""
@@ -76,16 +78,27 @@ def size_of(recipe: Recipe, folder: RunFolder, *, pairs: bool = True) -> RunSize
 
 
 def _read_twice(recipe: Recipe) -> list[str]:
-    """Files that are read as text and as pairs, by whatever names."""
+    """Files that are read as text and as pairs, by whatever names; a copy is the same file."""
     texts, pairs = (
-        {
-            (found.st_dev, found.st_ino): file
-            for section in sections
-            for file, found in _files(section, recipe.data_root)
-        }
+        [found for section in sections for found in _files(section, recipe.data_root)]
         for sections in (recipe.prepare.sources, recipe.sft.sources if recipe.sft else ())
     )
-    return sorted(str(file) for place, file in pairs.items() if place in texts)
+    places = {(found.st_dev, found.st_ino) for _, found in texts}
+    by_size: dict[int, list[Path]] = {}
+    for text, found in texts:
+        by_size.setdefault(found.st_size, []).append(text)
+    return sorted(
+        str(file)
+        for file, found in pairs
+        if (found.st_dev, found.st_ino) in places
+        or (found.st_size <= WHOLE and any(_equal(file, t) for t in by_size.get(found.st_size, ())))
+    )
+
+
+def _equal(one: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return filecmp.cmp(one, other, shallow=False)
+    return False
 
 
 def _files(section: TextSource | PairSource, data_root: str) -> list[tuple[Path, os.stat_result]]:
