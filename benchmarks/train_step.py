@@ -9,6 +9,9 @@ documents and their mask. Each trainer is a process of its own that is idle whil
 they take turns for several rounds, so that a busy machine slows both. A round's first step is not
 timed. Memory is the largest resident size, over the whole life and after compiling.
 
+With --before CHECKOUT the step of an earlier checkout takes its turns too, run by its own script
+and sources.
+
 With --share, matrix products are timed before and after the rounds, and what a step reaches is
 given as a share of the most they reached. With --profile N, N more steps say where the time goes.
 
@@ -53,7 +56,9 @@ def main() -> None:
         _work(options)
         return
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
-    names = ["tallyformer", *(["nanogpt"] if options.nanogpt else [])]
+    names = ["tallyformer"]
+    names += ["before"] if options.before else []
+    names += ["nanogpt"] if options.nanogpt else []
     workers = {name: _start(name, options) for name in names}
     ours = workers["tallyformer"]
     peaks = [_ask(ours, "peak")] if options.share else []
@@ -87,7 +92,9 @@ def _write(report: dict[str, Any], options: argparse.Namespace) -> None:
 
 def _summary(report: dict[str, Any]) -> list[str]:
     lines = []
-    for name in ("tallyformer", "nanogpt"):
+    for name in ("tallyformer", "before", "nanogpt"):
+        if name not in report:
+            continue
         if isinstance(report[name], str):
             lines.append(f"{name}: {report[name]}")
             continue
@@ -102,6 +109,7 @@ def _summary(report: dict[str, Any]) -> list[str]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nanogpt", type=Path, help="checkout of karpathy/nanoGPT")
+    parser.add_argument("--before", type=Path, help="an earlier checkout of this repository")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--shape", choices=tuple(SHAPES), default="tally-51m")
     parser.add_argument("--batch", type=int, default=8)
@@ -120,13 +128,19 @@ def _options() -> argparse.Namespace:
 
 
 def _start(name: str, options: argparse.Namespace) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--worker", name, "--compile", options.compile]
+    before = options.before.resolve() if name == "before" else None
+    script = before / "benchmarks" / "train_step.py" if before else Path(__file__)
+    command = [sys.executable, str(script), "--compile", options.compile]
+    command += ["--worker", "tallyformer" if before else name]
     command += ["--batch", str(options.batch), "--context", str(options.context)]
     command += ["--threads", str(options.threads), "--device", options.device]
     command += ["--shape", options.shape]
-    command += ["--nanogpt", str(options.nanogpt)] if options.nanogpt else []
+    command += ["--nanogpt", str(options.nanogpt)] if name == "nanogpt" else []
     command += ["--no-mask"] if options.no_mask else []
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, **({"PYTHONPATH": str(before / "src")} if before else {})}
+    worker = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert worker.stdout is not None
     ready = worker.stdout.readline()
     assert ready.strip() == "ready", f"{name} did not start: {ready!r}"
@@ -168,21 +182,35 @@ def _report(options: argparse.Namespace, rounds: dict[str, Any]) -> dict[str, An
             "peak_memory_mb": max(r["peak_memory_mb"] for r in found),
             "peak_memory_after_compiling_mb": max(r["steady_memory_mb"] for r in found),
         }
-    if "nanogpt" in rounds:
-        ours, theirs = rounds["tallyformer"], rounds["nanogpt"]
-        ratios = [
-            a["tokens_per_second"] / b["tokens_per_second"]
-            for a, b in zip(ours, theirs, strict=True)
-        ]
-        report["ratio"] = {
-            "median": round(statistics.median(ratios), 3),
-            "least": round(min(ratios), 3),
-            "most": round(max(ratios), 3),
-            "memory": round(
-                report["tallyformer"]["peak_memory_mb"] / report["nanogpt"]["peak_memory_mb"], 3
-            ),
+    for name, key in (("nanogpt", "ratio"), ("before", "ratio_to_before")):
+        if name in rounds:
+            report[key] = _ratio(report, rounds, name)
+    if "before" in rounds:
+        report["commits"] = {
+            "before": _commit(options.before),
+            "now": _commit(Path(__file__).parent),
         }
     return report
+
+
+def _ratio(report: dict[str, Any], rounds: dict[str, Any], other: str) -> dict[str, float]:
+    """Of tokens per second, round by round, and of memory."""
+    ratios = [
+        ours["tokens_per_second"] / theirs["tokens_per_second"]
+        for ours, theirs in zip(rounds["tallyformer"], rounds[other], strict=True)
+    ]
+    memory = report["tallyformer"]["peak_memory_mb"] / report[other]["peak_memory_mb"]
+    return {
+        "median": round(statistics.median(ratios), 3),
+        "least": round(min(ratios), 3),
+        "most": round(max(ratios), 3),
+        "memory": round(memory, 3),
+    }
+
+
+def _commit(checkout: Path) -> str:
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _shares(report: dict[str, Any], peaks: list[dict[str, Any]]) -> dict[str, Any]:
