@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CHAT ?= 1
+SHIPPED := src/tallyformer/inference/native/shipped
 
-.PHONY: install quickstart test test-versions lint docs clean
+.PHONY: install quickstart test test-versions lint docs wheel clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +32,13 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tallyformer.cli.docs --check
+
+# A wheel with the native library for this kind of machine, in dist/.
+wheel: $(VENV)/.installed-dev
+	rm -rf build $(SHIPPED)
+	$(BIN)/python -m tallyformer.inference.native.build $(SHIPPED)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	rm -rf build $(SHIPPED)
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m tallyformer.cli.docs
