@@ -16,6 +16,7 @@ class MaybeNative(Distribution):
     """Is for one kind of machine where the library is in place."""
 
     def has_ext_modules(self) -> bool:
+        """Whether it holds compiled code."""
         return any(SHIPPED.glob("*.so"))
 
 
@@ -23,6 +24,7 @@ class Wheel(bdist_wheel):
     """Names the machine, but no version of Python: the library is loaded with ctypes."""
 
     def get_tag(self) -> tuple[str, str, str]:
+        """Python, binary interface, machine."""
         return "py3", "none", super().get_tag()[2]
 
 
