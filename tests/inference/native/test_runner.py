@@ -95,6 +95,21 @@ def test_released_places_are_used_again(default: Made) -> None:
         runner.release([number, number + 1])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 31, 47])
+def test_a_fork_continues_like_its_original(made: Made, dtype: str, length: int) -> None:
+    runner = made.runner(dtype)
+    whole = _alone(runner, _IDS)
+    runner.compute([Work(1, 0, _IDS, 1)])
+    # A place that another sequence has used.
+    runner.compute([Work(2, 0, _IDS[::-1], 1)])
+    runner.release([2])
+    runner.fork(1, 3, length)
+    left = _IDS[length:]
+    assert np.array_equal(runner.compute([Work(3, length, left, len(left))]), whole[length:])
+    assert np.array_equal(runner.compute([Work(1, 40, _IDS[40:], 8)]), whole[40:])
+
+
 def test_two_models_live_in_one_process(made: Made, default: Made) -> None:
     one, other = made.runner(), default.runner("int8")
     expected = _alone(one, _IDS), _alone(other, _IDS)

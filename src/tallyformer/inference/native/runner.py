@@ -157,6 +157,13 @@ class NativeRunner:
         self._check(result)
         return [_choice(draw, arrays) for draw, arrays in zip(draws, kept, strict=True)]
 
+    def fork(self, number: int, new: int, length: int) -> None:
+        """Keep the first `length` ids of a sequence as those of a new one, too."""
+        slot = self._slot_of[new] = self._free.pop()
+        self._check(
+            self._library.tally_copy_slot(self._handle, self._slot_of[number], slot, length)
+        )
+
     def release(self, numbers: Collection[int]) -> None:
         """Forget these sequences, all of which are kept."""
         for number in numbers:

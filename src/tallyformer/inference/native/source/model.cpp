@@ -90,7 +90,7 @@ uint8_t* Model::cache(int slot, int layer, int head, bool values) {
 void Model::copy_slot(int from, int to, int positions) {
   const size_t number = shape_.narrow_cache ? 2 : 4;
   const size_t keys = (size_t)up_to(positions, kKeyBlock) * shape_.head_size * number;
-  const size_t values = (size_t)positions * head_padded_ * number;
+  const size_t values = (size_t)up_to(positions, 2) * head_padded_ * number;  // whole pairs
   for (int layer = 0; layer < shape_.layers; ++layer)
     for (int head = 0; head < shape_.kv_heads; ++head) {
       std::memcpy(cache(to, layer, head, false), cache(from, layer, head, false), keys);
