@@ -23,11 +23,20 @@ from tallyformer.evaluation.statistics import ENOUGH
 from tallyformer.report.comparison import Comparison, control_note
 from tallyformer.report.curves import LONGEST_NAME, MOST_POINTS, short_names, stage_curves
 from tallyformer.report.page import write_report
+from tallyformer.report.plots import Line, line_plot
 from tallyformer.report.results_tables import MOST_GROUPS, facts_tables, perplexity_tables
 from tallyformer.report.run_card import run_card
-from tallyformer.report.run_data import Curves, RunData
-from tallyformer.report.run_tables import passes_by_source, stages_table
-from tallyformer.report.tables import duration, fixed, signed, signed_and_relative
+from tallyformer.report.run_data import Curves, RunData, read_run
+from tallyformer.report.run_tables import data_tables, passes_by_source, stages_table
+from tallyformer.report.tables import (
+    MISSING,
+    Measure,
+    TableBuilder,
+    duration,
+    fixed,
+    signed,
+    signed_and_relative,
+)
 
 _ROW = {"model": "pretrain", "domain": "bonds"}
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -196,7 +205,43 @@ def test_two_runs_stand_side_by_side_with_their_difference(
     assert "On the 40 questions asked of both" in found.text
     assert "training, first" in found.text and "training, other" in found.text
     spans = [int(a.get("colspan") or 1) for a in found.all("th") if a.get("scope") == "colgroup"]
-    assert set(spans) == {2, 3}
+    assert set(spans) == {1, 2, 3}
+
+
+def test_what_is_the_same_of_two_runs_is_shown_once() -> None:
+    measures = [
+        Measure("steps", fixed(0)),
+        Measure("time", fixed(0)),
+        Measure("loss", fixed(1), signed(1)),
+    ]
+    builder = TableBuilder("Stages", "stage", ["a", "b"], measures)
+    builder.add("pretrain", [[7, 7], [1, 2], [3.0, 3.0]])
+    builder.add("sft", [[None, None], [5, 5], [3.0, 4.0]])
+    table = builder.table()
+    assert table is not None
+    assert [(h.text, h.span) for h in table.groups] == [("steps", 1), ("time", 2), ("loss", 3)]
+    assert table.columns == ("both", "a", "b", "a", "b", "difference")
+    assert table.rows[0].cells == ("7", "1", "2", "3.0", "3.0", "0.0")
+    assert table.rows[1].cells == (MISSING, "5", "5", "3.0", "4.0", "+1.0")
+
+
+def test_data_that_two_runs_share_are_shown_once(tiny: tuple[Recipe, RunFolder]) -> None:
+    first, other = read_run(tiny[1], "first"), read_run(tiny[1], "other")
+    captions = [table.caption for table in data_tables([first, other])]
+    assert captions == ["Documents by source", "Tokens by source"]
+    other.manifests["prepare"].metrics["sources"]["bonds"]["documents_in"] += 1
+    captions = [table.caption for table in data_tables([first, other])]
+    assert len(captions) == 4 and captions[2] == "Documents of other by source"
+
+
+def test_a_difference_in_the_last_digits_does_not_look_like_a_large_one() -> None:
+    found = line_plot(
+        "Validation perplexity",
+        [Line("before", [78], [10.6320708]), Line("now", [78], [10.6320715], run=1)],
+        y_label="perplexity",
+    )
+    assert found is not None
+    assert "1e" not in "".join(re.findall(r"<text[^>]*>([^<]*)</text>", found.svg))
 
 
 def test_every_row_of_a_table_is_as_wide_as_its_head(

@@ -20,6 +20,8 @@ SERIES = 6
 """Distinct series colours the page's style sheet defines."""
 MARKED = 12
 """Points of a curve that are marked; a curve of more is a line."""
+LEAST_RANGE = 0.01
+"""What a linear axis spans at least, as a share of the greatest value."""
 LOG_FROM = 50
 """Factor between the least and the greatest value from which an axis may be logarithmic."""
 _TEXT, _GRID = "#010203", "#010204"
@@ -144,8 +146,17 @@ def _scale(axes: object, lines: Sequence[Line], log: bool) -> None:
         axes.set_yscale("log")  # type: ignore[attr-defined]
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # type: ignore[attr-defined]
         axes.yaxis.set_minor_formatter(NullFormatter())  # type: ignore[attr-defined]
-    elif max(abs(v) for v in values) >= 1000:
-        axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # type: ignore[attr-defined]
+    else:
+        _keep_in_sight(axes, min(values), max(values))
+        if max(abs(v) for v in values) >= 1000:
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # type: ignore[attr-defined]
+
+
+def _keep_in_sight(axes: object, low: float, high: float) -> None:
+    """Widen a vertical axis on which the last digits of a number would look like much."""
+    lacking = LEAST_RANGE * max(abs(low), abs(high)) - (high - low)
+    if lacking > 0:
+        axes.set_ylim(low - lacking / 2, high + lacking / 2)  # type: ignore[attr-defined]
 
 
 def _as_svg(figure: Figure) -> str:

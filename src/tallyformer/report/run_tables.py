@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tallyformer.artifacts.stages import TRAINING_STAGES
@@ -133,15 +134,27 @@ def versions_table(runs: Sequence[RunData]) -> Table | None:
 
 
 def data_tables(runs: Sequence[RunData]) -> list[Table]:
-    """What `prepare` kept and dropped, a table a run, and how often training saw it."""
+    """What `prepare` kept and dropped, and how often training saw it.
+
+    Tables of each run, or of all where they are the same.
+    """
+    of_runs = [_data_tables_of(run) for run in runs]
+    if all(tables == of_runs[0] for tables in of_runs):
+        return of_runs[0]
+    return [
+        replace(table, caption=table.caption.replace(" by source", f" of {run.name} by source"))
+        for run, tables in zip(runs, of_runs, strict=True)
+        for table in tables
+    ]
+
+
+def _data_tables_of(run: RunData) -> list[Table]:
     tables = []
-    for run in runs:
-        of = "" if len(runs) == 1 else f" of {run.name}"
-        if sources := run.metrics("prepare").get("sources"):
-            tables.append(_documents_table(f"Documents{of} by source", run, sources))
-            tables.append(_tokens_table(f"Tokens{of} by source", run, sources))
-        if pairs := run.metrics("sft").get("pairs"):
-            tables.append(_pairs_table(f"Question and answer pairs{of} by source", run, pairs))
+    if sources := run.metrics("prepare").get("sources"):
+        tables.append(_documents_table("Documents by source", run, sources))
+        tables.append(_tokens_table("Tokens by source", run, sources))
+    if pairs := run.metrics("sft").get("pairs"):
+        tables.append(_pairs_table("Question and answer pairs by source", run, pairs))
     return tables
 
 

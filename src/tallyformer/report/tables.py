@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,39 +88,72 @@ class TableBuilder:
     corner: str
     runs: Sequence[str]
     measures: Sequence[Measure]
-    rows: list[TableRow] = field(default_factory=list)
+    _rows: list[tuple[str, Sequence[Sequence[Any]]]] = field(default_factory=list)
 
     def group(self, label: str) -> None:
         """Start a group of rows."""
-        self.rows.append(TableRow(label))
+        self._rows.append((label, ()))
 
     def add(self, label: str, values: Sequence[Sequence[Any]]) -> None:
         """Add a row: for each measure the values of all runs; None where there is none."""
-        cells: list[str] = []
-        for measure, of_runs in zip(self.measures, values, strict=True):
-            cells += [_shown(measure.show, value) for value in of_runs]
-            if self._compares(measure):
-                cells.append(_difference(measure, *of_runs))
-        self.rows.append(TableRow(label, tuple(cells)))
+        assert len(values) == len(self.measures)
+        self._rows.append((label, values))
 
     def table(self, note: str = "") -> Table | None:
-        """The table; None if no row has a cell."""
-        if not any(row.cells for row in self.rows):
+        """The table; None if no row has a cell.
+
+        What nobody compares and is the same of both runs in every row is one column.
+        """
+        filled = [values for _, values in self._rows if values]
+        if not filled:
             return None
+        columns = [_columns(m, self.runs, values) for m, values in self._by_measure(filled)]
+        rows = tuple(
+            TableRow(label, tuple(itertools.chain.from_iterable(map(_cells, columns, values))))
+            for label, values in self._rows
+        )
         if len(self.runs) == 1:
-            columns = tuple(measure.title for measure in self.measures)
-            return Table(self.caption, self.corner, columns, tuple(self.rows), note=note)
-        groups, titles = [], []
-        for measure in self.measures:
-            below = [*self.runs, *(["difference"] if self._compares(measure) else [])]
-            groups.append(Heading(measure.title, len(below)))
-            titles += below
+            titles = tuple(measure.title for measure in self.measures)
+            return Table(self.caption, self.corner, titles, rows, note=note)
         return Table(
-            self.caption, self.corner, tuple(titles), tuple(self.rows), tuple(groups), note
+            self.caption,
+            self.corner,
+            tuple(itertools.chain.from_iterable(one.titles for one in columns)),
+            rows,
+            tuple(Heading(one.measure.title, len(one.titles)) for one in columns),
+            note,
         )
 
-    def _compares(self, measure: Measure) -> bool:
-        return len(self.runs) == 2 and measure.compare is not None
+    def _by_measure(
+        self, filled: Sequence[Sequence[Sequence[Any]]]
+    ) -> Iterator[tuple[Measure, list[Sequence[Any]]]]:
+        for number, measure in enumerate(self.measures):
+            yield measure, [values[number] for values in filled]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Of one measure."""
+
+    measure: Measure
+    titles: tuple[str, ...]
+    as_one: bool
+
+
+def _columns(measure: Measure, runs: Sequence[str], values: Sequence[Sequence[Any]]) -> _Columns:
+    if len(runs) == 2 and measure.compare is not None:
+        return _Columns(measure, (*runs, "difference"), False)
+    if len(runs) == 2 and all(first == second for first, second in values):
+        return _Columns(measure, ("both",), True)
+    return _Columns(measure, tuple(runs), False)
+
+
+def _cells(columns: _Columns, of_runs: Sequence[Any]) -> list[str]:
+    shown = of_runs[:1] if columns.as_one else of_runs
+    cells = [_shown(columns.measure.show, value) for value in shown]
+    if "difference" in columns.titles[2:]:
+        cells.append(_difference(columns.measure, *of_runs))
+    return cells
 
 
 def _shown(show: Callable[[Any], str], value: Any) -> str:
