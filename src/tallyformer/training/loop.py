@@ -147,11 +147,12 @@ class _Run:
 
     def _prepare_step(self) -> None:
         job, section = self.job, self.job.section
-        self.placement = Placement(
+        self.placement = placement = Placement(
             job.device, attend_across_documents=section.attend_across_documents
         )
         self.batches = Prefetch(
-            lambda number: self.placement.prepare(job.train.batch(number)),
+            # Without `self`: in a cycle, the model's memory would outlast the run.
+            lambda number: placement.prepare(job.train.batch(number)),
             ahead=section.gradient_accumulation if job.device.type == "cuda" else 0,
         )
         self.step = Step(
