@@ -8,13 +8,11 @@ without a teacher and the whole step take turns.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import interleaved, seconds_of, the_device, write_result
+from measuring import interleaved, read_options, seconds_of, the_device, write_result
 
 from tallyformer.data.batch import Batch
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
@@ -50,10 +48,7 @@ def rehearsal() -> Size:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rehearse", action="store_true")
-    options = parser.parse_args()
+    options = read_options(__doc__)
     device = the_device(options.rehearse)
     size = rehearsal() if options.rehearse else Size()
     found = measure(size, device)

@@ -8,7 +8,6 @@ neither changes the time. Both sample with top-k 50 and top-p 0.9 and end after 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import interleaved, seconds_of, the_device, write_result
+from measuring import interleaved, read_options, seconds_of, the_device, write_result
 
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
@@ -57,10 +56,7 @@ REHEARSAL = Size(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rehearse", action="store_true")
-    options = parser.parse_args()
+    options = read_options(__doc__)
     device = the_device(options.rehearse)
     size = REHEARSAL if options.rehearse else Size()
     found: dict[str, Any] = {}

@@ -5,15 +5,13 @@ python benchmarks/gpu/gpu_tests.py --out tests.json [--rehearse]
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
-from measuring import ROOT, the_device, write_result
+from measuring import ROOT, read_options, the_device, write_result
 
 PROCESSES = "6"
 TESTS = ROOT / "tests"
@@ -36,10 +34,7 @@ class Outcomes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rehearse", action="store_true")
-    options = parser.parse_args()
+    options = read_options(__doc__)
     device = the_device(options.rehearse)
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # same bits each time, where a test asks
     if options.rehearse:

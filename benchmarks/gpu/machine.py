@@ -5,20 +5,15 @@ python benchmarks/gpu/machine.py --out machine.json [--rehearse]
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import pkgutil
 from collections import Counter
-from pathlib import Path
 
-from measuring import the_device, versions, write_result
+from measuring import read_options, the_device, versions, write_result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rehearse", action="store_true")
-    options = parser.parse_args()
+    options = read_options(__doc__)
     device = the_device(options.rehearse)
     import torch
     from peak import copy_bytes, matrix_flops

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -14,6 +15,19 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "triton")
+
+
+def read_options(what: str | None) -> argparse.Namespace:
+    """Options of a step of the kit: `out`, the file of the result, and `rehearse`.
+
+    Args:
+        what: the script's docstring; its first line is the help's.
+    """
+    assert what
+    parser = argparse.ArgumentParser(description=what.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rehearse", action="store_true")
+    return parser.parse_args()
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
