@@ -90,7 +90,7 @@ def write_result(path: Path, what: str, device: Any, values: Mapping[str, Any]) 
 
     result = {
         "what": what,
-        "command": " ".join(["python", *sys.argv]).replace(f"{ROOT}/", ""),
+        "command": " ".join(["python", *map(_shown, sys.argv)]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(device),
         "versions": versions(),
@@ -98,6 +98,14 @@ def write_result(path: Path, what: str, device: Any, values: Mapping[str, Any]) 
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _shown(argument: str) -> str:
+    """Files of this repository by their place in it, others by their name."""
+    path = Path(argument)
+    if not path.is_absolute():
+        return argument
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
 def versions() -> dict[str, str]:

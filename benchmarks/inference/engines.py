@@ -100,9 +100,7 @@ class LlamaCpp:
         self._c = c = llama_cpp
         c.llama_log_set(_SILENT(c), None)
         c.llama_backend_init()
-        model = c.llama_model_load_from_file(
-            str(file).encode(), c.llama_model_default_params()
-        )
+        model = c.llama_model_load_from_file(str(file).encode(), c.llama_model_default_params())
         params = c.llama_context_default_params()
         params.n_ctx = CONTEXT * MOST_STREAMS
         params.n_batch = params.n_ubatch = 512
