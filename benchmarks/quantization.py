@@ -81,8 +81,7 @@ def _ids(path: Path, tokenizer: Tokenizer, most: int) -> list[int]:
 
 
 def _documents(path: Path) -> Iterator[str]:
-    opened = lzma.open(path, "rt") if path.suffix == ".xz" else path.open()
-    with opened as lines:
+    with lzma.open(path, "rt") if path.suffix == ".xz" else path.open() as lines:
         for line in lines:
             yield json.loads(line)["text"]
 

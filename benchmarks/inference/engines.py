@@ -207,7 +207,7 @@ class OnnxRuntime:
         self._session = onnxruntime.InferenceSession(
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
-        self._inputs = [i for i in self._session.get_inputs()]
+        self._inputs = list(self._session.get_inputs())
         self._cache = [i.name for i in self._inputs if i.name.startswith("past_key_values")]
         self._outputs = [o.name for o in self._session.get_outputs()]
         self._random = np.random.default_rng(0)

@@ -2,9 +2,9 @@
 
     python benchmarks/inference/make_models.py --tokenizer GPT2_FOLDER --out DIR
 
-Makes DIR/llama, a stock Llama (8 layers, 512 wide, vocabulary 50,260, tied head; float32), DIR/tally,
-our default shape, and from the first, with `tallyformer export --format`, whatever the installed
-packages can write. Random weights cost what trained ones do.
+Makes DIR/llama, a stock Llama (8 layers, 512 wide, vocabulary 50,260, tied head; float32),
+DIR/tally, our default shape, and from the first, with `tallyformer export --format`, whatever the
+installed packages can write. Random weights cost what trained ones do.
 """
 
 from __future__ import annotations
