@@ -594,7 +594,7 @@ def test_of_few_questions_asked_of_two_runs_nothing_is_said() -> None:
     [table] = facts_tables([answers(ENOUGH, False), answers(ENOUGH, True)])
     assert table.note.endswith("+100.0 to +100.0).")
     [table] = facts_tables([answers(ENOUGH, True), answers(ENOUGH, True)])
-    assert table.note.endswith("0.0 to +0.0): no clear change.")
+    assert table.note.endswith("asked of both, both have the same ones right.")
 
 
 def test_shares_of_different_questions_have_no_difference() -> None:

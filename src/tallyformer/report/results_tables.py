@@ -234,6 +234,8 @@ def _paired_note(answers: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     both = [float(second[q]) - float(first[q]) for q in first if q in second]
     if not both:
         return ""
+    if not any(both):
+        return f" Of the {len(both)} questions asked of both, both have the same ones right."
     found = bootstrap_difference(both, [0.0], generator=np.random.default_rng(0))
     low, high = (f"{100 * value:+.1f}" for value in (found.low, found.high))
     sign = found.sign(len(both))
