@@ -82,7 +82,7 @@ size_t Model::cache_bytes(bool values) const {
 
 uint8_t* Model::cache(int slot, int layer, int head, bool values) {
   const size_t each = cache_bytes(false) + cache_bytes(true);
-  if (!slots_[slot]) slots_[slot] = Buffer<uint8_t>(each * shape_.layers * shape_.kv_heads);
+  if (!slots_[slot]) slots_[slot] = Buffer<uint8_t>(each * shape_.layers * shape_.kv_heads, Pages::large);
   return slots_[slot].get() + ((size_t)layer * shape_.kv_heads + head) * each +
          (values ? cache_bytes(false) : 0);
 }
