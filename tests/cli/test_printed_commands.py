@@ -63,7 +63,7 @@ def test_what_a_dry_run_prints_runs_with_the_same_inputs_and_with_no_others(
     refused = paste(pasted, place)
     assert refused.returncode == 3 and not (place / "the 'run'").exists()
     assert "prepare source 'texts' has changed since the dry run" in refused.stderr
-    other = paste(paste_of_dry_run(refused.stderr, place), place)
+    other = paste(_printed_by_dry_run(refused.stderr, place), place)
     assert other.returncode == 0, other.stderr
     shutil.rmtree(place / "the 'run'")
     text.write_bytes(before)
@@ -71,7 +71,7 @@ def test_what_a_dry_run_prints_runs_with_the_same_inputs_and_with_no_others(
     assert same.returncode == 0, same.stderr
 
 
-def paste_of_dry_run(refusal: str, place: Path) -> str:
+def _printed_by_dry_run(refusal: str, place: Path) -> str:
     """The command that the dry run prints which a refusal asks for."""
     seen = paste(printed_command(refusal), place)
     assert seen.returncode == 0, seen.stderr
@@ -86,6 +86,19 @@ def test_a_damaged_stage_can_be_made_again_by_the_command_that_is_printed(
     shard.write_bytes(shard.read_bytes()[:-2])
     done = tallyformer("pretrain", *OPTIONS, "--dry-run", cwd=place)
     assert done.returncode == 3 and f"Delete {stage}" in done.stderr, done.stderr
+    shutil.rmtree(stage)
+    made = paste(printed_command(done.stderr), place)
+    assert made.returncode == 0, made.stderr
+
+
+def test_a_stage_whose_claim_is_damaged_is_begun_again_by_the_command_that_is_printed(
+    place: Path, tallyformer: Any
+) -> None:
+    stage = place / "the 'run'" / "pretrain"
+    stage.mkdir()
+    (stage / "work.txt").write_text("{}")
+    done = tallyformer("pretrain", *OPTIONS, "--resume", cwd=place)
+    assert done.returncode == 3 and f"Delete {stage} to start this stage again" in done.stderr
     shutil.rmtree(stage)
     made = paste(printed_command(done.stderr), place)
     assert made.returncode == 0, made.stderr
