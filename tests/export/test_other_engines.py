@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -133,7 +134,7 @@ def test_a_model_of_another_class_is_refused_and_nothing_is_left(
     config = GPT2Config(vocab_size=vocabulary.vocab_size, n_embd=16, n_layer=1, n_head=2)
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
     vocabulary.save(tmp_path / "gpt2")
-    with pytest.raises(ArtifactError, match="is a GPT2LMHeadModel; only TallyFormer and Llama"):
+    with pytest.raises(ArtifactError, match="only a TallyFormer or a stock Llama is exported"):
         export_model(tmp_path / "gpt2", tmp_path / "out", form=form)
     assert [path.name for path in tmp_path.iterdir()] == ["gpt2"]
 
@@ -146,12 +147,17 @@ def test_a_folder_whose_logits_differ_is_not_kept(
     for package in FORMATS[form].packages:
         pytest.importorskip(package)
 
-    def other_weights(model: Any, source: object) -> Decoder:
-        decoder = read_decoder(model, source)
-        name = "blocks.1.attention.value.weight"
-        changed = decoder.weights[name].clone()
-        changed[3] *= -1
-        return dataclasses.replace(decoder, weights={**decoder.weights, name: changed})
+    def other_weights(folder: Path, *, fix: str) -> Decoder:
+        decoder = read_decoder(folder, fix=fix)
+        changed = decoder.shape.block(1).value.weight
+
+        def tensor(name: str) -> np.ndarray:
+            found = decoder.tensor(name).copy()
+            if name == changed:
+                found[3] *= -1
+            return found
+
+        return dataclasses.replace(decoder, tensor=tensor)
 
     monkeypatch.setattr(other_engines, "read_decoder", other_weights)
     with pytest.raises(ArtifactError, match=r"the logits of .* differ from the model's by"):

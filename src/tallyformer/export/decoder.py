@@ -1,159 +1,114 @@
-"""A decoder's shape and weights in one form, whichever class they come from.
+"""What the writers of other engines' formats read: a model's shape and its weights.
 
-TallyFormer models and stock Llamas differ in names alone, and in what their configurations leave
-open. The writers of other engines' formats read this form.
-
-Shapes: D hidden size, H heads, E head size, R = E / 2 rotated pairs, F MLP width, V vocabulary.
+Shapes: D hidden size, E head size, N rows of all heads of a kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-import torch
-from transformers import LlamaForCausalLM
+import numpy as np
 
+from tallyformer.artifacts.json_files import read_json
 from tallyformer.errors import ArtifactError
-from tallyformer.model.llama import NAMES
-from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.model.config_fields import Fields, UnsupportedModelError
+from tallyformer.model.rope_frequencies import rotary_settings
+from tallyformer.model.shape import Affine, ModelShape, shape_of
+from tallyformer.model.weights import FolderWeights, wide
 
-_CHANGING_ROPE = ("dynamic", "longrope")
-"""Rotary settings whose frequencies depend on how long the input is."""
-Weights = Mapping[str, torch.Tensor]
+Layer = tuple[np.ndarray, np.ndarray | None]
+"""A matrix (outputs, inputs) and its bias (outputs,), or None where it has none."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Decoder:
-    """A decoder-only transformer with rotary positions.
+    """A TallyFormer or a stock Llama.
 
     Attributes:
-        kv_heads: heads of keys and values; each serves `heads / kv_heads` query heads.
-        context: the longest input it was trained for.
-        norm_type: "rmsnorm" or "layernorm".
-        pre_norm: `x + f(norm(x))`; otherwise `norm(x + f(x))`.
-        gated: the MLP is SwiGLU; otherwise `fc2(gelu(fc1(x)))` with the exact GELU.
-        interleaved: channels 2i and 2i + 1 rotate together; otherwise i and i + E / 2.
-        inverse_frequency: radians per position of each pair, (R,) in float32.
-        rope_scale: factor on cosines and sines.
-        rope_type: as in the configuration, "default" for the plain one.
-        rope_theta: its base.
-        tied: the head is the token embedding's matrix.
-        weights: by TallyFormer's names without "model.", float32, (out, in) for matrices; the
-            head of a tied model is left out.
+        shape: which.
+        tensor: gives a tensor of `shape.tensors()` in float32.
+        rope_type: "default" for plain rotary positions, else the kind of their scaling.
+        rope_theta: the base that was scaled.
     """
 
-    vocab_size: int
-    hidden_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate_size: int
-    context: int
-    norm_type: str
-    norm_eps: float
-    pre_norm: bool
-    gated: bool
-    interleaved: bool
-    inverse_frequency: torch.Tensor
-    rope_scale: float
+    shape: ModelShape
+    tensor: Callable[[str], np.ndarray]
     rope_type: str
     rope_theta: float
-    tied: bool
-    weights: Weights
 
-    @property
-    def head(self) -> torch.Tensor:
-        """The matrix (V, D) that turns hidden states into logits."""
-        return self.weights["token_embed.weight" if self.tied else "lm_head.weight"]
+    def layer(self, names: Affine) -> Layer:
+        """A linear layer's matrix and bias, or a norm's scale and shift."""
+        return self.tensor(names.weight), None if names.bias is None else self.tensor(names.bias)
 
-    def bias(self, name: str) -> torch.Tensor | None:
-        """A layer's bias, or None where it has none."""
-        return self.weights.get(f"{name}.bias")
+    def rotated(self, names: Affine, *, layout: str) -> Layer:
+        """The layer of queries or keys with the pairs of each head in the asked layout.
+
+        Queries and keys are permuted alike, so their scores stay (see `model/rope.py`).
+
+        Args:
+            names: the layer's.
+            layout: "half" or "interleaved".
+        """
+        matrix, bias = self.layer(names)
+        if layout == self.shape.rope_layout:
+            return matrix, bias
+        order = in_halves if layout == "half" else in_pairs
+        size = self.shape.head_dim
+        return order(matrix, size), None if bias is None else order(bias, size)
+
+    def qkv(self, layer: int) -> Layer:
+        """Query, key and value of a block as one layer, the pairs in halves."""
+        names = self.shape.block(layer)
+        turned = (self.rotated(one, layout="half") for one in (names.query, names.key))
+        return stacked([*turned, self.layer(names.value)])
 
 
-def read_decoder(model: Any, source: object) -> Decoder:
-    """The shape and the weights of a TallyFormer or a stock Llama.
+def read_decoder(folder: Path, *, fix: str) -> Decoder:
+    """The model in a Hugging Face folder.
 
     Args:
-        model: in float32, on the CPU.
-        source: its name, for errors.
+        folder: which.
+        fix: what helps where it cannot be read, as the last sentence of the error.
 
     Raises:
-        ArtifactError: it is of another class, or one of its settings has no fixed arithmetic.
+        ArtifactError: it is a model of another kind, or damaged.
     """
-    config = model.config
-    if isinstance(model, TallyFormerForCausalLM):
-        shape = _of_tallyformer(config)
-    elif isinstance(model, LlamaForCausalLM):
-        shape = _of_llama(config, source)
-    else:
+    config = read_json(folder / "config.json", fix=fix)
+    try:
+        shape = shape_of(config)
+        rotary = rotary_settings(Fields(config), context=shape.context)
+    except UnsupportedModelError as error:
         raise ArtifactError(
-            f"{source}: is a {type(model).__name__}; only TallyFormer and Llama models are "
-            "exported to other engines. Give the folder of one"
-        )
-    rope = config.rope_parameters or {}
-    rope_type = rope.get("rope_type", "default")
-    if rope_type in _CHANGING_ROPE:
-        raise ArtifactError(
-            f"{source}: its rope_type {rope_type!r} changes the rotations with the length of the "
-            "input, which no other engine here does in the same way. Use --format safetensors"
-        )
-    rotary = model.model.rotary if hasattr(model.model, "rotary") else model.model.rotary_emb
+            f"{folder}: only a TallyFormer or a stock Llama is exported to other engines "
+            f"({error}). Use --format safetensors"
+        ) from None
+    weights = FolderWeights(folder, config, shape, fix=fix)
     return Decoder(
-        **shape,
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        layers=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        intermediate_size=config.intermediate_size,
-        context=config.max_position_embeddings,
-        inverse_frequency=rotary.inv_freq.detach().float(),
-        rope_scale=float(rotary.attention_scaling),
-        rope_type=rope_type,
-        rope_theta=float(rope.get("rope_theta", 10_000.0)),
-        tied=config.tie_word_embeddings,
-        weights=_weights(model),
+        shape,
+        lambda name: wide(weights(name)),
+        rope_type=str(rotary.values["rope_type"]),
+        rope_theta=rotary.positive("rope_theta"),
     )
 
 
-def _of_tallyformer(config: Any) -> dict[str, Any]:
-    return {
-        "kv_heads": config.num_attention_heads,
-        "head_dim": config.head_dim,
-        "norm_type": config.norm_type,
-        "norm_eps": config.norm_eps,
-        "pre_norm": config.norm_placement == "pre",
-        "gated": config.mlp_type == "swiglu",
-        "interleaved": config.rope_layout == "interleaved",
-    }
+def in_halves(rows_N: np.ndarray, head_dim: int) -> np.ndarray:
+    """Rows with interleaved pairs, the first of each pair before all second ones of its head."""
+    pairs = rows_N.reshape(-1, head_dim // 2, 2, *rows_N.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(rows_N.shape)
 
 
-def _of_llama(config: Any, source: object) -> dict[str, Any]:
-    if config.hidden_act not in ("silu", "swish"):
-        raise ArtifactError(
-            f"{source}: its hidden_act is {config.hidden_act!r}; only a Llama with silu is "
-            "exported to other engines. Use --format safetensors"
-        )
-    return {
-        "kv_heads": config.num_key_value_heads,
-        "head_dim": config.head_dim,
-        "norm_type": "rmsnorm",
-        "norm_eps": config.rms_norm_eps,
-        "pre_norm": True,
-        "gated": True,
-        "interleaved": False,
-    }
+def in_pairs(rows_N: np.ndarray, head_dim: int) -> np.ndarray:
+    """The inverse of `in_halves`."""
+    halves = rows_N.reshape(-1, 2, head_dim // 2, *rows_N.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows_N.shape)
 
 
-def _weights(model: Any) -> dict[str, torch.Tensor]:
-    found = {}
-    for name, tensor in model.state_dict().items():
-        for ours, theirs in NAMES:
-            name = name.replace(theirs, ours)
-        found[name.removeprefix("model.")] = tensor.detach().float()
-    if model.config.tie_word_embeddings:
-        found.pop("lm_head.weight", None)
-    return found
+def stacked(parts: Sequence[Layer]) -> Layer:
+    """Layers with one input as one layer."""
+    matrix = np.concatenate([matrix for matrix, _ in parts])
+    if all(bias is None for _, bias in parts):
+        return matrix, None
+    biases = [np.zeros(len(m), np.float32) if bias is None else bias for m, bias in parts]
+    return matrix, np.concatenate(biases)

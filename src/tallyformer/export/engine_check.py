@@ -75,7 +75,7 @@ def check_engine(
     engine: Engine,
     model: Any,
     tokenizer: Tokenizer,
-    rounded: Callable[[torch.Tensor], torch.Tensor],
+    rounded: Callable[[np.ndarray], np.ndarray],
     *,
     tolerance: Tolerance,
 ) -> EngineVerification:
@@ -136,12 +136,12 @@ def _logits(model: Any, ids_T: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def _with_matrices(model: Any, rounded: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def _with_matrices(model: Any, rounded: Callable[[np.ndarray], np.ndarray]) -> Any:
     """The model with each matrix as it is stored; a tied head is one parameter."""
     stored = copy.deepcopy(model).eval()
     for parameter in stored.parameters():
         if parameter.ndim == 2:
-            parameter.copy_(rounded(parameter))
+            parameter.copy_(torch.from_numpy(rounded(parameter.numpy())))
     return stored
 
 
@@ -149,7 +149,7 @@ def _difference(first: np.ndarray, second: np.ndarray) -> float:
     """Largest absolute difference; infinite if the shapes differ or a value is not a number."""
     if first.shape != second.shape:
         return float("inf")
-    difference = float(np.abs(first - second).max())
+    difference = float(np.abs(first - second).max(initial=0.0))
     return difference if difference == difference else float("inf")
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 
 from tallyformer.export.decoder import Decoder
 from tallyformer.export.engine_check import Tolerance
@@ -48,10 +47,10 @@ def write(
     onnx.save_model(
         graph, folder / MODEL, save_as_external_data=apart, location=WEIGHTS if apart else None
     )
-    tokenizer.save(folder, model_max_length=decoder.context)
+    tokenizer.save(folder, model_max_length=decoder.shape.context)
 
 
-def rounding(dtype: str, matrix: torch.Tensor) -> torch.Tensor:
+def rounding(dtype: str, matrix: np.ndarray) -> np.ndarray:
     """A matrix as it is stored."""
     return rounded_to_int8(matrix) if dtype == "int8" else matrix
 
@@ -102,6 +101,6 @@ class OnnxEngine:
         return self._session.run(None, feed)
 
 
-def load(folder: Path) -> OnnxEngine:
+def load(folder: Path, decoder: Decoder, tokenizer: Tokenizer) -> OnnxEngine:
     """A written folder in onnxruntime."""
     return OnnxEngine(folder)

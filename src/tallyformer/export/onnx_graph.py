@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from tallyformer.export.decoder import Decoder
+from tallyformer.export.decoder import Decoder, Layer, stacked
 from tallyformer.export.int8 import int8_rows
+from tallyformer.model.shape import Affine
 
 OPSET = 18
 IR_VERSION = 10
@@ -47,24 +47,25 @@ class _Graph:
 
     def __init__(self, decoder: Decoder, *, int8: bool) -> None:
         self._decoder = decoder
+        self._shape = decoder.shape
         self._int8 = int8
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._as_int8: dict[str, tuple[str, str, str]] = {}
 
     def model(self) -> onnx.ModelProto:
-        decoder, layers = self._decoder, range(self._decoder.layers)
+        shape, layers = self._shape, range(self._shape.layers)
         bias = self._mask()
         cos, sin = self._rotations()
         x_BTD = self._embedding()
         for layer in layers:
             x_BTD = self._block(layer, x_BTD, bias, cos, sin)
-        x_BTD = self._norm("final_norm", x_BTD)
+        x_BTD = self._norm(shape.final_norm, x_BTD)
         kept = self._op("Reshape", self._op("Neg", "num_logits_to_keep"), self._ints([1]))
         last = self._op("Slice", x_BTD, kept, self._ints([2**62]), self._ints([1]))
-        self._linear(last, "head", decoder.head, out="logits")
-        cache: Sizes = ["batch", decoder.kv_heads, "past", decoder.head_dim]
-        present: Sizes = ["batch", decoder.kv_heads, "keys", decoder.head_dim]
+        self._linear(last, "head", (self._decoder.tensor(shape.head), None), out="logits")
+        cache: Sizes = ["batch", shape.kv_heads, "past", shape.head_dim]
+        present: Sizes = ["batch", shape.kv_heads, "keys", shape.head_dim]
         names = [f"{n}.{kind}" for n in layers for kind in ("key", "value")]
         inputs = [
             _value("input_ids", ["batch", "queries"], TensorProto.INT64),
@@ -74,7 +75,7 @@ class _Graph:
             _value("num_logits_to_keep", [], TensorProto.INT64),
         ]
         outputs = [
-            _value("logits", ["batch", "kept", decoder.vocab_size]),
+            _value("logits", ["batch", "kept", shape.vocab]),
             *(_value(f"present.{name}", present) for name in names),
         ]
         graph = helper.make_graph(
@@ -104,9 +105,6 @@ class _Graph:
     def _float(self, value: float) -> str:
         return self._keep(f"float_{value!r}", np.array(value, np.float32))
 
-    def _tensor(self, name: str, tensor: torch.Tensor) -> str:
-        return self._keep(name, tensor.numpy())
-
     def _length(self, of: str) -> str:
         """The second size of a matrix, as a scalar."""
         shape = self._op("Shape", of, start=1, end=2)
@@ -127,22 +125,20 @@ class _Graph:
 
     def _rotations(self) -> tuple[str, str]:
         """Cosines and sines (B, 1, T, R)."""
-        decoder = self._decoder
         position_BT = self._op("Cast", "position_ids", to=TensorProto.FLOAT)
         position_B1T1 = self._op("Unsqueeze", position_BT, self._ints([1, 3]))
-        frequency_R = self._tensor("inverse_frequency", decoder.inverse_frequency)
+        frequency_R = self._keep("inv_freq", np.array(self._shape.inv_freq, np.float32))
         angle = self._op("Mul", position_B1T1, frequency_R)
         both = [self._op(kind, angle) for kind in ("Cos", "Sin")]
-        if decoder.rope_scale != 1.0:
-            both = [self._op("Mul", one, self._float(decoder.rope_scale)) for one in both]
+        if (scale := self._shape.attention_scaling) != 1.0:
+            both = [self._op("Mul", one, self._float(scale)) for one in both]
         return both[0], both[1]
 
     def _embedding(self) -> str:
-        weight = self._decoder.weights["token_embed.weight"]
-        name = "head" if self._decoder.tied else "token_embed"
+        weight = self._decoder.tensor(self._shape.embedding)
+        name = "head" if self._shape.tied else "embedding"
         if not self._int8:
-            matrix = self._tensor(name, weight.T)
-            return self._columns(matrix)
+            return self._columns(self._keep(name, weight.T))
         matrix, scale_V, _ = self._whole_numbers(name, weight)
         x_BTD = self._op("Cast", self._columns(matrix), to=TensorProto.FLOAT)
         scale_BT = self._op("Gather", scale_V, "input_ids")
@@ -154,35 +150,31 @@ class _Graph:
         return self._op("Transpose", x_DBT, perm=[1, 2, 0])
 
     def _block(self, layer: int, x_BTD: str, bias: str, cos: str, sin: str) -> str:
-        at = f"blocks.{layer}"
+        names = self._shape.block(layer)
 
         def attend(y_BTD: str) -> str:
             return self._attention(layer, y_BTD, bias, cos, sin)
 
         def feed_forward(y_BTD: str) -> str:
-            return self._mlp(f"{at}.mlp", y_BTD)
+            return self._mlp(layer, y_BTD)
 
-        x_BTD = self._add(x_BTD, attend, f"{at}.attn_norm")
-        return self._add(x_BTD, feed_forward, f"{at}.mlp_norm")
+        x_BTD = self._add(x_BTD, attend, names.attn_norm)
+        return self._add(x_BTD, feed_forward, names.mlp_norm)
 
-    def _add(self, x_BTD: str, half: Callable[[str], str], norm: str) -> str:
-        if self._decoder.pre_norm:
+    def _add(self, x_BTD: str, half: Callable[[str], str], norm: Affine) -> str:
+        if self._shape.norm_placement == "pre":
             return self._op("Add", x_BTD, half(self._norm(norm, x_BTD)))
         return self._norm(norm, self._op("Add", x_BTD, half(x_BTD)))
 
     def _attention(self, layer: int, x_BTD: str, bias: str, cos: str, sin: str) -> str:
-        decoder, at = self._decoder, f"blocks.{layer}.attention"
-        heads, groups, size = decoder.heads, decoder.kv_heads, decoder.head_dim
-        mixed = self._linear(x_BTD, f"{at}.qkv", *_joined(decoder, at))
+        shape, at = self._shape, f"blocks.{layer}.attention"
+        heads, groups, size = shape.heads, shape.kv_heads, shape.head_dim
+        mixed = self._linear(x_BTD, f"{at}.qkv", self._decoder.qkv(layer))
         split = self._op("Reshape", mixed, self._ints([0, 0, heads + 2 * groups, size]))
         all_BXTE = self._op("Transpose", split, perm=[0, 2, 1, 3])
-        turned, value = f"{at}.turned", f"{at}.value"
-        self._op(
-            "Split", all_BXTE, self._ints([heads + groups, groups]), out=[turned, value], axis=1
-        )
+        turned, value = self._split(all_BXTE, f"{at}.turned", [heads + groups, groups], axis=1)
         rotated = self._rotate(at, turned, cos, sin)
-        query, key = f"{at}.query", f"{at}.key"
-        self._op("Split", rotated, self._ints([heads, groups]), out=[query, key], axis=1)
+        query, key = self._split(rotated, f"{at}.rotated", [heads, groups], axis=1)
         keys, values = (
             self._op(
                 "Concat",
@@ -196,99 +188,89 @@ class _Graph:
         out_BHTE = self._attend(query, keys, values, bias)
         out_BTHE = self._op("Transpose", out_BHTE, perm=[0, 2, 1, 3])
         flat = self._op("Reshape", out_BTHE, self._ints([0, 0, heads * size]))
-        return self._linear(
-            flat, f"{at}.proj", decoder.weights[f"{at}.proj.weight"], decoder.bias(f"{at}.proj")
-        )
+        return self._linear(flat, f"{at}.proj", self._decoder.layer(shape.block(layer).proj))
 
     def _rotate(self, at: str, x_BXTE: str, cos: str, sin: str) -> str:
-        """Both layouts have their pairs in halves here; `_joined` brings them there."""
-        first, second = f"{at}.first", f"{at}.second"
-        half = self._decoder.head_dim // 2
-        self._op("Split", x_BXTE, self._ints([half, half]), out=[first, second], axis=-1)
+        """Pairs are in halves here: `Decoder.qkv` brings them there."""
+        half = self._shape.head_dim // 2
+        first, second = self._split(x_BXTE, f"{at}.pairs", [half, half], axis=-1)
         turned = (
             self._op("Sub", self._op("Mul", first, cos), self._op("Mul", second, sin)),
             self._op("Add", self._op("Mul", second, cos), self._op("Mul", first, sin)),
         )
         return self._op("Concat", *turned, axis=-1)
 
+    def _split(self, x: str, name: str, sizes: Sequence[int], *, axis: int) -> list[str]:
+        outputs = [f"{name}.{number}" for number in range(len(sizes))]
+        self._op("Split", x, self._ints(sizes), out=outputs, axis=axis)
+        return outputs
+
     def _attend(self, query: str, key: str, value: str, bias: str) -> str:
-        decoder = self._decoder
-        shared = decoder.heads // decoder.kv_heads
+        shape = self._shape
+        shared = shape.heads // shape.kv_heads
         if shared > 1:  # the queries of one head of keys, one behind the other
-            grouped = self._ints([0, decoder.kv_heads, shared, -1, decoder.head_dim])
+            grouped = self._ints([0, shape.kv_heads, shared, -1, shape.head_dim])
             query = self._op("Reshape", query, grouped)
             key, value = (self._op("Unsqueeze", one, self._ints([2])) for one in (key, value))
             bias = self._op("Unsqueeze", bias, self._ints([1]))
         axes = [*range(3 if shared > 1 else 2)]
         key_ES = self._op("Transpose", key, perm=[*axes, len(axes) + 1, len(axes)])
         scores = self._op("MatMul", query, key_ES)
-        scores = self._op("Mul", scores, self._float(decoder.head_dim**-0.5))
+        scores = self._op("Mul", scores, self._float(shape.head_dim**-0.5))
         weights = self._op("Softmax", self._op("Add", scores, bias), axis=-1)
         mixed = self._op("MatMul", weights, value)
         if shared > 1:
-            mixed = self._op("Reshape", mixed, self._ints([0, decoder.heads, -1, decoder.head_dim]))
+            mixed = self._op("Reshape", mixed, self._ints([0, shape.heads, -1, shape.head_dim]))
         return mixed
 
-    def _mlp(self, at: str, x_BTD: str) -> str:
-        decoder = self._decoder
-        inner = decoder.weights[f"{at}.fc1.weight"], decoder.bias(f"{at}.fc1")
-        if decoder.gated:
-            gate = decoder.weights[f"{at}.gate.weight"], decoder.bias(f"{at}.gate")
-            both = self._linear(x_BTD, f"{at}.gate_fc1", *_stacked([gate, inner]))
-            wide = decoder.intermediate_size
-            names = [f"{at}.gate", f"{at}.fc1"]
-            self._op("Split", both, self._ints([wide, wide]), out=names, axis=-1)
-            silu = self._op("Mul", names[0], self._op("Sigmoid", names[0]))
-            x_BTF = self._op("Mul", silu, names[1])
+    def _mlp(self, layer: int, x_BTD: str) -> str:
+        decoder, names, at = self._decoder, self._shape.block(layer), f"blocks.{layer}.mlp"
+        inner = decoder.layer(names.fc1)
+        if names.gate is not None:
+            gated = stacked([decoder.layer(names.gate), inner])
+            both = self._linear(x_BTD, f"{at}.gate_fc1", gated)
+            gate, up = self._split(both, f"{at}.inner", [self._shape.ffn] * 2, axis=-1)
+            x_BTF = self._op("Mul", self._op("Mul", gate, self._op("Sigmoid", gate)), up)
         else:
-            x_BTF = self._gelu(self._linear(x_BTD, f"{at}.fc1", *inner))
-        return self._linear(
-            x_BTF, f"{at}.fc2", decoder.weights[f"{at}.fc2.weight"], decoder.bias(f"{at}.fc2")
-        )
+            x_BTF = self._gelu(self._linear(x_BTD, f"{at}.fc1", inner))
+        return self._linear(x_BTF, f"{at}.fc2", decoder.layer(names.fc2))
 
     def _gelu(self, x: str) -> str:
         error = self._op("Erf", self._op("Div", x, self._float(2.0**0.5)))
         twice = self._op("Mul", x, self._op("Add", error, self._float(1.0)))
         return self._op("Mul", twice, self._float(0.5))
 
-    def _norm(self, name: str, x_BTD: str) -> str:
-        weight = self._decoder.weights[f"{name}.weight"]
-        scale = self._tensor(f"{name}.weight", weight)
-        if self._decoder.norm_type == "layernorm":
-            bias = self._decoder.bias(name)
-            shift = self._tensor(f"{name}.bias", torch.zeros_like(weight) if bias is None else bias)
-            return self._op(
-                "LayerNormalization", x_BTD, scale, shift, epsilon=self._decoder.norm_eps
+    def _norm(self, names: Affine, x_BTD: str) -> str:
+        weight, bias = self._decoder.layer(names)
+        scale, epsilon = self._keep(names.weight, weight), self._shape.norm_eps
+        if self._shape.norm == "layer":
+            shift = self._keep(
+                f"{names.weight}.shift", np.zeros_like(weight) if bias is None else bias
             )
+            return self._op("LayerNormalization", x_BTD, scale, shift, epsilon=epsilon)
         square = self._op("Pow", x_BTD, self._float(2.0))
         mean = self._op("ReduceMean", square, self._ints([-1]), keepdims=1)
-        root = self._op("Sqrt", self._op("Add", mean, self._float(self._decoder.norm_eps)))
+        root = self._op("Sqrt", self._op("Add", mean, self._float(epsilon)))
         return self._op("Mul", self._op("Div", x_BTD, root), scale)
 
-    def _linear(
-        self,
-        x: str,
-        name: str,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None = None,
-        out: str = "",
-    ) -> str:
+    def _linear(self, x: str, name: str, layer: Layer, out: str = "") -> str:
+        weight, bias = layer
         product = "" if bias is not None else out
         if self._int8:
             y = self._whole_product(x, *self._whole_numbers(name, weight), out=product)
         else:
-            y = self._op("MatMul", x, self._tensor(name, weight.T), out=product)
+            y = self._op("MatMul", x, self._keep(name, weight.T), out=product)
         if bias is None:
             return y
-        return self._op("Add", y, self._tensor(f"{name}.bias", bias), out=out)
+        return self._op("Add", y, self._keep(f"{name}.bias", bias), out=out)
 
-    def _whole_numbers(self, name: str, weight: torch.Tensor) -> tuple[str, str, str]:
+    def _whole_numbers(self, name: str, weight: np.ndarray) -> tuple[str, str, str]:
         """A matrix (in, out), its scales and their zero points."""
         if name not in self._as_int8:
             whole, scale = int8_rows(weight)
             self._as_int8[name] = (
-                self._tensor(f"{name}.int8", whole.T),
-                self._tensor(f"{name}.scale", scale),
+                self._keep(f"{name}.int8", whole.T),
+                self._keep(f"{name}.scale", scale),
                 self._keep("int8_zero", np.array(0, np.int8)),
             )
         return self._as_int8[name]
@@ -302,35 +284,6 @@ class _Graph:
         return self._op(
             "Mul", self._op("Cast", product, to=TensorProto.FLOAT), both_scales, out=out
         )
-
-
-def _joined(decoder: Decoder, at: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Query, key and value as one layer, rotated pairs in halves (see `model/rope.py`)."""
-    parts = []
-    for name in ("query", "key", "value"):
-        weight, bias = decoder.weights[f"{at}.{name}.weight"], decoder.bias(f"{at}.{name}")
-        if decoder.interleaved and name != "value":
-            weight = in_halves(weight, decoder.head_dim)
-            bias = None if bias is None else in_halves(bias, decoder.head_dim)
-        parts.append((weight, bias))
-    return _stacked(parts)
-
-
-def in_halves(rows: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Rows of heads with interleaved pairs, the first of each pair before all second ones."""
-    heads = rows.view(-1, head_dim // 2, 2, *rows.shape[1:])
-    return heads.transpose(1, 2).reshape(rows.shape)
-
-
-def _stacked(
-    parts: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Layers with one input as one layer."""
-    weight = torch.cat([weight for weight, _ in parts])
-    if all(bias is None for _, bias in parts):
-        return weight, None
-    biases = [torch.zeros(len(w)) if bias is None else bias for w, bias in parts]
-    return weight, torch.cat(biases)
 
 
 def _value(name: str, shape: Sizes, kind: int = TensorProto.FLOAT) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
+import numpy as np
 
 from tallyformer.artifacts.atomic import atomic_folder
 from tallyformer.artifacts.manifest import MANIFEST, file_entry, write_manifest
@@ -37,11 +37,11 @@ class EngineFormat(Protocol):
     def write(self, decoder: Decoder, tokenizer: Tokenizer, folder: Path, *, dtype: str) -> None:
         """Write the model into an existing folder."""
 
-    def rounding(self, dtype: str, matrix: torch.Tensor) -> torch.Tensor:
+    def rounding(self, dtype: str, matrix: np.ndarray) -> np.ndarray:
         """A matrix as it is stored."""
 
-    def load(self, folder: Path) -> Engine:
-        """The written model in the engine."""
+    def load(self, folder: Path, decoder: Decoder, tokenizer: Tokenizer) -> Engine:
+        """The written model in the engine; what it was made from is at hand for comparisons."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,12 @@ def _write_for_engine(
     source: _Source, written: Path, form: EngineFormat, dtype: str
 ) -> dict[str, Any]:
     model, tokenizer = source.model, source.tokenizer
-    form.write(read_decoder(model, source.folder), tokenizer, written, dtype=dtype)
+    decoder = read_decoder(source.folder, fix=_FIX)
+    form.write(decoder, tokenizer, written, dtype=dtype)
     _copy_settings(source.folder, written)
     try:
         found = check_engine(
-            form.load(written),
+            form.load(written, decoder, tokenizer),
             model,
             tokenizer,
             lambda matrix: form.rounding(dtype, matrix),

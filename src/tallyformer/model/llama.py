@@ -22,7 +22,7 @@ _LLAMA_SHAPE: dict[str, Any] = {
     "mlp_out_bias": False,
     "rope_layout": "half",
 }
-NAMES = (
+_NAMES = (
     ("model.token_embed.", "model.embed_tokens."),
     ("model.blocks.", "model.layers."),
     ("model.final_norm.", "model.norm."),
@@ -36,7 +36,6 @@ NAMES = (
     (".mlp.fc1.", ".mlp.up_proj."),
     (".mlp.fc2.", ".mlp.down_proj."),
 )
-"""How our names of tensors begin or go on, and what stands there in a Llama."""
 _SAME_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -93,7 +92,7 @@ def _copy(source: TallyFormerForCausalLM, target: LlamaForCausalLM) -> None:
     """Load the renamed weights, and everything else that makes two models behave alike."""
     weights = {}
     for name, tensor in source.state_dict().items():
-        for ours, theirs in NAMES:
+        for ours, theirs in _NAMES:
             name = name.replace(ours, theirs)
         weights[name] = tensor
     target.to(source.dtype).load_state_dict(weights)
