@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CHAT ?= 1
 SHIPPED := src/tallyformer/inference/native/shipped
 
-.PHONY: install quickstart test test-versions lint docs wheel clean
+.PHONY: install quickstart test test-versions lint docs wheel clean test-exports
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,12 @@ test: $(VENV)/.installed-dev
 # Slow; once before a release. TEST_VERSIONS="--keep torch lowest" narrows it.
 test-versions: $(VENV)/.installed-dev
 	$(BIN)/python scripts/test_versions.py $(TEST_VERSIONS)
+
+# Slow: llama-cpp-python is compiled first, which takes 10 minutes or more. The tests of llama.cpp
+# are skipped where it is missing, so `make test` does not run them.
+test-exports: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --constraint requirements.lock llama-cpp-python
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/export/test_gguf.py tests/docs/test_exports.py -rs
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -72,6 +72,27 @@ SHAPES: dict[str, dict[str, Any]] = {
         "mlp_in_bias": True,
         "tie_word_embeddings": False,
     },
+    "llama of another width": {**LLAMA, "hidden_size": 48},
+    "llama, llama3 positions": {
+        **LLAMA,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 10_000.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 24,
+        },
+    },
+    "llama, yarn positions": {
+        **LLAMA,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10_000.0,
+            "factor": 2.0,
+            "original_max_position_embeddings": 24,
+        },
+    },
     "layernorm without bias": {"norm_type": "layernorm"},
     "post-norm layernorm, scaled positions": {
         "norm_type": "layernorm",

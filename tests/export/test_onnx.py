@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tallyformer.artifacts.model_folder import check_model_folder
-from tallyformer.export.decoder import read_decoder
+from tallyformer.export.decoder import Source, read_decoder
 from tallyformer.export.other_engines import export_model
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
@@ -119,11 +119,10 @@ def test_weights_that_do_not_fit_into_one_file_lie_beside_it(
     from tallyformer.export import onnx
 
     model = load_model(model_folder("tally"), dtype="float32")
-    decoder = read_decoder(model_folder("tally"), fix="")
-    onnx.write(decoder, vocabulary, tmp_path, dtype="float32", largest=100_000)
+    folder = model_folder("tally")
+    source = Source(folder, model, vocabulary, read_decoder(folder, fix=""))
+    onnx.write(source, tmp_path, dtype="float32", largest=100_000)
     assert (tmp_path / onnx.MODEL).stat().st_size < 100_000
     ids = np.arange(4, 20)
     wanted = model(torch.from_numpy(ids)[None]).logits[0].detach().numpy()
-    np.testing.assert_allclose(
-        onnx.load(tmp_path, decoder, vocabulary).logits(ids), wanted, atol=2e-4
-    )
+    np.testing.assert_allclose(onnx.load(tmp_path, source).logits(ids), wanted, atol=2e-4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from tallyformer.model.config_fields import Fields, UnsupportedModelError
 from tallyformer.model.rope_frequencies import rotary_settings
 from tallyformer.model.shape import Affine, ModelShape, shape_of
 from tallyformer.model.weights import FolderWeights, wide
+from tallyformer.tokenizer import Tokenizer
 
 Layer = tuple[np.ndarray, np.ndarray | None]
 """A matrix (outputs, inputs) and its bias (outputs,), or None where it has none."""
@@ -63,6 +65,29 @@ class Decoder:
         names = self.shape.block(layer)
         turned = (self.rotated(one, layout="half") for one in (names.query, names.key))
         return stacked([*turned, self.layer(names.value)])
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported.
+
+    Attributes:
+        folder: where it is.
+        model: transformers' model, in float32.
+        tokenizer: the model's.
+        decoder: the model for writers.
+    """
+
+    folder: Path
+    model: Any
+    tokenizer: Tokenizer
+    decoder: Decoder
+
+    def spellings(self) -> list[str]:
+        """A name for each row of the embedding, as the vocabulary spells it."""
+        known = self.tokenizer.spellings()
+        known += [None] * (self.decoder.shape.vocab - len(known))
+        return [f"<|unused {i}|>" if name is None else name for i, name in enumerate(known)]
 
 
 def read_decoder(folder: Path, *, fix: str) -> Decoder:

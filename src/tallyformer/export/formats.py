@@ -27,6 +27,8 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     "safetensors": Format((None, "float32", "bfloat16", "float16")),
     "onnx": Format(("float32", "int8"), ("onnx", "onnxruntime")),
+    "gguf": Format(("bfloat16", "float32", "float16", "q8_0", "q4_0"), ("gguf",)),
+    "ctranslate2": Format(("float32", "int8"), ("ctranslate2",)),
 }
 
 

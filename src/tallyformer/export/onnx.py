@@ -9,11 +9,10 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from tallyformer.export.decoder import Decoder
+from tallyformer.export.decoder import Source
 from tallyformer.export.engine_check import Tolerance
 from tallyformer.export.int8 import rounded_to_int8
 from tallyformer.export.onnx_graph import build_graph
-from tallyformer.tokenizer import Tokenizer
 
 MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"
@@ -23,31 +22,23 @@ TOLERANCE = {"float32": Tolerance(1e-4, 1e-4), "int8": Tolerance(0.15, 0.25)}
 """int8 rounds what is multiplied, with one scale for all positions of a call."""
 
 
-def write(
-    decoder: Decoder,
-    tokenizer: Tokenizer,
-    folder: Path,
-    *,
-    dtype: str,
-    largest: int = LARGEST_FILE,
-) -> None:
+def write(source: Source, folder: Path, *, dtype: str, largest: int = LARGEST_FILE) -> None:
     """Write `model.onnx` and the tokenizer.
 
     Weights that do not fit into one file lie beside it in `model.onnx.data`.
 
     Args:
-        decoder: the model.
-        tokenizer: the model's.
+        source: the model.
         folder: an existing one.
         dtype: "float32" or "int8".
         largest: bytes that the first file may have.
     """
-    graph = build_graph(decoder, int8=dtype == "int8")
+    graph = build_graph(source.decoder, int8=dtype == "int8")
     apart = graph.ByteSize() >= largest
     onnx.save_model(
         graph, folder / MODEL, save_as_external_data=apart, location=WEIGHTS if apart else None
     )
-    tokenizer.save(folder, model_max_length=decoder.shape.context)
+    source.tokenizer.save(folder, model_max_length=source.decoder.shape.context)
 
 
 def rounding(dtype: str, matrix: np.ndarray) -> np.ndarray:
@@ -101,6 +92,6 @@ class OnnxEngine:
         return self._session.run(None, feed)
 
 
-def load(folder: Path, decoder: Decoder, tokenizer: Tokenizer) -> OnnxEngine:
+def load(folder: Path, source: Source) -> OnnxEngine:
     """A written folder in onnxruntime."""
     return OnnxEngine(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.artifacts.paths import usable_path
 from tallyformer.artifacts.versions import installed_versions, utc_now
 from tallyformer.errors import ArtifactError, TallyFormerError
-from tallyformer.export.decoder import Decoder, read_decoder
+from tallyformer.export.decoder import Source, read_decoder
 from tallyformer.export.engine_check import Engine, Tolerance, check_engine
 from tallyformer.export.formats import check_format
 from tallyformer.export.hf_folder import README, verify_hf_folder, write_hf_folder
@@ -34,21 +34,14 @@ class EngineFormat(Protocol):
     TOLERANCE: dict[str, Tolerance]
     """By dtype."""
 
-    def write(self, decoder: Decoder, tokenizer: Tokenizer, folder: Path, *, dtype: str) -> None:
+    def write(self, source: Source, folder: Path, *, dtype: str) -> None:
         """Write the model into an existing folder."""
 
     def rounding(self, dtype: str, matrix: np.ndarray) -> np.ndarray:
         """A matrix as it is stored."""
 
-    def load(self, folder: Path, decoder: Decoder, tokenizer: Tokenizer) -> Engine:
+    def load(self, folder: Path, source: Source) -> Engine:
         """The written model in the engine; what it was made from is at hand for comparisons."""
-
-
-@dataclass(frozen=True)
-class _Source:
-    folder: Path
-    model: Any
-    tokenizer: Tokenizer
 
 
 def export_model(folder: Path, out: Path, *, form: str, dtype: str | None = None) -> dict[str, Any]:
@@ -73,20 +66,21 @@ def export_model(folder: Path, out: Path, *, form: str, dtype: str | None = None
     folder, out = usable_path(folder), usable_path(out)
     refuse_existing(out)
     with quiet_library():
-        source = _read(folder)
+        model, tokenizer = _read(folder)
         with atomic_folder(out) as written:
             if form == "safetensors":
                 dtype = dtype or _own_dtype(folder)
-                found = _write_folder(source, written, dtype)
+                found = _write_folder(folder, model, tokenizer, written, dtype)
             else:
                 assert dtype is not None, form
+                source = Source(folder, model, tokenizer, read_decoder(folder, fix=_FIX))
                 found = _write_for_engine(source, written, _engine_format(form), dtype)
             metrics = {"format": form, "dtype": dtype, **found}
             _sign(written, folder, metrics)
     return metrics
 
 
-def _read(folder: Path) -> _Source:
+def _read(folder: Path) -> tuple[Any, Tokenizer]:
     check_model_folder(folder)
     check_settings(folder)
     model = load_model(folder, dtype="float32", fix=_FIX)
@@ -96,7 +90,7 @@ def _read(folder: Path) -> _Source:
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids and the model "
             f"{model.config.vocab_size}. Give a model's folder with its own tokenizer"
         )
-    return _Source(folder, model, tokenizer)
+    return model, tokenizer
 
 
 def _own_dtype(folder: Path) -> str:
@@ -104,38 +98,43 @@ def _own_dtype(folder: Path) -> str:
     return next((name for name, dtype in DTYPES.items() if dtype == stored), "float32")
 
 
-def _write_folder(source: _Source, written: Path, dtype: str) -> dict[str, Any]:
-    readme = source.folder / README
+def _write_folder(
+    folder: Path, model: Any, tokenizer: Tokenizer, written: Path, dtype: str
+) -> dict[str, Any]:
+    readme = folder / README
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    write_hf_folder(
-        source.model, source.tokenizer, written, dtype=DTYPES[dtype], card=lambda _: text
-    )
+    write_hf_folder(model, tokenizer, written, dtype=DTYPES[dtype], card=lambda _: text)
     if not text:
         (written / README).unlink()
-    _copy_settings(source.folder, written)
-    return asdict(verify_hf_folder(source.model, written, dtype=DTYPES[dtype]))
+    _copy_settings(folder, written)
+    return asdict(verify_hf_folder(model, written, dtype=DTYPES[dtype]))
 
 
 def _engine_format(form: str) -> EngineFormat:
     """Imported when it is used: each needs packages that others do not."""
-    assert form == "onnx", form
-    from tallyformer.export import onnx
+    if form == "onnx":
+        from tallyformer.export import onnx
 
-    return onnx
+        return onnx
+    if form == "gguf":
+        from tallyformer.export import gguf
+
+        return gguf
+    from tallyformer.export import ctranslate2
+
+    return ctranslate2
 
 
 def _write_for_engine(
-    source: _Source, written: Path, form: EngineFormat, dtype: str
+    source: Source, written: Path, form: EngineFormat, dtype: str
 ) -> dict[str, Any]:
-    model, tokenizer = source.model, source.tokenizer
-    decoder = read_decoder(source.folder, fix=_FIX)
-    form.write(decoder, tokenizer, written, dtype=dtype)
+    form.write(source, written, dtype=dtype)
     _copy_settings(source.folder, written)
     try:
         found = check_engine(
-            form.load(written, decoder, tokenizer),
-            model,
-            tokenizer,
+            form.load(written, source),
+            source.model,
+            source.tokenizer,
             lambda matrix: form.rounding(dtype, matrix),
             tolerance=form.TOLERANCE[dtype],
         )

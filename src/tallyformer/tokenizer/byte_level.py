@@ -45,7 +45,7 @@ def bulk_encoder(
         control_ids: ids that no text may become.
         splits: what the slow path makes of the spelling of each token, in the order of ids.
     """
-    if not _is_gpt2_kind(state):
+    if not is_gpt2_kind(state):
         return None
     spelling = [
         s
@@ -61,7 +61,8 @@ def bulk_encoder(
     )
 
 
-def _is_gpt2_kind(state: Mapping[str, Any]) -> bool:
+def is_gpt2_kind(state: Mapping[str, Any]) -> bool:
+    """Whether a parsed `tokenizer.json` cuts text as GPT-2's does, and has nothing but merges."""
     model, split = state["model"], state["pre_tokenizer"] or {}
     plain = not any(model.get(k) for k in ("unk_token", "byte_fallback", "ignore_merges"))
     return (

@@ -110,7 +110,7 @@ def split_system(messages: Any) -> tuple[str | None, list[Message]]:
     return system, turns
 
 
-def chat_template(control_tokens: Iterable[str]) -> str:
+def chat_template(control_tokens: Iterable[str], *, training_marks: bool = True) -> str:
     """Jinja template for `apply_chat_template`, with `generation` markers for its mask.
 
     Unlike `encode_turns`, a template goes through text, where a spelled-out control token would
@@ -119,7 +119,9 @@ def chat_template(control_tokens: Iterable[str]) -> str:
 
     Args:
         control_tokens: every special token of the vocabulary; none that `unbreakable` gives.
+        training_marks: with the `generation` markers, which only transformers knows.
     """
+    opened, closed = ("{%- generation %}", "{%- endgeneration %}") if training_marks else ("", "")
     harmless = "".join(
         f" | replace({_literal(token)}, {_literal(_broken(token))})"
         for token in sorted(control_tokens)
@@ -147,7 +149,7 @@ def chat_template(control_tokens: Iterable[str]) -> str:
         f"{{{{- '{USER} ' ~ content ~ ' ' }}}}",
         "{%- else %}",
         f"{{{{- '{ASSISTANT}' }}}}",
-        f"{{%- generation %}}{{{{- ' ' ~ content ~ '{END_OF_TEXT}' }}}}{{%- endgeneration %}}",
+        f"{opened}{{{{- ' ' ~ content ~ '{END_OF_TEXT}' }}}}{closed}",
         "{%- endif %}",
         "{%- endfor %}",
         "{%- if add_generation_prompt %}",

@@ -17,7 +17,13 @@ from tallyformer.artifacts.atomic import atomic_file, write_json
 from tallyformer.errors import UsageError
 from tallyformer.token_ids import checked_ids
 from tallyformer.tokenizer import chat
-from tallyformer.tokenizer.byte_level import bulk_encoder, byte_of_character, canonical
+from tallyformer.tokenizer.byte_level import (
+    bulk_encoder,
+    byte_of_character,
+    canonical,
+    is_gpt2_kind,
+    merges_of,
+)
 from tallyformer.tokenizer.chat import ControlIds
 from tallyformer.tokenizer.loading import load_backend
 from tallyformer.tokenizer.lossless import check_lossless
@@ -89,7 +95,6 @@ class Tokenizer:
         Returns:
             The files written.
         """
-        tokens = [t["content"] for t in self._state["added_tokens"] if t["special"]]
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": chat.END_OF_TEXT,
@@ -104,8 +109,21 @@ class Tokenizer:
         write_json(paths[0], self._state)
         write_json(paths[1], config)
         with atomic_file(paths[2], "w") as file:
-            file.write(chat.chat_template(tokens))
+            file.write(self.chat_template())
         return paths
+
+    def chat_template(self, *, training_marks: bool = True) -> str:
+        """The Jinja template of the chat format, for other programs.
+
+        Args:
+            training_marks: with transformers' `generation` blocks, which other Jinja does not know.
+        """
+        tokens = [t["content"] for t in self._state["added_tokens"] if t["special"]]
+        return chat.chat_template(tokens, training_marks=training_marks)
+
+    def gpt2_merges(self) -> list[tuple[str, str]] | None:
+        """The merges, first to last, if text is cut as GPT-2 does and joined by them alone."""
+        return merges_of(self._state["model"]) if is_gpt2_kind(self._state) else None
 
     @property
     def eot_id(self) -> int:
