@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
@@ -137,6 +138,7 @@ def test_closing_finishes_what_is_under_way_and_refuses_more(tally: LLM) -> None
 
 def test_closing_without_patience_breaks_off_what_is_under_way(tally: LLM) -> None:
     async def main() -> None:
+        before = set(threading.enumerate())
         model = AsyncLLM(tally)
         task = asyncio.create_task(model.generate([5], ENDLESS))
         while not model.running:
@@ -146,7 +148,22 @@ def test_closing_without_patience_breaks_off_what_is_under_way(tally: LLM) -> No
             await task
         tally.generate([[5]], SamplingParams(max_tokens=1))
         assert model.running == 0
-        assert not any(thread.name == "engine" for thread in threading.enumerate())
+        left = set(threading.enumerate()) - before
+        assert not any(thread.name == "engine" for thread in left)
+
+    asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def test_an_answer_that_is_left_gives_its_place_back_with_nothing_else_under_way(
+    tally: LLM,
+) -> None:
+    async def main() -> None:
+        async with AsyncLLM(tally) as model:
+            async with contextlib.aclosing(model.stream([5], ENDLESS)) as pieces:
+                await anext(pieces)
+                assert model.running == 1
+            while model.running:
+                await asyncio.sleep(0.001)
 
     asyncio.run(asyncio.wait_for(main(), 120))
 

@@ -20,7 +20,7 @@ from tallyformer.server.keys import digest_of
 from tallyformer.server.run import uvicorn_config
 from tallyformer.server.settings import ServerSettings
 
-from ..inference.conftest import tally_folder, tokenizer  # noqa: F401  (fixtures)
+from ..inference.conftest import tally, tally_folder, tokenizer  # noqa: F401  (fixtures)
 
 KEY = "tf-the-key-of-a-test"
 PATIENCE = 120
@@ -49,7 +49,7 @@ class Running:
         return httpx2.Client(base_url=self.url, timeout=PATIENCE, **settings)
 
     def wait_until_ready(self) -> None:
-        until(lambda: httpx2.get(self.url + "/ready").status_code == 200)
+        until(lambda: httpx2.get(self.url + "/ready", timeout=PATIENCE).status_code == 200)
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -41,12 +41,12 @@ def _address(server: subprocess.Popen[str]) -> str:
 
 
 def _ready(url: str) -> bool:
-    return httpx2.get(url + "/ready").status_code == 200
+    return httpx2.get(url + "/ready", timeout=PATIENCE).status_code == 200
 
 
 def test_it_lives_before_it_is_ready_and_sigterm_ends_it_with_0(tally_folder: Path) -> None:
     with process("--model", f"tiny={tally_folder}") as (server, url):
-        assert httpx2.get(url + "/health").status_code == 200
+        assert httpx2.get(url + "/health", timeout=PATIENCE).status_code == 200
         until(lambda: _ready(url))
         server.send_signal(signal.SIGTERM)
         assert server.wait(PATIENCE) == 0
@@ -55,7 +55,7 @@ def test_it_lives_before_it_is_ready_and_sigterm_ends_it_with_0(tally_folder: Pa
 def test_variables_of_the_environment_are_options(tally_folder: Path) -> None:
     variables = {"TALLYFORMER_MODEL": f"one={tally_folder},two={tally_folder}"}
     with process(**variables) as (_, url):
-        listed = httpx2.get(url + "/v1/models").json()["data"]
+        listed = httpx2.get(url + "/v1/models", timeout=PATIENCE).json()["data"]
         assert [card["id"] for card in listed] == ["one", "two"]
 
 

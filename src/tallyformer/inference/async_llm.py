@@ -43,6 +43,11 @@ class AsyncLLM:
         self._mailboxes: dict[asyncio.AbstractEventLoop, _Mailbox] = {}
 
     @property
+    def slots(self) -> int:
+        """Sequences that run at once; the others wait."""
+        return self._client.slots
+
+    @property
     def running(self) -> int:
         """Sequences that have a place in the engine."""
         return self._client.running
@@ -141,6 +146,7 @@ class AsyncLLM:
                 return
             try:
                 self._client.advance(lambda: not self._unfinished)
+                self._client.tidy()
             except BaseException as error:
                 self._fail(error)
 

@@ -23,12 +23,15 @@ from tallyformer.server.middleware.last_resort import LastResort
 from tallyformer.server.middleware.origins import Origins
 from tallyformer.server.middleware.request_id import HEADER, RequestIds
 from tallyformer.server.models import Models
+from tallyformer.server.routes.chat import add_chat_routes
+from tallyformer.server.routes.completions import add_completion_routes
 from tallyformer.server.routes.health import OPEN_PATHS, add_health_routes
 from tallyformer.server.routes.models import add_model_routes
 from tallyformer.server.schemas.errors import EVERYWHERE, documented
+from tallyformer.server.service import IGNORED, LEFT_OUT, Service
 from tallyformer.server.settings import ServerSettings
 
-EXPOSED_HEADERS = (HEADER, "retry-after")
+EXPOSED_HEADERS = (HEADER, "retry-after", IGNORED, LEFT_OUT)
 """Headers of answers that a page's script may read."""
 
 
@@ -46,7 +49,7 @@ def create_app(
         UsageError: the file of keys cannot be used.
     """
     keys = ApiKeys.read(settings.api_key_file) if settings.api_key_file else None
-    served = models or Models(settings.models, load_model_of)
+    served = models or served_models(settings)
     ending = drain or Drain()
     app = FastAPI(
         title="TallyFormer",
@@ -59,18 +62,31 @@ def create_app(
         middleware=_middleware(settings, ending),
         lifespan=_loading(served),
     )
+    app.state.models = served
     add_failure_handlers(app)
     add_health_routes(app, served, ending)
     add_model_routes(app, served)
+    service = Service(served, settings, ending)
+    add_chat_routes(app, service)
+    add_completion_routes(app, service)
     close_routes(app.router.routes, keys, OPEN_PATHS)
     return app
 
 
-def load_model_of(folder: Path) -> Any:
-    """A folder's model, ready to answer."""
-    from tallyformer.inference.llm import LLM
+def served_models(settings: ServerSettings) -> Models:
+    """The models that the settings name, not loaded yet."""
+    return Models(settings.models, load_served_model, settings.max_waiting)
 
-    return LLM.from_pretrained(folder)
+
+def load_served_model(folder: Path) -> Any:
+    """A folder's model, ready to answer."""
+    from tallyformer.inference.async_llm import AsyncLLM
+    from tallyformer.inference.llm import LLM
+    from tallyformer.inference.sampling_params import SamplingParams
+
+    llm = LLM.from_pretrained(folder)
+    llm.generate([[llm.tokenizer.eot_id]], SamplingParams(max_tokens=1))
+    return AsyncLLM(llm)
 
 
 def _middleware(settings: ServerSettings, drain: Drain) -> list[Middleware]:
@@ -103,5 +119,6 @@ def _loading(models: Models) -> Callable[[FastAPI], contextlib.AbstractAsyncCont
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        await models.close()
 
     return lifespan

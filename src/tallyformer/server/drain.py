@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,12 +15,12 @@ class Drain:
 
     Attributes:
         began: no new request is taken.
-        expired: set when what still runs has to end at once.
     """
 
     def __init__(self) -> None:
         self.began = False
-        self.expired = asyncio.Event()
+        self._expired = False
+        self._callbacks: set[Callable[[], None]] = set()
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -35,6 +35,19 @@ class Drain:
         self._running -= 1
         if self._running == 0:
             self._idle.set()
+
+    def expire(self) -> None:
+        """What still runs has to end at once."""
+        self._expired = True
+        for callback in list(self._callbacks):
+            callback()
+
+    def when_expired(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have something called at `expire`, or now if that has been; the result forgets it."""
+        if self._expired:
+            callback()
+        self._callbacks.add(callback)
+        return lambda: self._callbacks.discard(callback)
 
     async def until_idle(self, seconds: float) -> bool:
         """Wait for all that runs; return whether it has ended in this time."""

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from tallyformer.errors import InvalidRequestError
 from tallyformer.server.api_error import ApiError, usual_message
+from tallyformer.server.streaming import ClientGone
 
 _LONGEST_NAME = 100
 _NOT_JSON = "The body is not JSON. Send one JSON object"
@@ -24,6 +25,7 @@ def add_failure_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(InvalidRequestError, _invalid_request)
+    app.add_exception_handler(ClientGone, _client_gone)
 
 
 def invalid_request(error: InvalidRequestError) -> ApiError:
@@ -82,3 +84,8 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, InvalidRequestError)
     return _respond(invalid_request(error))
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    """Nobody reads this; the log has nginx's number for it."""
+    return Response(status_code=499)

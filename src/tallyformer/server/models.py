@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tallyformer import __version__
 from tallyformer.errors import TallyFormerError
+from tallyformer.server.admission import Admission
 from tallyformer.server.api_error import ApiError, unavailable
 
 ModelState = Literal["loading", "ready", "failed"]
@@ -26,6 +29,8 @@ class ServedModel:
         folder: where it is from.
         state: `ready` when it has answered once.
         llm: None until it is ready.
+        admission: who may wait for it; of no use until it is ready.
+        fingerprint: equal as long as the same seed gives the same answer.
         created: seconds since 1970, when it was named.
         failure: why it could not be loaded.
     """
@@ -34,6 +39,8 @@ class ServedModel:
     folder: Path
     state: ModelState = "loading"
     llm: Any = None
+    admission: Admission = field(default_factory=lambda: Admission(1, 0))
+    fingerprint: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     failure: TallyFormerError | None = None
 
@@ -43,14 +50,18 @@ class Models:
 
     Args:
         folders: name -> folder, in the order in which they are loaded.
-        load: a folder's model, warmed up; called in another thread.
+        load: a folder's `AsyncLLM`, warmed up; called in another thread.
+        most_waiting: answers that may wait for a model.
 
     Attributes:
         failed: set when a model could not be loaded.
     """
 
-    def __init__(self, folders: Mapping[str, Path], load: Callable[[Path], Any]) -> None:
+    def __init__(
+        self, folders: Mapping[str, Path], load: Callable[[Path], Any], most_waiting: int = 256
+    ) -> None:
         self._load = load
+        self._most_waiting = most_waiting
         self.failed = asyncio.Event()
         self._models = {name: ServedModel(name, folder) for name, folder in folders.items()}
 
@@ -73,6 +84,8 @@ class Models:
             began = time.monotonic()
             try:
                 model.llm = await asyncio.to_thread(self._load, model.folder)
+                model.admission = Admission(model.llm.slots, self._most_waiting)
+                model.fingerprint = _fingerprint(model)
                 model.state = "ready"
             except TallyFormerError as error:
                 model.state, model.failure = "failed", error
@@ -82,6 +95,12 @@ class Models:
             seconds = round(time.monotonic() - began, 3)
             fields = {"model": model.name, "seconds": seconds}
             _LOGGER.info("model ready", extra={"fields": fields})
+
+    async def close(self) -> None:
+        """End the models' threads; what they still answer is broken off."""
+        for model in self:
+            if model.llm is not None:
+                await model.llm.close(drain=False)
 
     def named(self, name: str) -> ServedModel:
         """The model of a request.
@@ -111,3 +130,8 @@ class Models:
                 "This model is not loaded yet. Try again soon", code="model_not_ready"
             )
         return model
+
+
+def _fingerprint(model: ServedModel) -> str:
+    secret = f"{__version__} {model.name} {model.llm.llm.tokenizer.fingerprint}"
+    return "fp_" + hashlib.sha256(secret.encode()).hexdigest()[:10]

@@ -14,7 +14,7 @@ import uvicorn
 
 from tallyformer.errors import RunError
 from tallyformer.interrupt import STOP_SIGNALS
-from tallyformer.server.app import create_app, load_model_of
+from tallyformer.server.app import create_app, served_models
 from tallyformer.server.drain import Drain
 from tallyformer.server.middleware.access_log import JsonLines
 from tallyformer.server.models import Models
@@ -43,7 +43,7 @@ def serve(settings: ServerSettings) -> None:
         TallyFormerError: a model cannot be loaded.
     """
     _log_to_stderr()
-    models, drain = Models(settings.models, load_model_of), Drain()
+    models, drain = served_models(settings), Drain()
     config = uvicorn_config(settings, models, drain)
     with _listening(settings.host, settings.port) as listener:
         _log("settings", settings=settings.redacted)
@@ -89,7 +89,7 @@ async def _until_stopped(
             ways = [asyncio.create_task(c) for c in (drain.until_idle(grace), signals.get())]
             await asyncio.wait([serving, *ways], return_when=asyncio.FIRST_COMPLETED)
             first += ways
-        drain.expired.set()
+        drain.expire()
         await drain.until_idle(_LAST_SECONDS)
         for task in first:
             task.cancel()

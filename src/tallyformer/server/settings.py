@@ -50,6 +50,15 @@ class ServerSettings(BaseModel):
     keep_alive: _Seconds = Field(
         75.0, description="Seconds that an idle connection is kept for its next request."
     )
+    max_waiting: int = Field(
+        256, ge=0, description="Answers that may wait for a model; more are refused with 429."
+    )
+    request_timeout: _Seconds = Field(
+        600.0, description="Seconds that an answer may take, waiting included."
+    )
+    stream_keep_alive: _Seconds = Field(
+        10.0, description="Seconds without a token after which a stream sends a comment."
+    )
     shutdown_grace: float = Field(
         30.0, ge=0, description="Seconds that running answers get after SIGTERM."
     )

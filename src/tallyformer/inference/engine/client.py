@@ -34,6 +34,11 @@ class EngineClient:
         self._receivers: dict[int, Receive] = {}
 
     @property
+    def slots(self) -> int:
+        """Sequences that have a place at most."""
+        return self._engine.slots
+
+    @property
     def running(self) -> int:
         """Sequences that have a place."""
         return self._engine.running
@@ -99,6 +104,12 @@ class EngineClient:
                     self._turn.wait()
                 else:
                     self._step()
+
+    def tidy(self) -> None:
+        """Let those that have left give up their places, with nobody there to take a step."""
+        with self._turn:
+            if not self._stepping:
+                self._step()
 
     def wait(self, until: Callable[[], bool]) -> None:
         """Wait, without a step, until `until` holds; it is asked after every `wake` and `join`."""

@@ -82,6 +82,11 @@ class Engine:
         self._asked.append(number)
 
     @property
+    def slots(self) -> int:
+        """Sequences that run at once; the others wait."""
+        return self._runner.slots
+
+    @property
     def running(self) -> int:
         """Sequences whose keys and values are kept."""
         return len(self._scheduler.running)

@@ -22,7 +22,7 @@ class ModelCard(BaseModel):
     @classmethod
     def of(cls, model: ServedModel) -> ModelCard:
         """The card of a model."""
-        length = model.llm.context_length if model.llm else None
+        length = model.llm.llm.context_length if model.llm else None
         return cls(id=model.name, created=model.created, status=model.state, context_length=length)
 
 

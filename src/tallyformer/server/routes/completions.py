@@ -1,0 +1,73 @@
+"""`/v1/completions`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI, Request, Response
+
+from tallyformer.server.api_error import ApiError
+from tallyformer.server.chat_prompt import too_long
+from tallyformer.server.generation import Wanted
+from tallyformer.server.models import ServedModel
+from tallyformer.server.routes.chat import LONG_TEXT
+from tallyformer.server.schemas.completions import CompletionRequest
+from tallyformer.server.schemas.errors import documented
+from tallyformer.server.service import Ask, Service
+
+MOST_ANSWERS = 256
+"""Answers of one request: prompts times n."""
+
+
+def add_completion_routes(app: FastAPI, service: Service) -> None:
+    """`POST /v1/completions`."""
+
+    @app.post("/v1/completions", tags=["generation"], responses=documented(404))
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        """Texts continued, whole or as a stream."""
+        model = service.models.answering(body.model)
+        if len(body.prompt) * body.n > MOST_ANSWERS:
+            raise ApiError(
+                400, f"prompt: with n at most {MOST_ANSWERS} answers a request", param="prompt"
+            )
+        long = sum(map(len, body.prompt)) > LONG_TEXT
+        ids = await asyncio.to_thread(_ids, model, body) if long else _ids(model, body)
+        return await service.respond(request, completion_ask(model, body, ids))
+
+
+def completion_ask(model: ServedModel, body: CompletionRequest, prompts: list[list[int]]) -> Ask:
+    """What a completion request wants.
+
+    Raises:
+        InvalidRequestError: a setting is out of range.
+    """
+    llm = model.llm.llm
+    wanted, echo = [], []
+    for given, ids in zip(body.prompt, prompts, strict=True):
+        room = max(1, llm.context_length - len(ids))
+        most = room if body.max_tokens is None else body.max_tokens
+        for choice in range(body.n):
+            params = body.params(llm.default_params, max_tokens=most, choice=choice)
+            wanted.append(Wanted(prompt_ids=ids, params=params))
+            if body.echo:
+                echo.append(given if isinstance(given, str) else llm.tokenizer.decode(ids))
+    return Ask(
+        kind="text",
+        body=body,
+        model=model,
+        wanted=wanted,
+        prompt_tokens=sum(map(len, prompts)),
+        echo=echo,
+    )
+
+
+def _ids(model: ServedModel, body: CompletionRequest) -> list[list[int]]:
+    """Ids of all prompts, each one that the model can read."""
+    llm = model.llm.llm
+    prompts = []
+    for given in body.prompt:
+        ids, _ = llm.asked(given, llm.default_params)
+        if len(ids) > llm.context_length:
+            raise too_long(len(ids), llm.context_length, "prompt")
+        prompts.append(ids)
+    return prompts

@@ -1,0 +1,75 @@
+"""`/v1/chat/completions`: what is sent."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from tallyformer.server.schemas.request import RequestPart
+from tallyformer.server.schemas.sampling import SamplingFields, refuse_unless
+from tallyformer.tokenizer.messages import content_text
+
+MOST_MESSAGES = 4096
+TEXT_ALONE = "this model reads and writes text alone"
+_PARTS = 'must be a text, or parts as {"type": "text", "text": "..."}'
+_NO_CALLS = "this model cannot be made to call a tool. Leave it out, or write none or auto"
+_CONTENT: dict[str, Any] = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]
+}
+
+
+class ChatMessage(RequestPart):
+    """One message; the parts of a content are joined by line breaks."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str = Field("", json_schema_extra=_CONTENT)
+    name: str | None = Field(None, max_length=256, description="Has no effect.")
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _text(cls, given: Any) -> Any:
+        text = "" if given == [] else content_text(given)
+        if text is None:
+            raise ValueError(f"{_PARTS}; {TEXT_ALONE}")
+        return text
+
+
+class ChatRequest(SamplingFields):
+    """A conversation to answer."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
+    max_completion_tokens: int | None = Field(None, ge=0, description="The same as max_tokens.")
+    tools: list[Any] | None = Field(None, max_length=128, description="Have no effect.")
+    tool_choice: Any = Field(None, description="none or auto.")
+    functions: list[Any] | None = Field(None, max_length=128, description="Have no effect.")
+    function_call: Any = Field(None, description="none or auto.")
+    modalities: Any = Field(None, description='["text"].')
+    audio: Any = Field(None, description="Is refused.")
+    web_search_options: Any = Field(None, description="Is refused.")
+
+    @field_validator("tool_choice", "function_call", mode="before")
+    @classmethod
+    def _no_forced_call(cls, given: Any) -> Any:
+        return refuse_unless(given, ("none", "auto"), _NO_CALLS)
+
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _only_text(cls, given: Any) -> Any:
+        return refuse_unless(given, (["text"],), TEXT_ALONE)
+
+    @field_validator("audio", "web_search_options", mode="before")
+    @classmethod
+    def _refused(cls, given: Any) -> Any:
+        raise ValueError(TEXT_ALONE)
+
+    @property
+    def most_tokens(self) -> int | None:
+        """How long the answer may be, if the request says."""
+        given = self.max_completion_tokens
+        return self.max_tokens if given is None else given
+
+    def ignored(self) -> list[str]:
+        """Names of fields that have no effect."""
+        without_effect = [name for name in ("tools", "functions") if getattr(self, name)]
+        return [*without_effect, *super().ignored()]

@@ -1,0 +1,68 @@
+"""`/v1/completions`: what is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from tallyformer.server.schemas.sampling import SamplingFields
+
+MOST_PROMPTS = 256
+_FORMS = "must be a text, a list of token ids, or a list of either"
+_PROMPT: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}},
+        {"type": "array", "items": {"type": "integer"}},
+        {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
+    ]
+}
+
+
+class CompletionRequest(SamplingFields):
+    """Texts to continue."""
+
+    prompt: Any = Field(json_schema_extra=_PROMPT)
+    echo: bool = Field(False, description="Put the prompt before the answer.")
+    best_of: int | None = Field(None, description="n; more cannot be chosen from.")
+    suffix: Any = Field(None, description="Is refused.")
+    logprobs: Any = Field(None, description="Is refused yet.")
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _prompts(cls, given: Any) -> list[Any]:
+        """Always a list of texts and lists of ids."""
+        several = [given] if isinstance(given, str) or _is_ids(given) else given
+        if not isinstance(several, list) or not all(
+            isinstance(p, str) or _is_ids(p) for p in several
+        ):
+            raise ValueError(_FORMS)
+        if not 1 <= len(several) <= MOST_PROMPTS:
+            raise ValueError(f"must hold 1 to {MOST_PROMPTS} prompts; it holds {len(several)}")
+        return several
+
+    @field_validator("suffix", mode="before")
+    @classmethod
+    def _no_suffix(cls, given: Any) -> Any:
+        raise ValueError("this model cannot fill in before a suffix. Leave it out")
+
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _no_logprobs(cls, given: Any) -> Any:
+        raise ValueError("this server does not give log-probabilities. Leave it out")
+
+    @field_validator("best_of", mode="after")
+    @classmethod
+    def _best_of_n(cls, given: int | None, info: ValidationInfo) -> int | None:
+        if given is not None and given != info.data.get("n"):
+            raise ValueError("must be n: this server does not choose among answers")
+        return given
+
+
+def _is_ids(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+    )

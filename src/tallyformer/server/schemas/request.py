@@ -1,0 +1,68 @@
+"""What all request bodies have in common: null is absent, and what is not known has no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+MOST_NESTED = 32
+"""Levels of lists and objects in a body."""
+MOST_CHOICES = 16
+MOST_STOPS = 256
+Choices = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
+Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
+
+
+class RequestPart(BaseModel):
+    """An object in a request."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            return {name: value for name, value in given.items() if value is not None}
+        return given
+
+    def ignored(self) -> list[str]:
+        """Names of fields that have no effect, those of objects within included."""
+        names = list(self.model_extra or ())
+        for name in type(self).model_fields:
+            names += _ignored_in(name, getattr(self, name))
+        return names
+
+
+class RequestBody(RequestPart):
+    """A whole body."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded_nesting(cls, given: Any) -> Any:
+        level: list[Any] = [given]
+        for _ in range(MOST_NESTED):
+            level = [inner for outer in level for inner in _inside(outer)]
+            if not level:
+                return given
+        raise PydanticCustomError("nesting", "lists and objects are nested too deeply")
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        yield from (v for v in value.values() if isinstance(v, dict | list))
+    elif isinstance(value, list):
+        yield from (v for v in value if isinstance(v, dict | list))
+
+
+def _ignored_in(name: str, value: Any) -> Iterator[str]:
+    if isinstance(value, RequestPart):
+        yield from (f"{name}.{inner}" for inner in value.ignored())
+    elif isinstance(value, list):
+        seen: dict[str, None] = {}
+        for item in value:
+            if isinstance(item, RequestPart):
+                seen.update(dict.fromkeys(item.ignored()))
+        yield from (f"{name}.{inner}" for inner in seen)

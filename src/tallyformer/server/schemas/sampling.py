@@ -1,0 +1,111 @@
+"""Fields of a request that say how an answer is sampled; the engine knows their ranges."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.server.schemas.request import Choices, RequestBody, RequestPart, Stop
+
+_ENGINE_FIELDS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "mode",
+    "frequency_penalty",
+    "presence_penalty",
+    "ignore_eos",
+    "stop",
+)
+_SEEDS = 1 << 63
+
+
+class StreamOptions(RequestPart):
+    """What a stream has besides the answer."""
+
+    include_usage: bool = Field(False, description="Send the usage before the end.")
+
+
+class SamplingFields(RequestBody):
+    """What all ways of asking share."""
+
+    model: str = Field(max_length=100, description="Name of a model, as /v1/models lists it.")
+    stream: bool = Field(False, description="Send the answer as server-sent events.")
+    stream_options: StreamOptions | None = None
+    n: Choices = Field(1, description="Answers to each prompt.")
+    max_tokens: int | None = Field(
+        None, ge=0, description="At most this many tokens. Default: the room that is left."
+    )
+    temperature: float | None = Field(None, description="0 takes the most probable token.")
+    top_p: float | None = Field(None, description="Keep the tokens that hold this mass.")
+    top_k: int | None = Field(None, description="Keep this many tokens; 0 keeps all.")
+    min_p: float | None = Field(None, description="Keep tokens of at least this share of the best.")
+    mode: Literal["combined", "independent"] | None = Field(
+        None, description="Measure top_p within top_k, or on the whole distribution."
+    )
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    stop: Stop | None = Field(None, description="Texts before which the answer ends.")
+    ignore_eos: bool | None = Field(None, description="Continue after the model's end-of-text.")
+    seed: int | None = Field(None, description="The same seed gives the same answer.")
+    logit_bias: Any = Field(None, description="Is refused yet.")
+    response_format: Any = Field(None, description='{"type": "text"}.')
+    user: str | None = Field(None, max_length=256, description="Who asks; kept nowhere.")
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_error_for_stop(cls, given: Any) -> Any:
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list) or not all(isinstance(t, str) and t for t in texts):
+            raise ValueError("must be a text, or a list of texts, none of them empty")
+        return given
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _no_bias(cls, given: Any) -> Any:
+        return refuse_unless(given, ({},), "this server cannot bias tokens. Leave it out")
+
+    @field_validator("response_format", mode="before")
+    @classmethod
+    def _only_text_format(cls, given: Any) -> Any:
+        return refuse_unless(given, ({"type": "text"},), 'only {"type": "text"} is served')
+
+    @field_validator("seed", "max_tokens", mode="before")
+    @classmethod
+    def _no_endless_number(cls, given: Any) -> Any:
+        if isinstance(given, int) and not isinstance(given, bool) and abs(given) >= _SEEDS:
+            raise ValueError("must be a whole number of 64 bits")
+        return given
+
+    def params(self, defaults: SamplingParams, *, max_tokens: int, choice: int) -> SamplingParams:
+        """The engine's settings of one choice.
+
+        Args:
+            defaults: how the model's folder wants to be sampled, where the request does not say.
+            max_tokens: of the answer.
+            choice: its number; each has another seed.
+
+        Raises:
+            InvalidRequestError: a value is out of range.
+        """
+        given: dict[str, Any] = {
+            name: value for name in _ENGINE_FIELDS if (value := getattr(self, name)) is not None
+        }
+        if self.seed is not None:
+            given["seed"] = (self.seed + choice) % _SEEDS
+        return dataclasses.replace(defaults, **given, max_tokens=max_tokens)
+
+
+def refuse_unless(given: Any, allowed: tuple[Any, ...], message: str) -> Any:
+    """For validators of fields that change the answer: only what does not is let through.
+
+    Raises:
+        ValueError: the value is none of those allowed.
+    """
+    if given not in allowed:
+        raise ValueError(message)
+    return given

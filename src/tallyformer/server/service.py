@@ -1,0 +1,172 @@
+"""What every route that generates shares: admit, generate, answer whole or as a stream."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tallyformer.inference.outputs import Output, Piece, joined
+from tallyformer.server import sse
+from tallyformer.server.answers import (
+    AnswerHead,
+    AnswerKind,
+    AnswerUsage,
+    ChunkWriter,
+    whole_answer,
+)
+from tallyformer.server.api_error import ApiError
+from tallyformer.server.drain import Drain
+from tallyformer.server.generation import Generation, Wanted
+from tallyformer.server.models import Models, ServedModel
+from tallyformer.server.schemas.sampling import SamplingFields
+from tallyformer.server.settings import ServerSettings
+from tallyformer.server.streaming import EventStream, unless_gone
+
+IGNORED = "x-ignored-fields"
+LEFT_OUT = "x-context-left-out"
+_MOST_NAMES = 32
+_LONGEST_NAME = 64
+_READING_SECONDS = 60.0
+"""Seconds that a slow reader gets after the deadline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """A request that has been understood.
+
+    Attributes:
+        kind: of the answer's shape.
+        body: the request.
+        model: who answers.
+        wanted: the answers, those to one prompt one after another.
+        prompt_tokens: of all prompts.
+        left_out: tokens of the conversation that did not fit; None where there is none.
+        echo: texts before each answer, or none.
+    """
+
+    kind: AnswerKind
+    body: SamplingFields
+    model: ServedModel
+    wanted: list[Wanted]
+    prompt_tokens: int
+    left_out: int | None = None
+    echo: Sequence[str] = ()
+
+    def usage(self, completion: int) -> AnswerUsage:
+        """The usage once so many tokens have been generated."""
+        return AnswerUsage(
+            prompt=self.prompt_tokens, completion=completion, left_out=self.left_out or 0
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer says besides the body."""
+        headers = {}
+        if self.left_out is not None:
+            headers[LEFT_OUT] = str(self.left_out)
+        if names := self.body.ignored():
+            shown = [quote(name[:_LONGEST_NAME], safe=".[]") for name in names[:_MOST_NAMES]]
+            headers[IGNORED] = ", ".join(shown)
+        return headers
+
+
+class Service:
+    """Answers requests with the models of a server.
+
+    Args:
+        models: all of them.
+        settings: the server's.
+        drain: how it ends.
+    """
+
+    def __init__(self, models: Models, settings: ServerSettings, drain: Drain) -> None:
+        self.models = models
+        self._settings = settings
+        self._drain = drain
+
+    async def respond(self, request: Request, ask: Ask) -> Response:
+        """The answer, whole or as a stream.
+
+        Raises:
+            ApiError: it is refused, or the model failed.
+            ClientGone: nobody waits for it.
+        """
+        generation = Generation(
+            ask.model.llm,
+            ask.wanted,
+            drain=self._drain,
+            deadline=self._settings.request_timeout,
+            keep_alive=self._settings.stream_keep_alive,
+        )
+        head = _head(ask)
+        with contextlib.ExitStack() as place:
+            place.enter_context(ask.model.admission.admitted(len(ask.wanted)))
+            if ask.body.stream:
+                seconds = self._settings.request_timeout + _READING_SECONDS
+                events = _stream(generation, ask, head)
+                return EventStream(events, ask.headers, place=place.pop_all(), seconds=seconds)
+            outputs = await unless_gone(request.receive, _outputs(generation, ask))
+        usage = ask.usage(sum(len(output.token_ids) for output in outputs))
+        body = sse.json_bytes(whole_answer(head, outputs, usage, ask.echo))
+        return Response(body, headers=ask.headers, media_type="application/json")
+
+
+async def _outputs(generation: Generation, ask: Ask) -> list[Output]:
+    pieces: list[list[Piece]] = [[] for _ in ask.wanted]
+    async with contextlib.aclosing(generation.events()) as events:
+        async for event in events:
+            if event is not None:
+                pieces[event[0]].append(event[1])
+    return [joined(w.prompt_ids, parts) for w, parts in zip(ask.wanted, pieces, strict=True)]
+
+
+async def _stream(
+    generation: Generation, ask: Ask, head: AnswerHead
+) -> AsyncGenerator[bytes, None]:
+    """The events of a stream; what fails after its begin is one of them."""
+    options = ask.body.stream_options
+    chunks = ChunkWriter(head, usage=options is not None and options.include_usage)
+    completion = 0
+    yield _begin(ask, chunks)
+    try:
+        async with contextlib.aclosing(generation.events()) as events:
+            async for event in events:
+                if event is None:
+                    yield sse.KEEP_ALIVE
+                    continue
+                completion += len(event[1].token_ids)
+                if written := _written(chunks, *event):
+                    yield written
+    except ApiError as error:
+        yield sse.event(sse.json_bytes(error.envelope))
+        return
+    yield chunks.usage(ask.usage(completion)) + sse.DONE
+
+
+def _begin(ask: Ask, chunks: ChunkWriter) -> bytes:
+    if ask.kind == "chat":
+        return b"".join(chunks.opening(index) for index in range(len(ask.wanted)))
+    echoed = (chunks.text(index, text) for index, text in enumerate(ask.echo) if text)
+    return b"".join(echoed) or sse.KEEP_ALIVE
+
+
+def _written(chunks: ChunkWriter, index: int, piece: Piece) -> bytes:
+    text = chunks.text(index, piece.text) if piece.text else b""
+    return text + (chunks.finish(index, piece.finish_reason) if piece.finish_reason else b"")
+
+
+def _head(ask: Ask) -> AnswerHead:
+    return AnswerHead(
+        kind=ask.kind,
+        answer_id=uuid.uuid4().hex,
+        created=int(time.time()),
+        model=ask.model.name,
+        fingerprint=ask.model.fingerprint,
+    )
