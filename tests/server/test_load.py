@@ -48,10 +48,11 @@ def nothing_runs(server: Running) -> bool:
 
 
 @contextlib.contextmanager
-def asked(server: Running, body: dict[str, Any]) -> Iterator[socket.socket]:
+def asked(server: Running, body: dict[str, Any], key: str = "x") -> Iterator[socket.socket]:
     """A connection on which a request has been sent; it is closed with the block."""
     sent = json.dumps(body).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Authorization: Bearer {key}\r\n"
     with socket.create_connection(server.address, timeout=PATIENCE) as connection:
         connection.sendall(f"{head}Content-Length: {len(sent)}\r\n\r\n".encode() + sent)
         yield connection

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
@@ -47,7 +48,11 @@ def _option(name: str, field: FieldInfo) -> Callable[..., Any]:
 
 def _kind(annotation: Any) -> Any:
     """click's type of a field."""
-    if annotation == Path | None:
+    if get_origin(annotation) is UnionType or get_origin(annotation) is Union:
+        annotation = next(part for part in get_args(annotation) if part is not type(None))
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if annotation is Path:
         return click.Path(path_type=Path)
     return annotation if annotation in (int, float) else str
 

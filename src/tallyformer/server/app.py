@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,33 @@ from tallyformer.server.drain import Drain, Draining
 from tallyformer.server.failures import add_failure_handlers
 from tallyformer.server.guard import close_routes
 from tallyformer.server.keys import ApiKeys
+from tallyformer.server.metrics import Metrics
 from tallyformer.server.middleware.access_log import AccessLog
 from tallyformer.server.middleware.body import Bodies
 from tallyformer.server.middleware.last_resort import LastResort
 from tallyformer.server.middleware.origins import Origins
 from tallyformer.server.middleware.request_id import HEADER, RequestIds
 from tallyformer.server.models import Models
+from tallyformer.server.rate_limits import REQUESTS, TOKENS
 from tallyformer.server.routes.chat import add_chat_routes
 from tallyformer.server.routes.completions import add_completion_routes
+from tallyformer.server.routes.earlier import add_earlier_routes
 from tallyformer.server.routes.health import OPEN_PATHS, add_health_routes
+from tallyformer.server.routes.metrics import add_metrics_route
 from tallyformer.server.routes.models import add_model_routes
+from tallyformer.server.routes.tokens import add_token_routes
 from tallyformer.server.schemas.errors import EVERYWHERE, documented
 from tallyformer.server.service import IGNORED, LEFT_OUT, Service
 from tallyformer.server.settings import ServerSettings
 
-EXPOSED_HEADERS = (HEADER, "retry-after", IGNORED, LEFT_OUT)
+_RATE_WORDS = ("limit", "remaining", "reset")
+EXPOSED_HEADERS = (
+    HEADER,
+    "retry-after",
+    IGNORED,
+    LEFT_OUT,
+    *(f"x-ratelimit-{what}-{of}" for what in _RATE_WORDS for of in (REQUESTS, TOKENS)),
+)
 """Headers of answers that a page's script may read."""
 
 
@@ -51,6 +64,8 @@ def create_app(
     keys = ApiKeys.read(settings.api_key_file) if settings.api_key_file else None
     served = models or served_models(settings)
     ending = drain or Drain()
+    metrics = Metrics(time.monotonic)
+    served.when_ready(lambda model: metrics.watch(model.name, model.llm))
     app = FastAPI(
         title="TallyFormer",
         version=__version__,
@@ -59,14 +74,17 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json",
         responses=documented(*EVERYWHERE),
-        middleware=_middleware(settings, ending),
+        middleware=_middleware(settings, ending, metrics),
         lifespan=_loading(served),
     )
     app.state.models = served
     add_failure_handlers(app)
     add_health_routes(app, served, ending)
     add_model_routes(app, served)
-    service = Service(served, settings, ending)
+    add_token_routes(app, served)
+    add_metrics_route(app, metrics)
+    service = Service(served, settings, ending, metrics)
+    add_earlier_routes(app, service)
     add_chat_routes(app, service)
     add_completion_routes(app, service)
     close_routes(app.router.routes, keys, OPEN_PATHS)
@@ -89,14 +107,14 @@ def load_served_model(folder: Path) -> Any:
     return AsyncLLM(llm)
 
 
-def _middleware(settings: ServerSettings, drain: Drain) -> list[Middleware]:
+def _middleware(settings: ServerSettings, drain: Drain, metrics: Metrics) -> list[Middleware]:
     """From the outermost to the innermost.
 
     What is outside of CORS refuses only what no allowed page sends.
     """
     return [
         Middleware(RequestIds),
-        Middleware(AccessLog),
+        Middleware(AccessLog, ended=metrics.ended),
         Middleware(Origins, hosts=settings.allowed_hosts, origins=settings.allowed_origins),
         Middleware(
             CORSMiddleware,

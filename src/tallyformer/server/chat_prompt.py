@@ -84,6 +84,12 @@ def chat_prompt(
     return ChatPrompt(ids=ids, left_out=sum(map(len, plain[:start])), continued=bool(answer))
 
 
+def conversation_ids(tokenizer: Tokenizer, messages: Sequence[GivenMessage]) -> list[int]:
+    """All ids of a conversation up to where its answer begins, or continues."""
+    endless = 1 << 62
+    return chat_prompt(tokenizer, messages, context=endless, most_tokens=None).ids
+
+
 def too_long(length: int, context: int, param: str) -> ApiError:
     """400 for a prompt that leaves no room for an answer."""
     return ApiError(

@@ -44,7 +44,10 @@ def invalid_body(problems: Sequence[Any]) -> ApiError:
         return ApiError(400, _NOT_JSON)
     place = [part for part in problem["loc"][1:] if not _is_kind(part)]
     if not place:
-        return ApiError(400, _NOT_JSON)
+        of_whole = problem["type"] in ("value_error", "nesting")
+        return ApiError(
+            400, problem["msg"].removeprefix("Value error, ") if of_whole else _NOT_JSON
+        )
     param = ".".join(str(part)[:_LONGEST_NAME] for part in place)
     message = problem["msg"].removeprefix("Value error, ").replace("Input should", "it must")
     if problem["type"] == "missing":

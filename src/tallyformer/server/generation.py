@@ -15,6 +15,7 @@ from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.server.api_error import ApiError, unavailable, usual_message
 from tallyformer.server.drain import Drain
 from tallyformer.server.failures import invalid_request
+from tallyformer.server.metrics import AnswerTimes
 
 _LOGGER = logging.getLogger("tallyformer.server")
 Event = tuple[int, Piece] | None
@@ -42,6 +43,7 @@ class Generation:
     Args:
         llm: an `AsyncLLM`.
         wanted: the answers.
+        times: measures each of them.
         drain: how the server ends.
         deadline: seconds for everything, waiting included.
         keep_alive: seconds without a piece after which an event says so.
@@ -55,12 +57,14 @@ class Generation:
         llm: Any,
         wanted: Sequence[Wanted],
         *,
+        times: Sequence[AnswerTimes],
         drain: Drain,
         deadline: float,
         keep_alive: float,
     ) -> None:
         self._streams = [llm.stream(w.prompt_ids, w.params) for w in wanted]
         self._spaces = [FirstSpace() if w.chat else None for w in wanted]
+        self._times = times
         self._drain = drain
         self._deadline = deadline
         self._keep_alive = keep_alive
@@ -88,14 +92,16 @@ class Generation:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _pump(self, number: int) -> None:
-        space = self._spaces[number]
+        space, times = self._spaces[number], self._times[number]
         try:
             async with contextlib.aclosing(self._streams[number]) as pieces:
                 async for piece in pieces:
                     self._last = self._clock()
+                    times.tokens(len(piece.token_ids))
                     kept = space.without(piece) if space else piece
                     if kept is not None:
                         self._queue.put_nowait((number, kept))
+            times.finished()
         except Exception as error:
             self._queue.put_nowait(_told(error))
 

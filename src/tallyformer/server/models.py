@@ -58,9 +58,13 @@ class Models:
     """
 
     def __init__(
-        self, folders: Mapping[str, Path], load: Callable[[Path], Any], most_waiting: int = 256
+        self,
+        folders: Mapping[str, Path],
+        load: Callable[[Path], Any],
+        most_waiting: int,
     ) -> None:
         self._load = load
+        self._watchers: list[Callable[[ServedModel], None]] = []
         self._most_waiting = most_waiting
         self.failed = asyncio.Event()
         self._models = {name: ServedModel(name, folder) for name, folder in folders.items()}
@@ -78,6 +82,10 @@ class Models:
         """Why the first model that could not be loaded could not."""
         return next((model.failure for model in self if model.failure), None)
 
+    def when_ready(self, watcher: Callable[[ServedModel], None]) -> None:
+        """Have something called with each model that becomes ready."""
+        self._watchers.append(watcher)
+
     async def load_all(self) -> None:
         """Load the models one after the other; what fails is remembered and logged."""
         for model in list(self):
@@ -87,6 +95,8 @@ class Models:
                 model.admission = Admission(model.llm.slots, self._most_waiting)
                 model.fingerprint = _fingerprint(model)
                 model.state = "ready"
+                for watcher in self._watchers:
+                    watcher(model)
             except TallyFormerError as error:
                 model.state, model.failure = "failed", error
                 self.failed.set()
@@ -118,13 +128,13 @@ class Models:
             )
         return model
 
-    def answering(self, name: str) -> ServedModel:
-        """The model of a request, ready.
+    def answering(self, name: str | None) -> ServedModel:
+        """The model of a request, ready; the first one if it does not say.
 
         Raises:
             ApiError: 404, there is none of this name; 503, it is not ready.
         """
-        model = self.named(name)
+        model = next(iter(self)) if name is None else self.named(name)
         if model.state != "ready":
             raise unavailable(
                 "This model is not loaded yet. Try again soon", code="model_not_ready"

@@ -24,7 +24,9 @@ from tallyformer.server.answers import (
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.drain import Drain
 from tallyformer.server.generation import Generation, Wanted
+from tallyformer.server.metrics import AnswerTimes, Metrics
 from tallyformer.server.models import Models, ServedModel
+from tallyformer.server.rate_limits import RateLimits
 from tallyformer.server.schemas.sampling import SamplingFields
 from tallyformer.server.settings import ServerSettings
 from tallyformer.server.streaming import EventStream, unless_gone
@@ -77,6 +79,23 @@ class Ask:
         return headers
 
 
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """Answers that have been let in.
+
+    Attributes:
+        generation: to be read.
+        times: measures each answer.
+        place: what they hold until it is closed.
+        headers: of the answer: what is left of the key's limits.
+    """
+
+    generation: Generation
+    times: list[AnswerTimes]
+    place: contextlib.ExitStack
+    headers: dict[str, str]
+
+
 class Service:
     """Answers requests with the models of a server.
 
@@ -84,12 +103,22 @@ class Service:
         models: all of them.
         settings: the server's.
         drain: how it ends.
+        metrics: what is measured.
     """
 
-    def __init__(self, models: Models, settings: ServerSettings, drain: Drain) -> None:
+    def __init__(
+        self, models: Models, settings: ServerSettings, drain: Drain, metrics: Metrics
+    ) -> None:
         self.models = models
         self._settings = settings
         self._drain = drain
+        self._metrics = metrics
+        self._limits = RateLimits(
+            requests=settings.requests_per_minute,
+            tokens=settings.tokens_per_minute,
+            at_once=settings.requests_at_once,
+            storage=settings.rate_limit_storage,
+        )
 
     async def respond(self, request: Request, ask: Ask) -> Response:
         """The answer, whole or as a stream.
@@ -98,33 +127,64 @@ class Service:
             ApiError: it is refused, or the model failed.
             ClientGone: nobody waits for it.
         """
-        generation = Generation(
-            ask.model.llm,
-            ask.wanted,
-            drain=self._drain,
-            deadline=self._settings.request_timeout,
-            keep_alive=self._settings.stream_keep_alive,
-        )
+        started = await self._start(request, ask.model, ask.wanted, ask.prompt_tokens)
+        headers = {**started.headers, **ask.headers}
         head = _head(ask)
-        with contextlib.ExitStack() as place:
-            place.enter_context(ask.model.admission.admitted(len(ask.wanted)))
-            if ask.body.stream:
-                seconds = self._settings.request_timeout + _READING_SECONDS
-                events = _stream(generation, ask, head)
-                return EventStream(events, ask.headers, place=place.pop_all(), seconds=seconds)
-            outputs = await unless_gone(request.receive, _outputs(generation, ask))
+        if ask.body.stream:
+            events = _stream(started.generation, ask, head)
+            seconds = self._settings.request_timeout + _READING_SECONDS
+            return EventStream(events, headers, place=started.place, seconds=seconds)
+        with started.place:
+            outputs = await unless_gone(request.receive, _outputs(started.generation, ask.wanted))
         usage = ask.usage(sum(len(output.token_ids) for output in outputs))
         body = sse.json_bytes(whole_answer(head, outputs, usage, ask.echo))
-        return Response(body, headers=ask.headers, media_type="application/json")
+        return Response(body, headers=headers, media_type="application/json")
+
+    async def one_answer(
+        self, request: Request, model: ServedModel, wanted: Wanted
+    ) -> tuple[Output, AnswerTimes]:
+        """One whole answer, and how long it took.
+
+        Raises:
+            ApiError, ClientGone: as for `respond`.
+        """
+        started = await self._start(request, model, [wanted], len(wanted.prompt_ids))
+        with started.place:
+            outputs = await unless_gone(request.receive, _outputs(started.generation, [wanted]))
+        return outputs[0], started.times[0]
+
+    async def _start(
+        self, request: Request, model: ServedModel, wanted: list[Wanted], prompt_tokens: int
+    ) -> Started:
+        """Let answers in, or refuse them."""
+        owner = request.state.owner
+        longest = sum(w.params.max_tokens for w in wanted)
+        with contextlib.ExitStack() as place:
+            place.enter_context(self._limits.at_once(owner))
+            place.enter_context(model.admission.admitted(len(wanted)))
+            times = [self._metrics.answer(model.name) for _ in wanted]
+            generation = Generation(
+                model.llm,
+                wanted,
+                times=times,
+                drain=self._drain,
+                deadline=self._settings.request_timeout,
+                keep_alive=self._settings.stream_keep_alive,
+            )
+            headers = await self._limits.charge(owner, prompt_tokens + longest)
+            self._metrics.prompt(model.name, prompt_tokens)
+            return Started(
+                generation=generation, times=times, place=place.pop_all(), headers=headers
+            )
 
 
-async def _outputs(generation: Generation, ask: Ask) -> list[Output]:
-    pieces: list[list[Piece]] = [[] for _ in ask.wanted]
+async def _outputs(generation: Generation, wanted: list[Wanted]) -> list[Output]:
+    pieces: list[list[Piece]] = [[] for _ in wanted]
     async with contextlib.aclosing(generation.events()) as events:
         async for event in events:
             if event is not None:
                 pieces[event[0]].append(event[1])
-    return [joined(w.prompt_ids, parts) for w, parts in zip(ask.wanted, pieces, strict=True)]
+    return [joined(w.prompt_ids, parts) for w, parts in zip(wanted, pieces, strict=True)]
 
 
 async def _stream(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tallyformer.errors import UsageError
 
-_HIDDEN = frozenset({"api_key_file"})
+_HIDDEN = frozenset({"api_key_file", "rate_limit_storage"})
 _SEVERAL: tuple[Any, ...] = (tuple[str, ...], dict[str, Path])
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0)]
@@ -52,6 +52,22 @@ class ServerSettings(BaseModel):
     )
     max_waiting: int = Field(
         256, ge=0, description="Answers that may wait for a model; more are refused with 429."
+    )
+    requests_per_minute: _Count | None = Field(
+        None, description="Requests that a key may make in a minute. Default: any number."
+    )
+    tokens_per_minute: _Count | None = Field(
+        None,
+        description="Tokens of prompts and longest answers that a key may ask for in a minute. "
+        "Default: any number.",
+    )
+    requests_at_once: _Count | None = Field(
+        None, description="Requests that a key may have at once. Default: any number."
+    )
+    rate_limit_storage: str = Field(
+        "memory://",
+        description="Where the limits are counted: memory://, or redis://HOST:PORT for several "
+        "servers together.",
     )
     request_timeout: _Seconds = Field(
         600.0, description="Seconds that an answer may take, waiting included."

@@ -21,11 +21,19 @@ class AccessLog:
 
     Args:
         app: what is served.
+        ended: called with route, status, and whether the answer was sent to its end.
         clock: seconds that never go back.
     """
 
-    def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        ended: Callable[[str | None, int, bool], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app = app
+        self._ended = ended
         self._clock = clock
         self._logger = logging.getLogger(ACCESS)
 
@@ -49,6 +57,7 @@ class AccessLog:
             await self._app(scope, receive, watching)
         finally:
             seconds = self._clock() - began
+            self._ended(getattr(scope.get("route"), "path", None), status, finished)
             self._logger.info(
                 "request", extra={"fields": _fields(scope, status, seconds, finished)}
             )

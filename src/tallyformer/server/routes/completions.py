@@ -66,7 +66,7 @@ def _ids(model: ServedModel, body: CompletionRequest) -> list[list[int]]:
     llm = model.llm.llm
     prompts = []
     for given in body.prompt:
-        ids, _ = llm.asked(given, llm.default_params)
+        ids = llm.asked(given, llm.default_params)[0]
         if len(ids) > llm.context_length:
             raise too_long(len(ids), llm.context_length, "prompt")
         prompts.append(ids)

@@ -1,0 +1,43 @@
+"""`/tokenize` and `/detokenize`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI
+
+from tallyformer.server.api_error import ApiError
+from tallyformer.server.chat_prompt import conversation_ids
+from tallyformer.server.models import Models
+from tallyformer.server.schemas.errors import documented
+from tallyformer.server.schemas.tokens import DetokenizeRequest, Text, TokenizeRequest, Tokens
+
+
+def add_token_routes(app: FastAPI, models: Models) -> None:
+    """`POST /tokenize`, `POST /detokenize`."""
+
+    @app.post("/tokenize", tags=["tokens"], responses=documented(404))
+    async def tokenize(body: TokenizeRequest) -> Tokens:
+        """The ids of a text, or of a conversation up to where its answer begins."""
+        llm = models.answering(body.model).llm.llm
+
+        def encode() -> list[int]:
+            if body.messages is not None:
+                return conversation_ids(llm.tokenizer, body.messages)
+            text = body.prompt if body.content is None else body.content
+            ids: list[int] = llm.tokenizer.encode(text)
+            return ids
+
+        ids = await asyncio.to_thread(encode)
+        return Tokens(tokens=ids, count=len(ids), max_model_len=llm.context_length)
+
+    @app.post("/detokenize", tags=["tokens"], responses=documented(404))
+    async def detokenize(body: DetokenizeRequest) -> Text:
+        """The text of ids; control tokens have none."""
+        tokenizer = models.answering(body.model).llm.llm.tokenizer
+        if not all(0 <= token < tokenizer.vocab_size for token in body.tokens):
+            raise ApiError(
+                400, f"tokens: ids go from 0 to {tokenizer.vocab_size - 1}", param="tokens"
+            )
+        text = tokenizer.decode(body.tokens)
+        return Text(prompt=text, content=text)

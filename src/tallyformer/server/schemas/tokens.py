@@ -1,0 +1,52 @@
+"""`/tokenize` and `/detokenize`: field names of vLLM's and of llama.cpp's servers."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from tallyformer.server.schemas.chat import MOST_MESSAGES, ChatMessage
+from tallyformer.server.schemas.request import RequestBody
+
+MOST_IDS = 1 << 18
+
+
+class TokenizeRequest(RequestBody):
+    """A text or a conversation."""
+
+    model: str | None = Field(None, description="Default: the first model.")
+    prompt: str | None = Field(None, description="A text; content is the same.")
+    content: str | None = None
+    messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=MOST_MESSAGES)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [
+            name for name in ("prompt", "content", "messages") if getattr(self, name) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError("give exactly one of prompt, content and messages")
+        return self
+
+
+class Tokens(BaseModel):
+    """Ids of a text."""
+
+    tokens: list[int]
+    count: int
+    max_model_len: int
+
+
+class DetokenizeRequest(RequestBody):
+    """Ids."""
+
+    model: str | None = Field(None, description="Default: the first model.")
+    tokens: list[int] = Field(max_length=MOST_IDS)
+
+
+class Text(BaseModel):
+    """Their text, under both names."""
+
+    prompt: str
+    content: str

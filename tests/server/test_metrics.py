@@ -1,0 +1,101 @@
+"""`/metrics`, read by Prometheus' own parser."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tallyformer.server.metrics import AnswerTimes, Metrics
+from tallyformer.server.settings import ServerSettings
+
+from .conftest import Running, running
+from .test_load import CHAT, SHORT
+
+
+def values(text: str) -> dict[tuple[str, str], float]:
+    """Value by sample and its labels but `le`."""
+    found: dict[tuple[str, str], float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = {k: v for k, v in sample.labels.items() if k != "le"}
+            found[sample.name, json.dumps(labels, sort_keys=True)] = sample.value
+    return found
+
+
+@pytest.fixture(scope="module")
+def numbers(tally_folder: Path) -> tuple[dict[tuple[str, str], float], float, int]:
+    """The numbers after two answers, one whole and one streamed; seconds of both; prompt tokens."""
+    with running(ServerSettings(models={"tiny": tally_folder})) as server:
+        server.wait_until_ready()
+        with server.client() as http:
+            began = time.monotonic()
+            whole = http.post(CHAT, json={**SHORT, "n": 2, "max_tokens": 50}).json()
+            http.post(CHAT, json={**SHORT, "stream": True})
+            seconds = time.monotonic() - began
+            http.post(CHAT, json={**SHORT, "n": 99})
+            answer = http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return values(answer.text), seconds, whole["usage"]["prompt_tokens"]
+
+
+TINY = '{"model": "tiny"}'
+
+
+def test_requests_are_counted_by_how_they_ended(
+    numbers: tuple[dict[tuple[str, str], float], float, int],
+) -> None:
+    found = numbers[0]
+    route = '"route": "/v1/chat/completions"}'
+    assert found["tallyformer_requests_total", f'{{"outcome": "ok", {route}'] == 2
+    assert found["tallyformer_requests_total", f'{{"outcome": "refused", {route}'] == 1
+
+
+def test_tokens_and_times_are_those_of_the_answers(
+    numbers: tuple[dict[tuple[str, str], float], float, int],
+) -> None:
+    found, seconds, prompt = numbers
+    assert found["tallyformer_prompt_tokens_total", TINY] == 2 * prompt
+    assert found["tallyformer_generated_tokens_total", TINY] == 103
+    assert found["tallyformer_time_to_first_token_seconds_count", TINY] == 3
+    assert found["tallyformer_inter_token_seconds_count", TINY] == 100
+    assert found["tallyformer_answer_seconds_count", TINY] == 3
+    assert 0 < found["tallyformer_answer_seconds_sum", TINY] < 2 * seconds
+    assert found["tallyformer_slots", TINY] == 64
+    assert found["tallyformer_running_answers", TINY] == 0
+    assert found["process_resident_memory_bytes", "{}"] > 1e6
+
+
+def test_no_name_breaks_a_convention(
+    numbers: tuple[dict[tuple[str, str], float], float, int],
+) -> None:
+    for name, _ in numbers[0]:
+        assert name.startswith(("tallyformer_", "process_"))
+        assert ":" not in name
+        assert "_total_" not in name
+
+
+def test_times_are_shared_by_the_tokens_that_came_together() -> None:
+    now = 0.0
+    metrics = Metrics(lambda: now)
+    times: AnswerTimes = metrics.answer("m")
+    for now, tokens in ((2.0, 1), (3.0, 1), (7.0, 2)):  # noqa: B007
+        times.tokens(tokens)
+    times.finished()
+    found = values(metrics.exposition().decode())
+    model = '{"model": "m"}'
+    assert found["tallyformer_time_to_first_token_seconds_sum", model] == 2.0
+    assert found["tallyformer_inter_token_seconds_sum", model] == 5.0
+    assert found["tallyformer_inter_token_seconds_count", model] == 3
+    assert found["tallyformer_answer_seconds_sum", model] == 7.0
+    assert found["tallyformer_answer_tokens_per_second_sum", model] == 3 / 5
+    assert (times.first_seconds, times.seconds) == (2.0, 7.0)
+
+
+def test_two_servers_in_a_process_share_no_numbers(served: Running) -> None:
+    first, second = Metrics(time.monotonic), Metrics(time.monotonic)
+    first.prompt("m", 5)
+    assert b'prompt_tokens_total{model="m"}' not in second.exposition()

@@ -1,0 +1,103 @@
+"""`/tokenize`, `/detokenize`, and what the earlier system of this name had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tallyformer.inference.llm import LLM
+from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.server.settings import ServerSettings
+
+from .conftest import running
+from .test_chat_prompt import CONVERSATION
+from .test_errors import check_envelope
+
+
+def test_ids_and_text_lead_to_each_other(http: httpx2.Client, tally: LLM) -> None:
+    text = "Zinsen für Jürgen: 5 € <|user|>"
+    ids = tally.tokenizer.encode(text)
+    for body in ({"prompt": text}, {"content": text, "model": "tiny"}):
+        assert http.post("/tokenize", json=body).json() == {
+            "tokens": ids,
+            "count": len(ids),
+            "max_model_len": tally.context_length,
+        }
+    assert http.post("/detokenize", json={"tokens": ids}).json() == {
+        "prompt": text,
+        "content": text,
+    }
+
+
+def test_a_conversation_has_ids_however_long_it_is(http: httpx2.Client, tally: LLM) -> None:
+    messages = [{"role": role, "content": content} for role, content in CONVERSATION] * 3
+    ids = http.post("/tokenize", json={"messages": messages}).json()["tokens"]
+    assert len(ids) > tally.context_length
+    assert ids[0] == tally.tokenizer.user_id
+    assert ids[-1] == tally.tokenizer.assistant_id
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {}),
+        ("/tokenize", {"prompt": "a", "content": "a"}),
+        ("/tokenize", {"prompt": 5}),
+        ("/detokenize", {"tokens": [10**9]}),
+        ("/detokenize", {"tokens": [-1]}),
+        ("/detokenize", {"tokens": "a"}),
+        ("/generate", {}),
+        ("/generate", {"prompt": "a", "model_name": "tiny", "topk": -1}),
+        ("/generate", {"prompt": "bond " * 100, "model_name": "tiny"}),
+    ],
+)
+def test_what_cannot_be_done_is_a_400(http: httpx2.Client, path: str, body: Any) -> None:
+    assert check_envelope(http.post(path, json=body), 400)["message"] != ""
+
+
+def test_the_earlier_systems_fields_are_there_exactly(tally_folder: Path, tally: LLM) -> None:
+    models = dict.fromkeys(("pretrain", "distilled", "sft"), tally_folder)
+    asked = {
+        "prompt": "A bond pays",
+        "max_new_tokens": 6,
+        "temperature": 0,
+        "topk": 5,
+        "topp": 0.9,
+        "frequency_penalty": 0.5,
+        "presence_penalty": 0.5,
+        "mode": "independent",
+        "return_metrics": True,
+    }
+    params = SamplingParams(
+        temperature=0, max_tokens=6, frequency_penalty=0.5, presence_penalty=0.5
+    )
+    with running(ServerSettings(models=models)) as server:
+        server.wait_until_ready()
+        with server.client() as http:
+            welcome = http.get("/welcome").json()
+            assert set(welcome) == {"name", "size", "context", "layers", "heads", "hidden_size"}
+            assert (welcome["layers"], welcome["context"]) == (2, tally.context_length)
+            for name in ("pretrain", "distilled"):
+                answer = http.post("/generate", json={**asked, "model_name": name}).json()
+                assert answer["generated_text"] == tally.generate("A bond pays", params)[0].text
+            answer = http.post("/generate", json={**asked, "model_name": "sft"}).json()
+            chat = tally.chat("A bond pays", params)
+            assert answer["generated_text"] == chat.text
+            metrics = answer["metrics"]
+            assert set(metrics) == {
+                "prompt_tokens",
+                "generated_tokens",
+                "total_time_sec",
+                "generated_tokens_per_sec",
+                "total_tokens_per_sec",
+                "ttft_ms",
+            }
+            assert metrics["prompt_tokens"] == len(chat.prompt_token_ids)
+            assert metrics["generated_tokens"] == len(chat.token_ids)
+            assert 0 < metrics["ttft_ms"] <= metrics["total_time_sec"] * 1000 + 1
+            quiet = http.post("/generate", json={"prompt": "A", "max_new_tokens": 1}).json()
+            assert quiet["metrics"] is None
+            check_envelope(http.post("/generate", json={**asked, "model_name": "no"}), 404)
