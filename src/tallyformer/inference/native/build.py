@@ -91,7 +91,8 @@ def find_compiler() -> list[str]:
         if found := shutil.which(name):
             return [found]
     if importlib.util.find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "c++"]
+        # Unlike the others it would use all that this processor has, in the portable kernels too.
+        return [sys.executable, "-m", "ziglang", "c++", "-mcpu=baseline"]
     raise BuildError(f"no C++ compiler was found. {HOW_TO_GET}")
 
 
@@ -105,18 +106,20 @@ def build(into: Path, compiler: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="tallyformer-build-") as scratch:
         objects = _compile_all(command, Path(scratch))
         built = Path(scratch) / into.name
-        # On ARM, too, nothing of the compiler's own libraries is needed at run time.
-        static = (
-            ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]
-            if sys.platform == "linux"
-            else []
-        )
-        _run([*command, "-shared", "-pthread", *static, "-o", str(built), *map(str, objects)])
+        _link([*command, "-shared", "-pthread", "-o", str(built), *map(str, objects)])
         into.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=into.parent, delete=False) as kept:
             kept.write(built.read_bytes())
         Path(kept.name).chmod(0o755)
         Path(kept.name).replace(into)
+
+
+def _link(command: list[str]) -> None:
+    """With GCC's own libraries inside, so that none is needed at run time, where it can be."""
+    try:
+        _run([*command, "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"])
+    except BuildError:
+        _run(command)
 
 
 def _compile_all(command: list[str], scratch: Path) -> list[Path]:

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#define ALWAYS __attribute__((always_inline))
+
 namespace tally {
 
 // How weights are kept, and what rows are turned into before they meet them.
@@ -28,9 +30,10 @@ struct Matrix {
   const uint16_t* scales = nullptr;
   const float* bias = nullptr;  // one for each output and 0 up to a whole panel, or null
 
-  int panels() const { return (outputs + kPanel - 1) / kPanel; }
-  int groups() const { return padded / group; }
-  size_t panel_bytes() const {
+  // Always inlined: a copy that one kind of kernels was compiled with must not serve another.
+  ALWAYS int panels() const { return (outputs + kPanel - 1) / kPanel; }
+  ALWAYS int groups() const { return padded / group; }
+  ALWAYS size_t panel_bytes() const {
     const size_t all = (size_t)padded * kPanel;
     switch (kind) {
       case Kind::f32: return 4 * all;
