@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -28,10 +27,8 @@ def _lock() -> dict[str, str]:
     return dict(line.lower().split("==") for line in lines if "==" in line)
 
 
-def test_every_pinned_version_is_one_that_the_package_asks_for() -> None:
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        asked = tomllib.load(file)["project"]["dependencies"]
-    for requirement in map(Requirement, asked):
+def test_every_pinned_version_is_one_that_the_package_asks_for(script: ModuleType) -> None:
+    for requirement in map(Requirement, script.asked_packages()):
         pinned = _lock()[requirement.name.lower()]
         assert Version(pinned) in requirement.specifier, requirement
 

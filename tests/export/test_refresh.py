@@ -21,7 +21,6 @@ from tallyformer.cli.export import export as command
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError
 from tallyformer.export.refresh import refresh_folder
-from tallyformer.inference.folder_defaults import sampling_defaults
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.stages import export, pretrain
@@ -104,7 +103,7 @@ def test_a_refreshed_folder_has_todays_files_and_its_own_weights(
         assert (folder / name).read_bytes() == (wanted / name).read_bytes(), name
     check_model_folder(folder)
     careful = SamplingParams(temperature=0.3, top_k=20, top_p=0.9)
-    assert sampling_defaults(LLM.from_pretrained(folder, device="cpu").model) == careful
+    assert LLM.from_pretrained(folder, device="cpu").default_params == careful
     assert refresh_folder(folder) == []
 
 
