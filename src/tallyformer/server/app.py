@@ -32,6 +32,7 @@ from tallyformer.server.routes.earlier import add_earlier_routes
 from tallyformer.server.routes.health import OPEN_PATHS, add_health_routes
 from tallyformer.server.routes.metrics import add_metrics_route
 from tallyformer.server.routes.models import add_model_routes
+from tallyformer.server.routes.responses import add_response_routes
 from tallyformer.server.routes.tokens import add_token_routes
 from tallyformer.server.schemas.errors import EVERYWHERE, documented
 from tallyformer.server.service import IGNORED, LEFT_OUT, Service
@@ -87,6 +88,7 @@ def create_app(
     add_earlier_routes(app, service)
     add_chat_routes(app, service)
     add_completion_routes(app, service)
+    add_response_routes(app, service)
     close_routes(app.router.routes, keys, OPEN_PATHS)
     return app
 
