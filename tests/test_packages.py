@@ -45,7 +45,9 @@ def asked(lines: list[str]) -> set[str]:
 def test_the_modules_of_an_extra_are_those_of_its_packages(extra: str) -> None:
     of_module = distributions()
     # What is not installed here has the name of its module.
-    installed = {name for module in EXTRAS[extra] for name in of_module.get(module, {module})}
+    installed = {
+        name for module in EXTRAS[extra] for name in of_module.get(module, {_plain(module)})
+    }
 
     assert installed == asked(PROJECT["optional-dependencies"][extra])
 

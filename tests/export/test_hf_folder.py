@@ -267,7 +267,7 @@ def test_a_model_card_tells_what_is_known_and_asks_for_what_is_not(
 
 def test_the_card_asks_for_the_transformers_that_the_package_asks_for() -> None:
     with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
-        asked = tomllib.load(file)["project"]["dependencies"]
+        asked = tomllib.load(file)["project"]["optional-dependencies"]["train"]
     assert f"transformers>={LOWEST_TRANSFORMERS},<6" in asked
 
 

@@ -23,7 +23,7 @@ def check_source(source: str | Path, *, revision: str | None, fix: str) -> None:
         fix: what helps where config.json is damaged, as the last sentence of the error.
 
     Raises:
-        ArtifactError: there is no model, or its config.json is no JSON object.
+        ArtifactError: there is no model, or its config.json is not a JSON object.
     """
     path = Path(source)
     config = path / CONFIG
