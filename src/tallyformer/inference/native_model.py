@@ -74,9 +74,8 @@ def load_native(folder: Path, tokenizer: Tokenizer, *, dtype: Any = None) -> Rea
     kind = str(dtype or weights.dtype).removeprefix("torch.")
     defaults = sampling_defaults(settings, folder)
     _give_back_memory()
-    runner: Any = NativeRunner(shape, weights, dtype=kind, vocab_size=tokenizer.vocab_size)
     return ReadyModel(
-        runner=runner,
+        runner=NativeRunner(shape, weights, dtype=kind, vocab_size=tokenizer.vocab_size),
         runner_name="native",
         source=str(folder),
         device="cpu",
