@@ -179,4 +179,4 @@ def test_the_command_needs_no_recipe_and_takes_a_folder_alone(run: RunFolder) ->
     assert "attention.py, generation_config.json, protocol.py rewritten" in done.output
     assert "nothing rewritten" in invoke("--refresh", folder).output
     assert invoke("--refresh", folder, "--out", "x").exit_code == 2
-    assert "--recipe FILE, or --format NAME FOLDER OUT, or --refresh FOLDER" in invoke().output
+    assert "give --recipe FILE, --format with FOLDER and OUT, or --refresh" in invoke().output
