@@ -64,8 +64,7 @@ def llama_folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session", params=["tally", "llama"])
 def llm(request: pytest.FixtureRequest) -> LLM:
     """The same laws hold for our class and for a stock one."""
-    folder = request.getfixturevalue(f"{request.param}_folder")
-    return LLM.from_pretrained(folder, device="cpu", runner="torch")
+    return LLM.from_pretrained(request.getfixturevalue(f"{request.param}_folder"), device="cpu")
 
 
 @pytest.fixture(scope="session")

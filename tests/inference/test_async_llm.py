@@ -12,7 +12,7 @@ import pytest
 from tallyformer.errors import InvalidRequestError
 from tallyformer.inference.async_llm import AsyncLLM
 from tallyformer.inference.llm import LLM
-from tallyformer.inference.outputs import Output, Piece, joined
+from tallyformer.inference.outputs import Output, Piece, by_sample, joined
 from tallyformer.inference.sampling_params import SamplingParams
 
 CONTEXT = 32  # of the folders in conftest.py
@@ -48,10 +48,22 @@ def test_streams_and_whole_answers_at_once_are_each_what_they_are_alone(llm: LLM
         answers = [model.generate(*asked) for asked in zip(PROMPTS, PARAMS, strict=True)]
         pieces, outputs = await asyncio.gather(asyncio.gather(*streams), asyncio.gather(*answers))
         assert [joined(*pair) for pair in zip(PROMPTS, pieces, strict=True)] == expected
-        assert outputs == expected
+        assert [output for [output] in outputs] == expected
         assert (model.running, model.waiting) == (0, 0)
 
     _run(llm, use)
+
+
+def test_samples_come_apart_and_are_those_of_the_llm(tally: LLM) -> None:
+    params = SamplingParams(seed=1, max_tokens=20, ignore_eos=True, n=3)
+
+    async def use(model: AsyncLLM) -> None:
+        expected = tally.generate([[5, 6]], params)
+        assert await model.generate([5, 6], params) == expected
+        pieces = await _read(model.stream([5, 6], params))
+        assert [joined([5, 6], sample) for sample in by_sample(pieces)] == expected
+
+    _run(tally, use)
 
 
 def test_conversations_are_answered_as_by_the_llm(tally: LLM) -> None:
@@ -59,7 +71,7 @@ def test_conversations_are_answered_as_by_the_llm(tally: LLM) -> None:
 
     async def use(model: AsyncLLM) -> None:
         expected = tally.chat(messages, PARAMS[0])
-        assert await model.chat(messages, PARAMS[0]) == expected
+        assert await model.chat(messages, PARAMS[0]) == [expected]
         pieces = await _read(model.stream_chat(messages, PARAMS[0]))
         assert joined(expected.prompt_token_ids, pieces) == expected
 
@@ -92,7 +104,7 @@ def test_a_wrong_request_is_refused_at_the_call_and_touches_nobody(tally: LLM) -
             model.stream([10**6])
         with pytest.raises(InvalidRequestError, match="messages"):
             model.stream_chat([])
-        assert await task == tally.generate([PROMPTS[2]], PARAMS[2])[0]
+        assert await task == tally.generate([PROMPTS[2]], PARAMS[2])
 
     _run(tally, use)
 
@@ -100,7 +112,7 @@ def test_a_wrong_request_is_refused_at_the_call_and_touches_nobody(tally: LLM) -
 def test_a_step_that_fails_reaches_all_who_wait_and_nobody_who_comes_later(
     tally_folder: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    llm = LLM.from_pretrained(tally_folder, runner="torch", device="cpu")  # type: ignore[arg-type]
+    llm = LLM.from_pretrained(tally_folder, device="cpu")  # type: ignore[arg-type]
     expected = llm.generate([PROMPTS[0]], PARAMS[0])[0]
     forward = llm.model.forward
 
@@ -116,7 +128,7 @@ def test_a_step_that_fails_reaches_all_who_wait_and_nobody_who_comes_later(
         for stream in streams:
             with pytest.raises(MemoryError):
                 await _read(stream)
-        assert await model.generate(PROMPTS[0], PARAMS[0]) == expected
+        assert await model.generate(PROMPTS[0], PARAMS[0]) == [expected]
         assert (model.running, model.waiting) == (0, 0)
 
     _run(llm, use)
@@ -128,7 +140,7 @@ def test_closing_finishes_what_is_under_way_and_refuses_more(tally: LLM) -> None
         task = asyncio.create_task(model.generate(PROMPTS[4], PARAMS[4]))
         await asyncio.sleep(0)
         await model.close()
-        assert await task == tally.generate([PROMPTS[4]], PARAMS[4])[0]
+        assert await task == tally.generate([PROMPTS[4]], PARAMS[4])
         with pytest.raises(RuntimeError, match="closed"):
             await model.generate([5])
         await model.close()
@@ -173,7 +185,7 @@ def test_the_llm_and_two_loops_share_one_engine(tally: LLM) -> None:
     found: list[Output] = []
 
     def another_loop(model: AsyncLLM) -> None:
-        found.append(asyncio.run(model.generate(PROMPTS[1], PARAMS[1])))
+        found.extend(asyncio.run(model.generate(PROMPTS[1], PARAMS[1])))
 
     async def use(model: AsyncLLM) -> None:
         stream = model.stream([5], ENDLESS)
@@ -184,7 +196,7 @@ def test_the_llm_and_two_loops_share_one_engine(tally: LLM) -> None:
         ]
         for thread in threads:
             thread.start()
-        assert await model.generate(PROMPTS[0], PARAMS[0]) == expected[0]
+        assert await model.generate(PROMPTS[0], PARAMS[0]) == expected[:1]
         for thread in threads:
             await asyncio.to_thread(thread.join)
         await stream.aclose()
@@ -199,7 +211,7 @@ def test_engines_with_different_models_live_in_one_loop(tally: LLM, llama: LLM) 
             outputs = await asyncio.gather(
                 *(model.generate(PROMPTS[3], PARAMS[3]) for model in (first, second))
             )
-        expected = [model.generate([PROMPTS[3]], PARAMS[3])[0] for model in (tally, llama)]
+        expected = [model.generate([PROMPTS[3]], PARAMS[3]) for model in (tally, llama)]
         assert outputs == expected
         assert outputs[0] != outputs[1]
 
@@ -220,7 +232,7 @@ def test_a_step_wakes_the_loop_about_once_however_many_stream(tally: LLM) -> Non
         loop.call_soon_threadsafe = counted  # type: ignore[method-assign, assignment]
         params = SamplingParams(seed=1, max_tokens=30, ignore_eos=True)
         outputs = await asyncio.gather(*(model.generate([i], params) for i in range(60)))
-        assert sum(len(output.token_ids) for output in outputs) == 60 * 30
+        assert sum(len(output.token_ids) for [output] in outputs) == 60 * 30
         # 30 steps, some more where not all began in the first; not 1,800 pieces.
         assert wake_ups < 200
 

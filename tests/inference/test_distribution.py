@@ -22,7 +22,6 @@ from tallyformer.inference.distribution import (
     candidates,
     draw,
     full_distribution,
-    subtract_penalties,
 )
 
 V = 40
@@ -146,13 +145,6 @@ def test_draws_have_the_probabilities_of_the_distribution() -> None:
     u_N = (torch.arange(1000).double() + 0.5) / 1000  # evenly spread, so the counts are exact
     drawn = draw(probs_K.expand(1000, 4), u_N)
     assert torch.bincount(drawn, minlength=4).tolist() == [500, 250, 0, 250]
-
-
-def test_penalties_are_subtracted_from_generated_ids_alone() -> None:
-    logits_V = torch.tensor([1.0, 1.0, 1.0])
-    result = subtract_penalties(logits_V, {1: 3, 2: 1}, frequency=0.5, presence=0.25)
-    assert result.tolist() == [1.0, 1.0 - 1.75, 1.0 - 0.75]
-    assert logits_V.tolist() == [1.0, 1.0, 1.0]
 
 
 @settings(deadline=None)

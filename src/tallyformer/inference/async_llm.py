@@ -7,13 +7,13 @@ import contextlib
 import dataclasses
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tallyformer.inference.outputs import FirstSpace, Output, Piece, joined, merged
+from tallyformer.inference.outputs import FirstSpace, Output, Piece, by_sample, joined, merged
 
 if TYPE_CHECKING:
-    from tallyformer.inference.engine.client import Asked
+    from tallyformer.inference.engine.client import EngineRequest
     from tallyformer.inference.llm import LLM
     from tallyformer.inference.prompts import Prompt
     from tallyformer.inference.sampling_params import SamplingParams
@@ -58,29 +58,56 @@ class AsyncLLM:
         return self._client.waiting
 
     def stream(
-        self, prompt: Prompt, params: SamplingParams | None = None
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        prefix_key: Hashable = None,
     ) -> AsyncGenerator[Piece, None]:
-        """Answer one prompt piece by piece; what came since the last read is one piece.
+        """Answer one prompt piece by piece; what came since the last read is one piece a sample.
 
-        It begins with the first read. Args, errors: as for `LLM.generate`; they are raised at
-        the call.
+        It begins with the first read.
+
+        Args:
+            prompt, params: as for `LLM.generate`.
+            prefix_key: the caller; see `LLM.generate`.
+
+        Raises:
+            InvalidRequestError: as for `LLM.generate`, at the call.
         """
-        return self._pieces(self.llm.asked(prompt, self.llm.settings(params)))
+        return self._pieces(self.llm.asked(prompt, self.llm.settings(params), prefix_key))
 
-    async def generate(self, prompt: Prompt, params: SamplingParams | None = None) -> Output:
-        """Answer one prompt. Args, errors: as for `LLM.generate`."""
-        return await self._output(self.llm.asked(prompt, self.llm.settings(params)))
+    async def generate(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        prefix_key: Hashable = None,
+    ) -> list[Output]:
+        """Answer one prompt, with `n` samples. Args, errors: as for `stream`."""
+        return await self._outputs(self.llm.asked(prompt, self.llm.settings(params), prefix_key))
 
     def stream_chat(
-        self, messages: Any, params: SamplingParams | None = None
+        self,
+        messages: Any,
+        params: SamplingParams | None = None,
+        *,
+        prefix_key: Hashable = None,
     ) -> AsyncGenerator[Piece, None]:
         """Answer a conversation piece by piece. Args, errors: as for `LLM.stream_chat`."""
-        return _without_first_space(self._pieces(self._asked_in_chat(messages, params)))
+        asked = self._asked_in_chat(messages, params, prefix_key)
+        return _without_first_space(self._pieces(asked))
 
-    async def chat(self, messages: Any, params: SamplingParams | None = None) -> Output:
-        """Answer a conversation. Args, errors: as for `LLM.chat`."""
-        output = await self._output(self._asked_in_chat(messages, params))
-        return dataclasses.replace(output, text=output.text.lstrip())
+    async def chat(
+        self,
+        messages: Any,
+        params: SamplingParams | None = None,
+        *,
+        prefix_key: Hashable = None,
+    ) -> list[Output]:
+        """Answer a conversation, with `n` samples. Args, errors: as for `LLM.chat`."""
+        outputs = await self._outputs(self._asked_in_chat(messages, params, prefix_key))
+        return [dataclasses.replace(output, text=output.text.lstrip()) for output in outputs]
 
     async def close(self, *, drain: bool = True) -> None:
         """Take no more requests, and end the thread.
@@ -95,6 +122,7 @@ class AsyncLLM:
         self._client.wake()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+            self._client.after_step.discard(self._wake_loops)
 
     async def __aenter__(self) -> AsyncLLM:
         return self
@@ -102,28 +130,31 @@ class AsyncLLM:
     async def __aexit__(self, *error: object) -> None:
         await self.close(drain=error[0] is None)
 
-    def _asked_in_chat(self, messages: Any, params: SamplingParams | None) -> Asked:
+    def _asked_in_chat(
+        self, messages: Any, params: SamplingParams | None, prefix_key: Hashable
+    ) -> EngineRequest:
         settings = self.llm.chat_params(self.llm.settings(params))
-        return self.llm.asked(self.llm.chat_prompt(messages), settings)
+        return self.llm.asked(self.llm.chat_prompt(messages), settings, prefix_key)
 
-    async def _output(self, asked: Asked) -> Output:
+    async def _outputs(self, asked: EngineRequest) -> list[Output]:
         async with contextlib.aclosing(self._pieces(asked)) as pieces:
-            return joined(asked[0], [piece async for piece in pieces])
+            samples = by_sample([piece async for piece in pieces])
+        return [joined(asked.prompt_ids, sample) for sample in samples]
 
-    async def _pieces(self, asked: Asked) -> AsyncGenerator[Piece, None]:
-        stream = self._open()
+    async def _pieces(self, asked: EngineRequest) -> AsyncGenerator[Piece, None]:
+        stream = self._open(asked.params.n)
         try:
-            stream.number = self._client.join(*asked, stream.put)
-            while True:
-                piece = await stream.next()
-                yield piece
-                if piece.finish_reason:
-                    return
+            stream.numbers = self._client.join(asked, stream.put)
+            left = asked.params.n
+            while left:
+                for piece in await stream.next():
+                    yield piece
+                    left -= piece.finish_reason is not None
         finally:
             self._unfinished.discard(stream)
-            self._client.leave(stream.number)
+            self._client.leave(stream.numbers)
 
-    def _open(self) -> _Stream:
+    def _open(self, samples: int) -> _Stream:
         loop = asyncio.get_running_loop()
         with self._lock:
             if self._closed:
@@ -131,10 +162,11 @@ class AsyncLLM:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
                 self._thread.start()
+                self._client.after_step.add(self._wake_loops)
             if loop not in self._mailboxes:
                 alive = {k: box for k, box in self._mailboxes.items() if not k.is_closed()}
                 self._mailboxes = {**alive, loop: _Mailbox(loop)}
-            stream = _Stream(self._mailboxes[loop], self._unfinished)
+            stream = _Stream(self._mailboxes[loop], self._unfinished, samples)
             self._unfinished.add(stream)
         return stream
 
@@ -152,8 +184,13 @@ class AsyncLLM:
 
     def _fail(self, error: BaseException) -> None:
         for stream in list(self._unfinished):
-            self._client.leave(stream.number)
+            self._client.leave(stream.numbers)
             stream.put(error)
+        self._wake_loops()
+
+    def _wake_loops(self) -> None:
+        for mailbox in tuple(self._mailboxes.values()):
+            mailbox.wake()
 
 
 class _Mailbox:
@@ -162,18 +199,17 @@ class _Mailbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._posted: deque[tuple[_Stream, Piece | BaseException]] = deque()
-        self._woken = False
 
     def post(self, stream: _Stream, got: Piece | BaseException) -> None:
         self._posted.append((stream, got))
-        if not self._woken:
-            self._woken = True
+
+    def wake(self) -> None:
+        if self._posted:
             # A loop that is closed has nobody who reads.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._hand_out)
 
     def _hand_out(self) -> None:
-        self._woken = False
         while self._posted:
             stream, got = self._posted.popleft()
             stream.receive(got)
@@ -182,18 +218,20 @@ class _Mailbox:
 class _Stream:
     """One answer's way from the thread that steps into its loop."""
 
-    number = -1
-
-    def __init__(self, mailbox: _Mailbox, unfinished: set[_Stream]) -> None:
+    def __init__(self, mailbox: _Mailbox, unfinished: set[_Stream], samples: int) -> None:
+        self.numbers: Sequence[int] = ()
         self._mailbox = mailbox
         self._unfinished = unfinished
+        self._left = samples
         self._pieces: list[Piece] = []
         self._error: BaseException | None = None
         self._news = asyncio.Event()
 
     def put(self, got: Piece | BaseException) -> None:
         """In the thread that steps."""
-        if isinstance(got, BaseException) or got.finish_reason:
+        ends = isinstance(got, BaseException) or got.finish_reason
+        self._left -= bool(ends)
+        if isinstance(got, BaseException) or not self._left:
             self._unfinished.discard(self)
         self._mailbox.post(self, got)
 
@@ -205,13 +243,14 @@ class _Stream:
             self._pieces.append(got)
         self._news.set()
 
-    async def next(self) -> Piece:
+    async def next(self) -> list[Piece]:
+        """What has come, one piece a sample; an error after all that came before it."""
         await self._news.wait()
         pieces, self._pieces = self._pieces, []
         if pieces:
             if self._error is None:
                 self._news.clear()
-            return merged(pieces)
+            return [merged(sample) for sample in by_sample(pieces)]
         assert self._error is not None
         raise self._error
 

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from tallyformer.errors import InvalidRequestError
 from tallyformer.inference.fitting import check_system
 from tallyformer.inference.llm import LLM
+from tallyformer.inference.prompts import check_one_sample
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.quoting import quoted
 from tallyformer.tokenizer.messages import Message
@@ -32,6 +33,7 @@ class Chat:
     """
 
     def __init__(self, llm: LLM, params: SamplingParams, system: str | None = None) -> None:
+        check_one_sample(params)
         self._llm = llm
         self._params = llm.chat_params(params)
         self._system = system

@@ -6,7 +6,7 @@ large vocabulary and the draw from them are exact enough to forget the order of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,19 +26,34 @@ class Filters:
     independent: Tensor
 
 
-def subtract_penalties(
-    logits_V: Tensor, counts: Mapping[int, int], frequency: float, presence: float
-) -> Tensor:
-    """logit - frequency * count - presence, for every id that has been generated.
+def greatest(logits_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` greatest numbers of each row in falling order, of equal ones the first.
+
+    The greatest numbers are in as many groups, those with the greatest maxima. So the vocabulary is
+    only passed over for the maxima of groups, and what is selected from is about
+    2 sqrt(count V) numbers.
 
     Args:
-        counts: id -> how often it was generated; the prompt does not count.
+        logits_NV: none of them NaN; compared as float32.
+        count: 1 to V.
+
+    Returns:
+        values_NK and ids_NK.
     """
-    if not counts or (frequency == 0 and presence == 0):
-        return logits_V
-    ids = torch.tensor(list(counts), device=logits_V.device)
-    times = torch.tensor(list(counts.values()), device=logits_V.device, dtype=logits_V.dtype)
-    return logits_V.index_add(0, ids, -(frequency * times + presence))
+    rows, vocabulary = logits_NV.shape
+    size = math.isqrt(vocabulary // count)
+    if size < 2:
+        ids_NK = _first_keys(logits_NV, count)
+        return logits_NV.gather(1, ids_NK), ids_NK
+    groups = -(-vocabulary // size)
+    padded = torch.nn.functional.pad(logits_NV, (0, groups * size - vocabulary), value=-torch.inf)
+    grouped_NGS = padded.view(rows, groups, size)
+    # In the order of their ids, so that of equal numbers the first is the first.
+    group_NK = _first_keys(grouped_NGS.amax(dim=2), count).sort(dim=1).values
+    inside_NKS = grouped_NGS.gather(1, group_NK[:, :, None].expand(-1, -1, size))
+    place_NK = _first_keys(inside_NKS.flatten(1), count)
+    ids_NK = group_NK.gather(1, place_NK // size) * size + place_NK % size
+    return padded.gather(1, ids_NK), ids_NK.clamp(max=vocabulary - 1)
 
 
 def candidates(logits_NV: Tensor, filters: Filters) -> tuple[Tensor, Tensor]:
@@ -51,22 +66,23 @@ def candidates(logits_NV: Tensor, filters: Filters) -> tuple[Tensor, Tensor]:
         ids_NK in falling order of probability, and probs_NK, float64, each row with sum 1 and
         exactly 0 for what its filters exclude.
     """
-    scaled_NV = _scaled(logits_NV, filters.temperature)
     vocabulary = logits_NV.shape[1]
     limit_N = torch.where(filters.top_k > 0, filters.top_k, vocabulary).clamp(max=vocabulary)
-    log_mass_N1 = scaled_NV.logsumexp(dim=1, keepdim=True)
+    whole_N1 = _whole_mass(logits_NV, filters)
     widest = int(limit_N.max())
     least = int((limit_N * (filters.top_k > 0)).max())
     width = widest if bool((filters.top_k > 0).all()) else min(max(_FIRST_WIDTH, least), widest)
+    temperature_N1 = filters.temperature.double().unsqueeze(1)
     while True:
-        top_NK, ids_NK = scaled_NV.topk(width, dim=1)
-        probs_NK = (top_NK - log_mass_N1).exp()
-        kept_NK = _kept(probs_NK, limit_N, filters)
+        top_NK, ids_NK = greatest(logits_NV, width)
+        wide_NK = top_NK.double()
+        weights_NK = ((wide_NK - wide_NK[:, :1]) / temperature_N1).exp()
+        kept_NK = _kept(weights_NK, limit_N, whole_N1, filters)
         if width >= widest or not bool(kept_NK[:, -1].any()):
             break
         width = min(8 * width, widest)
-    kept_probs_NK = probs_NK * kept_NK
-    return ids_NK, kept_probs_NK / kept_probs_NK.sum(dim=1, keepdim=True)
+    kept_weights_NK = weights_NK * kept_NK
+    return ids_NK, kept_weights_NK / kept_weights_NK.sum(dim=1, keepdim=True)
 
 
 def full_distribution(logits_NV: Tensor, temperature_N: Tensor) -> Tensor:
@@ -95,15 +111,37 @@ def _scaled(logits_NV: Tensor, temperature_N: Tensor) -> Tensor:
     return (wide_NV - wide_NV.amax(dim=1, keepdim=True)) / temperature_N.double().unsqueeze(1)
 
 
-def _kept(probs_NK: Tensor, limit_N: Tensor, filters: Filters) -> Tensor:
+def _first_keys(numbers_NM: Tensor, count: int) -> Tensor:
+    """Places of the greatest numbers, in falling order, of equal ones the first: (N, count)."""
+    # A float's bits, read as a whole number, are in its order; below 0 in the opposite one.
+    bits_NM = (numbers_NM.float() + 0.0).view(torch.int32)
+    ordered_NM = bits_NM ^ ((bits_NM >> 31) & 0x7FFFFFFF)
+    size = numbers_NM.shape[1]
+    places_M = torch.arange(size, device=numbers_NM.device)
+    keys_NM = (ordered_NM.long() << 32) + (size - 1 - places_M)
+    return keys_NM.topk(count, dim=1).indices
+
+
+def _whole_mass(logits_NV: Tensor, filters: Filters) -> Tensor | None:
+    """The weights' sum (N, 1) over the vocabulary; None where no row measures `top_p` on it."""
+    measured = (filters.independent | (filters.top_k == 0)) & (filters.top_p < 1)
+    if not bool(measured.any()):
+        return None
+    return _scaled(logits_NV, filters.temperature).exp().sum(dim=1, keepdim=True)
+
+
+def _kept(weights_NK: Tensor, limit_N: Tensor, whole_N1: Tensor | None, filters: Filters) -> Tensor:
     """Which candidates pass all filters; each filter keeps the front of a row."""
-    rank_K = torch.arange(probs_NK.shape[1], device=probs_NK.device)
+    rank_K = torch.arange(weights_NK.shape[1], device=weights_NK.device)
     in_top_k_NK = rank_K < limit_N.unsqueeze(1)
-    inside_NK = probs_NK * in_top_k_NK
-    whole_N1 = torch.where(filters.independent | (filters.top_k == 0), 1.0, inside_NK.sum(1))
+    inside_NK = weights_NK * in_top_k_NK
+    mass_N1 = inside_NK.sum(dim=1, keepdim=True)
+    if whole_N1 is not None:
+        of_all_N1 = (filters.independent | (filters.top_k == 0)).unsqueeze(1)
+        mass_N1 = torch.where(of_all_N1, whole_N1, mass_N1)
     before_NK = inside_NK.cumsum(dim=1) - inside_NK
     # top_p = 1 keeps all: the sum before the last token may round to 1.
-    reached_NK = before_NK >= (filters.top_p * whole_N1).unsqueeze(1)
+    reached_NK = before_NK >= filters.top_p.unsqueeze(1) * mass_N1
     in_top_p_NK = ~reached_NK | (filters.top_p == 1).unsqueeze(1)
-    in_min_p_NK = probs_NK >= filters.min_p.unsqueeze(1) * probs_NK[:, :1]
+    in_min_p_NK = weights_NK >= filters.min_p.unsqueeze(1) * weights_NK[:, :1]
     return in_top_k_NK & in_top_p_NK & in_min_p_NK

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tallyformer.errors import UsageError
-from tallyformer.inference.engine.client import Asked, EngineClient
+import torch
+
+from tallyformer.artifacts.model_folder import check_model_folder
+from tallyformer.artifacts.paths import usable_path
+from tallyformer.errors import ArtifactError, TokenizerError
+from tallyformer.inference.engine.client import EngineClient, EngineRequest
 from tallyformer.inference.engine.engine import Engine
+from tallyformer.inference.engine.torch_runner import TorchRunner
 from tallyformer.inference.fitting import fit_messages
+from tallyformer.inference.folder_defaults import check_settings, sampling_defaults
 from tallyformer.inference.outputs import Output, Piece, without_first_space
 from tallyformer.inference.prompts import (
     Prompt,
+    check_one_sample,
     check_params,
     one_for_each,
     prompt_ids,
     prompts_of,
 )
-from tallyformer.inference.ready_model import ReadyModel
-from tallyformer.inference.runner_names import RunnerName
-from tallyformer.inference.runners import load_ready
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.model.device import choose_device
+from tallyformer.model.loading import load_model
 from tallyformer.tokenizer.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    import torch
 
 ANSWER_SHARE = 4
 """A conversation may fill the context but for 1/4 of it, so that an answer has room."""
@@ -39,34 +42,33 @@ class LLM:
     prompt never becomes control tokens, whatever it spells. All that is asked at the same time,
     open streams and other threads included, is answered together, by one engine.
 
-    Args:
-        model: a transformers model in eval mode, or one with its runner.
-        tokenizer: its own.
-
     Attributes:
-        tokenizer: the model's.
+        model: the transformers model.
+        tokenizer: its tokenizer.
         context_length: tokens the model sees at once.
         eos_ids: ids that end an answer.
         client: where all that is asked of this model at the same time comes together.
         default_params: how the model's folder wants to be sampled, used where no params are
             given.
-        runner_name: what computes the model, "native" or "torch".
-        device: where the weights are: "cpu", "cuda:0", ...
-        dtype: of the weights: "float32", "bfloat16", ...
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
-        served = model if isinstance(model, ReadyModel) else _with_torch(model, tokenizer)
-        self._served = served
+        self.model = model
         self.tokenizer = tokenizer
-        self.context_length = served.context
-        self.eos_ids = served.eos_ids
-        self.default_params = served.default_params
-        self.runner_name: RunnerName = served.runner_name
-        self.device = served.device
-        self.dtype = served.dtype
-        engine = Engine(served.runner, tokenizer, context=served.context, eos_ids=served.eos_ids)
-        self.client = EngineClient(engine)
+        self.context_length = _context_length(model)
+        self.eos_ids = _eos_ids(model, tokenizer)
+        self.default_params = sampling_defaults(model)
+        self._rows = int(model.get_input_embeddings().num_embeddings)
+        if tokenizer.vocab_size > self._rows:
+            raise TokenizerError(
+                f"{model.config.name_or_path}: the tokenizer has {tokenizer.vocab_size} ids and "
+                f"the model {self._rows}, so they do not belong together. Give the tokenizer that "
+                "the model was trained with, or resize the model's embeddings to it"
+            )
+        runner = TorchRunner(model, tokenizer.vocab_size)
+        self.client = EngineClient(
+            Engine(runner, tokenizer, context=self.context_length, eos_ids=self.eos_ids)
+        )
 
     @classmethod
     def from_pretrained(
@@ -74,45 +76,35 @@ class LLM:
         folder: str | Path,
         dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
-        runner: RunnerName | None = None,
     ) -> LLM:
         """Load a TallyFormer folder, or one of another model that transformers knows.
 
         Args:
             folder: a Hugging Face folder with tokenizer files.
-            dtype: of the weights, "float32", "bfloat16", "float16" (torch alone), "int8" or "int4"
-                (native alone); None keeps the folder's.
+            dtype: of the weights, "float32", "bfloat16" or "float16"; None keeps the folder's.
             device: "cpu", "cuda", "cuda:1", "mps"; None takes the best one, see `choose_device`.
-            runner: what computes the model, "native" or "torch"; None takes native where it can,
-                see `choose_runner`.
 
         Raises:
-            ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged,
-                differs from the manifest that vouches for it, or needs packages that are not
-                installed.
-            UsageError: dtype, device or runner is unknown, not there or not able to, or `folder`
-                is not a path.
+            ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged, or
+                differs from the manifest that vouches for it.
+            UsageError: dtype or device is unknown or not there, or `folder` is not a path.
         """
-        return cls(*load_ready(folder, dtype=dtype, device=device, runner=runner))
+        check_model_folder(usable_path(folder))
+        check_settings(Path(folder))
+        model = load_model(folder, dtype=dtype, device=choose_device(device))
+        return cls(model, Tokenizer.from_pretrained(folder))
 
     @property
-    def model(self) -> Any:
-        """The transformers model, where the runner is torch.
-
-        Raises:
-            UsageError: there is none.
-        """
-        if self._served.transformers_model is None:
-            raise UsageError(
-                "LLM.model: the native runner computes without transformers, so there is no such "
-                "model. Load the folder with runner='torch'"
-            )
-        return self._served.transformers_model
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        prefix_key: Hashable = None,
     ) -> list[Output]:
         """Answer prompts, many at once; an answer does not depend on the others.
 
@@ -120,9 +112,12 @@ class LLM:
             prompts: one prompt or several, each a text or its ids (a list, or an array of one
                 dimension). An empty one starts from the end-of-text, as a document does.
             params: settings for all prompts, or one for each; by default the folder's.
+            prefix_key: who asks: any value, such as a name. Where prompts with the same one
+                begin alike, that part is computed once, and kept for a while; None shares
+                nothing.
 
         Returns:
-            One output a prompt, in their order.
+            One output a prompt, in their order; with `n` samples so many, one after another.
 
         Raises:
             InvalidRequestError: an id is not in the vocabulary, a prompt is neither text nor
@@ -130,15 +125,21 @@ class LLM:
         """
         several = prompts_of(prompts)
         settings = one_for_each(self.settings(params), len(several))
-        asked = [self.asked(p, s) for p, s in zip(several, settings, strict=True)]
+        asked = [self.asked(p, s, prefix_key) for p, s in zip(several, settings, strict=True)]
         return self.client.answer(asked)
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Piece]:
-        """Answer one prompt piece by piece, as text becomes certain.
+    def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        prefix_key: Hashable = None,
+    ) -> Iterator[Piece]:
+        """Answer one prompt piece by piece, as text becomes certain; samples take turns.
 
         Args, errors: as for `generate`; they are raised at the call, not at the first piece.
         """
-        return self.client.stream(*self.asked(prompt, self.settings(params)))
+        return self.client.stream(self.asked(prompt, self.settings(params), prefix_key))
 
     def chat(self, messages: Any, params: SamplingParams | None = None) -> Output:
         """Answer a conversation; an answer also ends where the model would begin a user's turn.
@@ -156,6 +157,7 @@ class LLM:
                 system message is too long for the model.
         """
         settings = self.chat_params(self.settings(params))
+        check_one_sample(settings)
         output = self.generate(self.chat_prompt(messages), settings)[0]
         return dataclasses.replace(output, text=output.text.lstrip())
 
@@ -195,18 +197,33 @@ class LLM:
         """The params that are given, or the folder's where none are."""
         return self.default_params if params is None else params
 
-    def asked(self, prompt: Prompt, params: SamplingParams) -> Asked:
+    def asked(
+        self, prompt: Prompt, params: SamplingParams, prefix_key: Hashable = None
+    ) -> EngineRequest:
         """A prompt's ids and its settings, as the engine takes them.
 
         Raises:
             InvalidRequestError: as for `generate`.
         """
-        check_params(params, self._served.rows)
-        ids = prompt_ids(prompt, self.tokenizer, self._served.rows)
-        return ids or [self.tokenizer.eot_id], params
+        check_params(params, self._rows)
+        ids = prompt_ids(prompt, self.tokenizer, self._rows)
+        return EngineRequest(ids or [self.tokenizer.eot_id], params, prefix_key)
 
 
-def _with_torch(model: Any, tokenizer: Tokenizer) -> ReadyModel:
-    from tallyformer.inference.torch_model import with_torch  # loads torch and transformers
+def _context_length(model: Any) -> int:
+    context = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(context, int) or context < 2:
+        raise ArtifactError(
+            f"{model.config.name_or_path}: config.json does not say how many tokens the model "
+            f"reads (max_position_embeddings: {context!r}). Add it"
+        )
+    return context
 
-    return with_torch(model, tokenizer)
+
+def _eos_ids(model: Any, tokenizer: Tokenizer) -> frozenset[int]:
+    generation = getattr(model, "generation_config", None)
+    found = getattr(generation, "eos_token_id", None)
+    if found is None:
+        found = model.config.eos_token_id
+    ids = [found] if isinstance(found, int) else list(found or ())
+    return frozenset({*ids, tokenizer.eot_id})

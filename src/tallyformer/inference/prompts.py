@@ -40,15 +40,25 @@ def one_for_each(
 
 
 def check_params(params: Any, rows: int) -> None:
-    """Refuse what is not SamplingParams, and a stop id that is none of the model's `rows` ids."""
+    """Refuse what is not SamplingParams, and an id there that is none of the model's `rows` ids."""
     if not isinstance(params, SamplingParams):
         raise InvalidRequestError(f"params: must be SamplingParams; it is {quoted(params)}")
-    for token_id in params.stop_token_ids:
-        if token_id >= rows:
-            raise InvalidRequestError(
-                f"stop_token_ids: id {token_id} is not in the vocabulary, whose ids go from 0 "
-                f"to {rows - 1}. Leave it out"
-            )
+    for name in ("stop_token_ids", "bad_token_ids", "logit_bias"):
+        for token_id in getattr(params, name):
+            if token_id >= rows:
+                raise InvalidRequestError(
+                    f"{name}: id {token_id} is not in the vocabulary, whose ids go from 0 to "
+                    f"{rows - 1}. Leave it out"
+                )
+
+
+def check_one_sample(params: SamplingParams) -> None:
+    """Refuse more than one sample where one answer is given back."""
+    if params.n != 1:
+        raise InvalidRequestError(
+            f"n: must be 1 in a conversation, which has one next answer; it is {params.n}. For "
+            "more, use stream_chat, or generate with the ids of chat_prompt"
+        )
 
 
 def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, rows: int) -> list[int]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from tallyformer.errors import InvalidRequestError
 from tallyformer.quoting import quoted
 from tallyformer.token_ids import as_id
 
+if TYPE_CHECKING:
+    from tallyformer.inference.hooks import ForcedIds, TokenMask
+
 MODES = ("combined", "independent")
 _MAX_SEED = 2**63 - 1
+_MOST_LOGPROBS = 100
+_MOST_SAMPLES = 128
+_MOST_GUESSED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +29,8 @@ class SamplingParams:
     other token has probability exactly 0.
 
     Attributes:
-        max_tokens: at most this many tokens are generated, 1 or more.
+        max_tokens: at most this many tokens are generated, 1 or more; 0 with `prompt_logprobs`,
+            where nothing but those is wanted.
         temperature: 0 is greedy (the most probable token); above 0 the logits are divided by it.
         top_k: keep this many of the most probable tokens; 0 keeps all.
         top_p: keep the smallest set of most probable tokens whose mass reaches `top_p` in (0, 1];
@@ -35,12 +42,31 @@ class SamplingParams:
         frequency_penalty: subtracted from a token's logit once for each time it has been generated
             in this answer, in [-2, 2]. Tokens of the prompt do not count.
         presence_penalty: subtracted once if the token has been generated at all, in [-2, 2].
+        repetition_penalty: logits above 0 are divided by it, those below multiplied, once for
+            every token of the prompt and of the answer; above 0, 1 changes nothing. Keskar et al.
+            2019, section 4.1; as in transformers.
+        logit_bias: id -> number from -100 to 100 that is added to its logit. At -100 a token is
+            practically never drawn; to be sure, name it in `bad_token_ids`.
+        bad_token_ids: ids that are never drawn.
+        min_tokens: no end-of-text and none of the `stop_token_ids` is drawn before this many
+            tokens; stop strings still end the answer.
+        logprobs: None, or how many alternatives are given beside the log-probability of each
+            token, 0 to 100. They are the model's own: before penalties, bias, temperature and
+            filters.
+        prompt_logprobs: None, or the same for the prompt's tokens.
+        n: samples of the prompt, 1 to 128; the first is what `n=1` gives.
         stop: strings that end the answer; they and what follows are not part of its text. They
             may span tokens.
         stop_token_ids: ids that end the answer, besides the model's end-of-text.
         seed: makes the answer reproducible, whatever else is in the batch; 0 or more. None draws
             a fresh seed.
         ignore_eos: continue after the model's end-of-text, to `max_tokens`.
+        look_up: at most this many tokens are guessed in each step from what follows where the
+            text had the newest tokens before, 0 to 16, and all checked at once. The answer stays
+            the same; where texts repeat themselves it comes sooner. Not done beside
+            `token_mask` or `forced_ids`. Saxena 2023, "Prompt lookup decoding".
+        token_mask: makes, for each sample, what says which tokens may follow; see `hooks`.
+        forced_ids: makes, for each sample, what says which tokens must follow; see `hooks`.
 
     Raises:
         InvalidRequestError: a field has the wrong type or is out of range; field, value and
@@ -59,9 +85,29 @@ class SamplingParams:
     stop_token_ids: Sequence[int] = ()
     seed: int | None = None
     ignore_eos: bool = False
+    repetition_penalty: float = 1.0
+    # Compared, but without a hash: a mapping has none.
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    bad_token_ids: Sequence[int] = ()
+    min_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    n: int = 1
+    look_up: int = 0
+    token_mask: Callable[[], TokenMask] | None = None
+    forced_ids: Callable[[], ForcedIds] | None = None
 
     def __post_init__(self) -> None:
-        self._store_int("max_tokens", 1)
+        for name in ("logprobs", "prompt_logprobs"):
+            if getattr(self, name) is not None:
+                self._store_int(name, 0, _MOST_LOGPROBS)
+        self._store_int("max_tokens", 1 if self.prompt_logprobs is None else 0)
+        self._store_int("min_tokens", 0)
+        if self.min_tokens > self.max_tokens:
+            expected = f"a whole number from 0 to max_tokens, {quoted(self.max_tokens)}"
+            raise _invalid("min_tokens", self.min_tokens, expected)
+        self._store_int("n", 1, _MOST_SAMPLES)
+        self._store_int("look_up", 0, _MOST_GUESSED)
         self._store_int("top_k", 0)
         if self.seed is not None:
             self._store_int("seed", 0, _MAX_SEED)
@@ -70,12 +116,19 @@ class SamplingParams:
         self._store_number("min_p", 0, 1)
         self._store_number("frequency_penalty", -2, 2)
         self._store_number("presence_penalty", -2, 2)
+        self._store_number("repetition_penalty", 0, math.inf, above_low=True)
         if not isinstance(self.mode, str) or self.mode not in MODES:
             raise _invalid("mode", self.mode, f"one of {', '.join(MODES)}")
         if not isinstance(self.ignore_eos, bool):
             raise _invalid("ignore_eos", self.ignore_eos, "true or false")
         self._store("stop", _stop_strings(self.stop))
-        self._store("stop_token_ids", _ids(self.stop_token_ids))
+        self._store("stop_token_ids", _ids("stop_token_ids", self.stop_token_ids))
+        self._store("bad_token_ids", _ids("bad_token_ids", self.bad_token_ids))
+        self._store("logit_bias", _bias(self.logit_bias))
+        for name in ("token_mask", "forced_ids"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise _invalid(name, value, "None or a function without arguments")
 
     @property
     def greedy(self) -> bool:
@@ -131,16 +184,29 @@ def _stop_strings(value: Any) -> tuple[str, ...]:
     return tuple(strings)
 
 
-def _ids(value: Any) -> tuple[int, ...]:
+def _bias(value: Any) -> dict[int, float]:
+    expected = "token ids of at least 0, each with a number from -100 to 100"
+    if not isinstance(value, Mapping):
+        raise _invalid("logit_bias", value, expected)
+    bias: dict[int, float] = {}
+    for key, given in value.items():
+        token_id, number = as_id(key), _real(given)
+        if token_id is None or token_id < 0 or number is None or not -100 <= number <= 100:
+            raise _invalid("logit_bias", value, expected)
+        bias[token_id] = number
+    return bias
+
+
+def _ids(name: str, value: Any) -> tuple[int, ...]:
     expected = "a list of token ids of at least 0"
     if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-        raise _invalid("stop_token_ids", value, expected)
+        raise _invalid(name, value, expected)
     try:
         ids = [as_id(v) for v in value]
     except TypeError:  # an array without a dimension
         ids = [None]
     if any(i is None or i < 0 for i in ids):
-        raise _invalid("stop_token_ids", value, expected)
+        raise _invalid(name, value, expected)
     return tuple(i for i in ids if i is not None)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tallyformer.inference.engine.client import EngineClient
+from tallyformer.inference.engine.client import EngineClient, EngineRequest
 from tallyformer.inference.engine.engine import Engine
 from tallyformer.inference.engine.runner import Work
 from tallyformer.inference.engine.torch_runner import TorchLogits, TorchRunner
@@ -57,7 +57,7 @@ def _check(llm: LLM, i: int, pieces: list[Piece]) -> None:
 def test_streams_read_in_turn_are_each_what_they_are_alone(
     llm: LLM, runner: Recording, client: EngineClient
 ) -> None:
-    streams = [client.stream(PROMPTS[i], PARAMS[i]) for i in range(5)]
+    streams = [client.stream(EngineRequest(PROMPTS[i], PARAMS[i])) for i in range(5)]
     rounds = list(itertools.zip_longest(*streams))
     for i in range(5):
         _check(llm, i, [pieces[i] for pieces in rounds if pieces[i] is not None])
@@ -67,9 +67,11 @@ def test_streams_read_in_turn_are_each_what_they_are_alone(
 def test_an_answer_in_the_middle_of_a_stream_changes_neither(
     llm: LLM, client: EngineClient
 ) -> None:
-    stream = client.stream(PROMPTS[2], PARAMS[2])
+    stream = client.stream(EngineRequest(PROMPTS[2], PARAMS[2]))
     first = next(stream)
-    assert client.answer([(PROMPTS[4], PARAMS[4])]) == llm.generate([PROMPTS[4]], PARAMS[4])
+    assert client.answer([EngineRequest(PROMPTS[4], PARAMS[4])]) == llm.generate(
+        [PROMPTS[4]], PARAMS[4]
+    )
     _check(llm, 2, [first, *stream])
 
 
@@ -84,9 +86,9 @@ def _stopped(stream: Iterator[Piece]) -> None:
 def test_a_stream_that_is_left_is_not_computed_on(
     llm: LLM, runner: Recording, client: EngineClient, leave: Callable[[Any], Any]
 ) -> None:
-    leave(client.stream(PROMPTS[4], PARAMS[4]))
+    leave(client.stream(EngineRequest(PROMPTS[4], PARAMS[4])))
     before = len(runner.decoded)
-    _check(llm, 0, list(client.stream(PROMPTS[0], PARAMS[0])))
+    _check(llm, 0, list(client.stream(EngineRequest(PROMPTS[0], PARAMS[0]))))
     assert all(len(numbers) == 1 for numbers in runner.decoded[before:])
 
 
@@ -94,10 +96,10 @@ def test_a_stream_may_be_collected_within_a_step(
     llm: LLM, runner: Recording, client: EngineClient
 ) -> None:
     """As Python's collector may close a generator at any place of the same thread."""
-    left = [client.stream(PROMPTS[4], PARAMS[4])]
+    left = [client.stream(EngineRequest(PROMPTS[4], PARAMS[4]))]
     next(left[0])
     runner.meanwhile = left.clear
-    _check(llm, 1, list(client.stream(PROMPTS[1], PARAMS[1])))
+    _check(llm, 1, list(client.stream(EngineRequest(PROMPTS[1], PARAMS[1]))))
     assert [len(numbers) for numbers in runner.decoded[-3:]] == [1, 1, 1]
 
 
@@ -108,11 +110,11 @@ def test_a_callers_error_does_not_touch_the_others(
         runner.meanwhile = lambda: None
         raise MemoryError
 
-    stream = client.stream(PROMPTS[3], PARAMS[3])
+    stream = client.stream(EngineRequest(PROMPTS[3], PARAMS[3]))
     first = next(stream)
     runner.meanwhile = fail
     with pytest.raises(MemoryError):
-        client.answer([(PROMPTS[0], PARAMS[0])])
+        client.answer([EngineRequest(PROMPTS[0], PARAMS[0])])
     before = len(runner.decoded)
     _check(llm, 3, [first, *stream])
     assert all(len(numbers) == 1 for numbers in runner.decoded[before:])
@@ -122,7 +124,7 @@ def test_threads_are_answered_as_if_alone(llm: LLM, client: EngineClient) -> Non
     found: dict[int, list[Piece]] = {}
 
     def ask(i: int) -> None:
-        found[i] = list(client.stream(PROMPTS[i], PARAMS[i]))
+        found[i] = list(client.stream(EngineRequest(PROMPTS[i], PARAMS[i])))
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(5)]
     for thread in threads:

@@ -40,7 +40,7 @@ class Asked:
         self.pieces: dict[int, list[Piece]] = defaultdict(list)
 
     def add(self, prompt: list[int], params: SamplingParams) -> int:
-        number = self.engine.add(prompt, params)
+        [number] = self.engine.add(prompt, params)
         self.prompts[number] = prompt
         return number
 
@@ -138,7 +138,7 @@ def test_aborting_what_is_not_there_and_stepping_without_work_do_nothing(
 ) -> None:
     engine = make_engine()
     assert engine.step() == {}
-    number = engine.add([5], PARAMS[3])
+    [number] = engine.add([5], PARAMS[3])
     engine.abort(number)
     engine.abort(number)
     engine.abort(99)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tallyformer.errors import CheckpointError
-from tallyformer.inference.engine.runner import Row, Work
+from tallyformer.inference.engine.runner import LogitsRow, Work
 from tallyformer.inference.native.runner import NativeRunner
 from tallyformer.inference.sampling_params import SamplingParams
 
@@ -123,7 +123,7 @@ def test_logits_that_are_not_finite_are_refused(default: Made) -> None:
     for wrong in (np.nan, np.inf, -np.inf):
         logits = runner.compute([Work(1, 0, [5], 1)])
         logits[0, 17] = wrong
-        row = Row(params=SamplingParams(), counts={}, prompt_ids=[5], uniform=0.5)
+        row = LogitsRow(params=SamplingParams(), counts={}, prompt_ids=[5], uniform=0.5)
         with pytest.raises(CheckpointError, match="not finite"):
             runner.choose(logits, [row])
 

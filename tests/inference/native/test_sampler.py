@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tallyformer.errors import InvalidRequestError
 from tallyformer.inference.engine import torch_sampler
-from tallyformer.inference.engine.runner import Choice, Row
+from tallyformer.inference.engine.runner import Choice, LogitsRow
 from tallyformer.inference.native.runner import NativeRunner
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.shape import ModelShape, shape_of
@@ -28,9 +28,9 @@ def runner() -> NativeRunner:
     return NativeRunner(shape, tensors.__getitem__, dtype="float32", vocab_size=V, threads=2)
 
 
-def _row(uniform: float = 0.5, **fields: object) -> Row:
+def _row(uniform: float = 0.5, **fields: object) -> LogitsRow:
     given = {"params": SamplingParams(), "counts": {}, "prompt_ids": [1], **fields}
-    return Row(uniform=uniform, **given)  # type: ignore[arg-type]
+    return LogitsRow(uniform=uniform, **given)  # type: ignore[arg-type]
 
 
 def _logits(rows: int, seed: int = 0) -> np.ndarray:
@@ -38,7 +38,7 @@ def _logits(rows: int, seed: int = 0) -> np.ndarray:
 
 
 def _both(
-    runner: NativeRunner, logits: np.ndarray, rows: list[Row]
+    runner: NativeRunner, logits: np.ndarray, rows: list[LogitsRow]
 ) -> tuple[list[Choice], list[Choice]]:
     return (
         runner.choose(logits.copy(), rows),
@@ -98,7 +98,7 @@ def test_it_chooses_what_the_torch_sampler_chooses(
     assert [i for i, _ in ours.alternatives] == [i for i, _ in torchs.alternatives]
 
 
-def _near_border(runner: NativeRunner, row: Row, seed: int, ours: int, torchs: int) -> bool:
+def _near_border(runner: NativeRunner, row: LogitsRow, seed: int, ours: int, torchs: int) -> bool:
     import dataclasses
 
     near = [

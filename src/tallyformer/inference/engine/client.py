@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
+from typing import NamedTuple
 
-from tallyformer.inference.engine.engine import Engine
-from tallyformer.inference.outputs import Output, Piece, joined
+from tallyformer.inference.engine.engine import Engine, Got
+from tallyformer.inference.outputs import Output, Piece, by_sample, joined
 from tallyformer.inference.sampling_params import SamplingParams
 
-Asked = tuple[list[int], SamplingParams]
-"""A prompt's ids, and its settings."""
-Receive = Callable[[Piece], None]
-"""What a caller does with a piece; called in the thread that steps, so it must be quick."""
+
+class EngineRequest(NamedTuple):
+    """A prompt's ids, its settings, and whose it is; as `Engine.add` takes them."""
+
+    prompt_ids: list[int]
+    params: SamplingParams
+    prefix_key: Hashable = None
+
+
+Receive = Callable[[Got], None]
+"""What a caller does with what is new; called in the thread that steps, so it must be quick."""
 
 
 class EngineClient:
@@ -25,6 +33,9 @@ class EngineClient:
 
     Args:
         engine: nobody else steps it.
+
+    Attributes:
+        after_step: called when all that is new in a step has been received.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -32,6 +43,7 @@ class EngineClient:
         self._turn = threading.Condition()
         self._stepping = False
         self._receivers: dict[int, Receive] = {}
+        self.after_step: set[Callable[[], None]] = set()
 
     @property
     def slots(self) -> int:
@@ -48,49 +60,57 @@ class EngineClient:
         """Sequences that wait for a place."""
         return max(0, len(self._receivers) - self._engine.running)
 
-    def stream(self, prompt_ids: list[int], params: SamplingParams) -> Iterator[Piece]:
+    def stream(self, asked: EngineRequest) -> Iterator[Piece]:
         """Yield the pieces of one answer; it begins with the first and may be broken off."""
-        pieces: deque[Piece] = deque()
-        number = self.join(prompt_ids, params, pieces.append)
+        box: deque[Got] = deque()
+        numbers = self.join(asked, box.append)
         try:
-            yield from self._until_finished(pieces)
+            yield from self._until_finished(box, len(numbers))
         finally:
-            self.leave(number)
+            self.leave(numbers)
 
-    def answer(self, asked: list[Asked]) -> list[Output]:
-        """Answer several prompts, in their order."""
-        boxes: list[deque[Piece]] = [deque() for _ in asked]
-        numbers = []
+    def answer(self, asked: list[EngineRequest]) -> list[Output]:
+        """Answer several prompts, in their order, each with all its samples."""
+        boxes: list[deque[Got]] = [deque() for _ in asked]
+        numbers: list[int] = []
         try:
-            for (prompt_ids, params), box in zip(asked, boxes, strict=True):
-                numbers.append(self.join(prompt_ids, params, box.append))
+            for one, box in zip(asked, boxes, strict=True):
+                numbers += self.join(one, box.append)
             return [
-                joined(prompt_ids, self._until_finished(box))
-                for (prompt_ids, _), box in zip(asked, boxes, strict=True)
+                joined(one.prompt_ids, pieces)
+                for one, box in zip(asked, boxes, strict=True)
+                for pieces in by_sample(self._until_finished(box, one.params.n))
             ]
         finally:
-            for number in numbers:
-                self.leave(number)
+            self.leave(numbers)
 
-    def join(self, prompt_ids: list[int], params: SamplingParams, receive: Receive) -> int:
-        """Let a prompt wait for its turn, and have its pieces sent to `receive`; its number.
+    def join(self, asked: EngineRequest, receive: Receive) -> list[int]:
+        """Let a prompt wait for its turn, and have what is new sent to `receive`.
 
-        The one with a `finish_reason` is the last.
+        A sample's last is a piece with a `finish_reason`, or an error.
+
+        Returns:
+            The numbers of its samples.
+
+        Raises:
+            Exception: as for `Engine.add`.
         """
-        number = self._engine.add(prompt_ids, params)
-        self._receivers[number] = receive
+        # Within the lock, as nothing is handed out then: what is new has its receiver.
         with self._turn:
+            numbers = self._engine.add(asked.prompt_ids, asked.params, prefix_key=asked.prefix_key)
+            self._receivers |= dict.fromkeys(numbers, receive)
             self._turn.notify_all()
-        return number
+        return numbers
 
-    def leave(self, number: int) -> None:
-        """Want no more pieces of a sequence; it is aborted if it has not finished.
+    def leave(self, numbers: Collection[int]) -> None:
+        """Want nothing more of these sequences; those that have not finished are aborted.
 
         It takes no lock: a generator that nobody holds is closed wherever Python collects it,
         even within a step of this very thread.
         """
-        if self._receivers.pop(number, None) is not None:
-            self._engine.abort(number)
+        for number in numbers:
+            if self._receivers.pop(number, None) is not None:
+                self._engine.abort(number)
 
     def advance(self, done: Callable[[], bool]) -> None:
         """Take all sequences on, or let another caller do it, until `done`.
@@ -121,26 +141,29 @@ class EngineClient:
         with self._turn:
             self._turn.notify_all()
 
-    def _until_finished(self, pieces: deque[Piece]) -> Iterator[Piece]:
-        while True:
-            self.advance(lambda: bool(pieces))
-            piece = pieces.popleft()
-            yield piece
-            if piece.finish_reason:
-                return
+    def _until_finished(self, box: deque[Got], samples: int) -> Iterator[Piece]:
+        while samples:
+            self.advance(lambda: bool(box))
+            got = box.popleft()
+            if isinstance(got, Exception):
+                raise got
+            yield got
+            samples -= got.finish_reason is not None
 
     def _step(self) -> None:
         """One step, during which the lock is free for those who join or have their pieces."""
         self._stepping = True
         self._turn.release()
         try:
-            pieces = self._engine.step()
+            new = self._engine.step()
         finally:
             self._turn.acquire()
             self._stepping = False
             self._turn.notify_all()
-        for number, piece in pieces.items():
-            take = self._receivers.pop if piece.finish_reason else self._receivers.get
-            receive = take(number, None)
+        for number, got in new.items():
+            ends = isinstance(got, Exception) or got.finish_reason
+            receive = (self._receivers.pop if ends else self._receivers.get)(number, None)
             if receive is not None:
-                receive(piece)
+                receive(got)
+        for call in tuple(self.after_step):
+            call()

@@ -1,21 +1,31 @@
-"""`Engine`: schedule, compute, sample, and pass the text on, one step after the other."""
+"""`Engine`: schedule, compute, choose, and pass the text on, one step after the other."""
 
 from __future__ import annotations
 
 import itertools
 import secrets
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
+from typing import NamedTuple
 
-from tallyformer.inference.engine.runner import Runner, Work
-from tallyformer.inference.engine.scheduler import Schedule, Scheduler
+from tallyformer.inference.engine.runner import LogitsRow, Runner, Work
+from tallyformer.inference.engine.scheduler import Fork, Scheduler
 from tallyformer.inference.engine.sequence import Sequence
 from tallyformer.inference.outputs import Piece
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 PREFILL_TOKENS = 16384
-"""Ids that one step prefills at most, by default: 64 windows of 256."""
+"""Ids that one step prefills at most, by default, where windows are computed whole."""
+
+Got = Piece | Exception
+"""A sequence's new piece, or what went wrong with it alone; it has been forgotten then."""
+
+
+class _Part(NamedTuple):
+    sequence: Sequence
+    work: Work
+    rows: list[LogitsRow]
 
 
 class Engine:
@@ -30,7 +40,8 @@ class Engine:
         tokenizer: the model's.
         context: ids that the model sees at once, 2 or more.
         eos_ids: the model's end-of-text ids.
-        prefill_tokens: most ids that one step prefills, padding included; at least a context.
+        prefill_tokens: most ids that one step prefills; None takes the runner's `prefill_chunk`,
+            or 16,384. At least a context where the runner computes windows whole.
     """
 
     def __init__(
@@ -40,42 +51,69 @@ class Engine:
         *,
         context: int,
         eos_ids: Collection[int],
-        prefill_tokens: int = PREFILL_TOKENS,
+        prefill_tokens: int | None = None,
     ) -> None:
         self._runner = runner
         self._tokenizer = tokenizer
         self._context = context
-        self._eos_ids = eos_ids
+        self._eos_ids = frozenset(eos_ids)
         self._numbers = itertools.count()
         self._sequences: dict[int, Sequence] = {}
+        # Those that the runner keeps something of.
+        self._kept: set[int] = set()
         # What was asked since the last step, in order: one to add, or the number of one to abort.
         self._asked: deque[Sequence | int] = deque()
+        self._failed: dict[int, Got] = {}
+        chunk = runner.prefill_chunk
+        tokens = prefill_tokens or chunk or PREFILL_TOKENS
         self._scheduler = Scheduler(
-            max_running=runner.slots, prefill_tokens=max(prefill_tokens, context)
+            places=runner.slots,
+            prefill_tokens=tokens if chunk else max(tokens, context),
+            prefill_chunk=chunk,
         )
 
-    def add(self, prompt_ids: Iterable[int], params: SamplingParams) -> int:
+    def add(
+        self, prompt_ids: Iterable[int], params: SamplingParams, *, prefix_key: Hashable = None
+    ) -> list[int]:
         """Let a prompt wait for its turn.
 
         Args:
             prompt_ids: at least one id of the vocabulary.
             params: its settings; without a seed it gets a fresh one.
+            prefix_key: the caller. Where prompts with the same key begin alike, that part is
+                computed once, and kept for a while after their end. None shares nothing.
 
         Returns:
-            The sequence's number.
+            The numbers of the sequences, one for each of `params.n` samples.
+
+        Raises:
+            InvalidRequestError: all ids are banned.
+            Exception: what making a hook of `params` raises.
         """
         seed = params.seed if params.seed is not None else secrets.randbits(63)
-        sequence = Sequence(
-            next(self._numbers),
-            prompt_ids,
-            params,
-            context=self._context,
-            eos_ids=self._eos_ids,
-            decoder=self._tokenizer.stream_decoder(),
-            seed=seed,
-        )
-        self._asked.append(sequence)
-        return sequence.number
+        stays = prefix_key is not None
+        if prefix_key is None and params.n > 1:
+            prefix_key = object()
+        ids = list(prompt_ids)
+        samples: list[Sequence] = []
+        for sample in range(params.n):
+            sequence = Sequence(
+                next(self._numbers),
+                ids,
+                params,
+                context=self._context,
+                vocab_size=self._tokenizer.vocab_size,
+                eos_ids=self._eos_ids,
+                decoder=self._tokenizer.stream_decoder(),
+                seed=seed,
+                sample=sample,
+                leader=samples[0] if samples else None,
+                prefix_key=prefix_key,
+                stays=stays,
+            )
+            samples.append(sequence)
+        self._asked.extend(samples)
+        return [sequence.number for sequence in samples]
 
     def abort(self, number: int) -> None:
         """Forget a sequence and free its place; nothing happens if it has finished."""
@@ -88,15 +126,15 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """Sequences whose keys and values are kept."""
+        """Sequences that have a place."""
         return len(self._scheduler.running)
 
-    def step(self) -> dict[int, Piece]:
-        """Take every sequence that runs, and those that can join, one id on.
+    def step(self) -> dict[int, Got]:
+        """Take every sequence that runs, and those that can join, on.
 
         Returns:
-            The new pieces by the sequences' numbers. A sequence whose piece has a
-            `finish_reason` is forgotten; one whose text is not certain yet has none.
+            What is new, by the sequences' numbers. A sequence whose piece has a `finish_reason`
+            is forgotten; one whose text is not certain yet has none.
 
         Raises:
             CheckpointError: logits are not finite. This and any other error, such as a lack of
@@ -104,19 +142,20 @@ class Engine:
         """
         try:
             self._follow()
-            chosen = self._chosen(self._scheduler.schedule())
-            pieces = {number: self._sequences[number].push(new_id) for number, new_id in chosen}
-            left = self._scheduler.settle()
-            if left:
-                self._runner.release([sequence.number for sequence in left])
+            schedule = self._scheduler.schedule()
+            self._move(schedule.moves)
+            pieces = self._taken(self._planned(schedule.parts))
+            self._release([sequence.number for sequence in self._scheduler.settle()])
         except BaseException:
+            self._kept.clear()
             self._runner.clear()
             self._scheduler.preempt()
             raise
-        for sequence in left:
-            if sequence.finish_reason:
-                del self._sequences[sequence.number]
-        return {number: piece for number, piece in pieces.items() if piece is not None}
+        for number, piece in pieces.items():
+            if piece.finish_reason:
+                del self._sequences[number]
+        failed, self._failed = self._failed, {}
+        return {**pieces, **failed}
 
     def _follow(self) -> None:
         """Do what was asked for since the last step."""
@@ -125,18 +164,50 @@ class Engine:
             if isinstance(asked, Sequence):
                 self._scheduler.add(asked)
                 self._sequences[asked.number] = asked
-                continue
-            sequence = self._sequences.pop(asked, None)
-            if sequence is not None and self._scheduler.abort(sequence):
-                self._runner.release([asked])
+            elif asked in self._sequences:
+                self._forget(asked)
 
-    def _chosen(self, schedule: Schedule) -> list[tuple[int, int]]:
-        """Numbers of the scheduled sequences, and the id that follows each."""
-        sequences = [*schedule.decode, *schedule.prefill]
-        if not sequences:
-            return []
-        work = [Work(s.number, len(s.window) - 1, s.window[-1:]) for s in schedule.decode]
-        work += [Work(s.number, 0, list(s.window)) for s in schedule.prefill]
-        logits = self._runner.compute(work)
-        choices = self._runner.choose(logits, [sequence.row() for sequence in sequences])
-        return [(s.number, choice.id) for s, choice in zip(sequences, choices, strict=True)]
+    def _forget(self, number: int) -> None:
+        self._scheduler.abort(self._sequences.pop(number))
+        self._release([number])
+
+    def _release(self, numbers: Collection[int]) -> None:
+        held = self._kept.intersection(numbers)
+        if held:
+            self._kept -= held
+            self._runner.release(held)
+
+    def _move(self, moves: list[Fork | int]) -> None:
+        for move in moves:
+            if isinstance(move, Fork):
+                self._runner.fork(move.number, move.new, move.length)
+                self._kept.add(move.new)
+            else:
+                self._release([move])
+
+    def _planned(self, parts: list[tuple[Sequence, int]]) -> list[_Part]:
+        """The step in the runner's words; a sequence whose hook fails is left out."""
+        planned = []
+        for sequence, count in parts:
+            try:
+                work = sequence.work(count)
+                planned.append(_Part(sequence, work, sequence.rows(work)))
+            except Exception as error:
+                self._failed[sequence.number] = error
+                self._forget(sequence.number)
+        return planned
+
+    def _taken(self, planned: list[_Part]) -> dict[int, Piece]:
+        """Compute, choose, and give each sequence what is its own."""
+        if not planned:
+            return {}
+        logits = self._runner.compute([part.work for part in planned])
+        self._kept.update(part.work.number for part in planned)
+        rows = [row for part in planned for row in part.rows]
+        choices = iter(self._runner.choose(logits, rows) if rows else ())
+        pieces = {}
+        for sequence, work, its_rows in planned:
+            piece = sequence.take(work, list(itertools.islice(choices, len(its_rows))))
+            if piece is not None:
+                pieces[sequence.number] = piece
+        return pieces

@@ -38,7 +38,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class LogitsRow:
     """What a sampler has to know to choose an id for one row of logits.
 
     Attributes:
@@ -100,7 +100,7 @@ class Runner(Protocol):
     def compute(self, work: Sequence[Work]) -> Logits:
         """Compute these sequences' ids; no sequence occurs twice, others are kept as they are."""
 
-    def choose(self, logits: Logits, rows: Sequence[Row]) -> list[Choice]:
+    def choose(self, logits: Logits, rows: Sequence[LogitsRow]) -> list[Choice]:
         """Choose an id for each row of what `compute` returned last.
 
         An id that has no text, because the model has more rows than the tokenizer has ids, is

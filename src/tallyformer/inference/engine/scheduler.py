@@ -1,91 +1,123 @@
-"""Which sequences are computed in the next step. Pure Python; loads no torch.
+"""Which sequences are computed in the next step, and how far. Pure Python; loads no torch.
 
-A sequence waits, runs and finishes. In a step each running one is decoded (one id is computed
-after those whose keys and values are kept), and as many waiting ones as fit are prefilled (their
-whole window is computed) and run from then on. So new sequences join between any two steps. A
-running one whose window is full goes back to the waiting with its newest half.
+A sequence waits, runs and finishes. In a step each running one whose window is computed but for
+its newest id gets the next one (decode): a long prompt never holds it up. What else the step may
+compute goes to those of whose windows less is kept (prefill), in their order of arrival: first
+those that run, then those that wait, as long as there are places. So new sequences join between any
+two steps. A running one whose window is full goes back to the waiting with its newest half.
+
+A sequence with a `prefix_key` begins with what another one with the same key keeps, as far as their
+ids are the same. After its end such a sequence stays in its place, idle, until another needs it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tallyformer.inference.engine.sequence import Sequence
 
+MOST_SCORED = 512
+"""Ids of prompts in a step of which each needs a row of logits."""
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
+class Fork:
+    """Before the step, `new` gets the first `length` ids that `number` keeps."""
+
+    number: int
+    new: int
+    length: int
+
+
+@dataclass(frozen=True)
 class Schedule:
-    """The work of one step; no sequence is in both lists.
+    """What a step does.
 
     Attributes:
-        prefill: sequences whose window is computed, in order of arrival.
-        decode: all others that run.
+        moves: forks, and numbers that are released, in this order, before the step.
+        parts: sequences, each once, and how many ids of their windows are computed.
     """
 
-    prefill: list[Sequence]
-    decode: list[Sequence]
+    moves: list[Fork | int] = field(default_factory=list)
+    parts: list[tuple[Sequence, int]] = field(default_factory=list)
 
 
 class Scheduler:
     """Waiting and running sequences, served in their order of arrival.
 
     Args:
-        max_running: most sequences that run at once, 1 or more.
-        prefill_tokens: most ids that one step prefills, padding included: rows times the longest
-            window. No window may be longer.
+        places: most sequences that are kept at once, 1 or more.
+        prefill_tokens: most ids that one step prefills, 1 or more.
+        prefill_chunk: most ids of one sequence in a step, 1 or more; None computes windows
+            whole, and then no window may be longer than `prefill_tokens`.
 
     Attributes:
         waiting: in order of arrival; one that ran before is in front of those that never did.
-        running: those whose keys and values are kept.
+        running: those that have a place, in the order in which they got it.
+        idle: finished ones whose keys and values are still kept, the one that was of use last
+            at the end.
     """
 
-    def __init__(self, *, max_running: int, prefill_tokens: int) -> None:
-        assert max_running >= 1
+    def __init__(self, *, places: int, prefill_tokens: int, prefill_chunk: int | None) -> None:
+        assert places >= 1 and prefill_tokens >= 1
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
-        self._max_running = max_running
+        self.idle: list[Sequence] = []
+        self._places = places
         self._prefill_tokens = prefill_tokens
+        self._prefill_chunk = prefill_chunk
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait; its number is greater than those of all others."""
-        assert len(sequence.window) <= self._prefill_tokens
         self.waiting.append(sequence)
 
     def schedule(self) -> Schedule:
         """Admit waiting sequences, the first ones first, and say what is computed now."""
-        decode = list(self.running)
-        prefill: list[Sequence] = []
-        widest = 0
-        while self.waiting and len(self.running) < self._max_running:
-            widest = max(widest, len(self.waiting[0].window))
-            if (len(prefill) + 1) * widest > self._prefill_tokens:
+        schedule = Schedule(parts=[(s, 1) for s in self.running if s.missing == 1])
+        room = _Room(self._prefill_tokens, self._prefill_chunk)
+        for sequence in self.running:
+            if sequence.missing > 1 and (count := room.take(sequence)):
+                schedule.parts.append((sequence, count))
+        for sequence in list(self.waiting):
+            if len(self.running) >= self._places:
                 break
-            sequence = self.waiting.popleft()
-            sequence.state = "running"
-            prefill.append(sequence)
-            self.running.append(sequence)
-        return Schedule(prefill=prefill, decode=decode)
+            if _waits_for_leader(sequence):
+                continue
+            source, sequence.kept = self._prefix_of(sequence)
+            count = room.take(sequence)
+            if not count:
+                sequence.kept = 0
+                break
+            self._admit(sequence, source, schedule.moves)
+            schedule.parts.append((sequence, count))
+        return schedule
 
     def settle(self) -> list[Sequence]:
-        """After a step: return those that no longer run, finished or with a full window."""
+        """After a step: return those whose place is free again, finished or with a full window."""
         left = [s for s in self.running if s.finish_reason or s.full]
         self.running = [s for s in self.running if not (s.finish_reason or s.full)]
+        free = []
         for sequence in left:
             if sequence.finish_reason:
                 sequence.state = "finished"
+            if sequence.finish_reason and self._is_of_use(sequence):
+                self.idle.append(sequence)
+            else:
+                free.append(sequence)
         self._wait_again([s for s in left if not s.finish_reason])
-        return left
+        return free
 
     def preempt(self) -> None:
         """Let all running sequences wait again: their keys and values are lost."""
         running, self.running = self.running, []
+        self.idle = []
         self._wait_again(running)
 
     def abort(self, sequence: Sequence) -> bool:
-        """Forget a sequence that waits or runs; return whether it ran."""
+        """Forget a sequence that waits or runs; return whether it had a place."""
         ran = sequence.state == "running"
         if ran:
             self.running.remove(sequence)
@@ -94,12 +126,90 @@ class Scheduler:
         sequence.state = "finished"
         return ran
 
+    def _is_of_use(self, finished: Sequence) -> bool:
+        return finished.stays or any(waits.leader is finished for waits in self.waiting)
+
+    def _prefix_of(self, sequence: Sequence) -> tuple[Sequence | None, int]:
+        """What keeps the longest part of the window's beginning, and how long that is.
+
+        The newest id is always computed, for its logits.
+        """
+        best, longest = None, 0
+        if sequence.prefix_key is None or sequence.unscored:
+            return best, longest
+        for other in (*self.running, *self.idle):
+            if other.prefix_key != sequence.prefix_key:
+                continue
+            most = min(other.kept, len(sequence.window) - 1)
+            length = _common(sequence.window, other.window, most)
+            if length > longest and self._may_stay(other):
+                best, longest = other, length
+        return best, longest
+
+    def _may_stay(self, source: Sequence) -> bool:
+        """Whether a place is left for a copy of it: its own is not the last that can be freed."""
+        return self._has_free_place or self.idle != [source]
+
+    @property
+    def _has_free_place(self) -> bool:
+        return len(self.running) + len(self.idle) < self._places
+
+    def _admit(self, sequence: Sequence, source: Sequence | None, moves: list[Fork | int]) -> None:
+        if source in self.idle:
+            self.idle.remove(source)
+            self.idle.append(source)
+        if not self._has_free_place:
+            moves.append(self.idle.pop(0).number)
+        if source is not None:
+            moves.append(Fork(source.number, sequence.number, sequence.kept))
+        self.waiting.remove(sequence)
+        sequence.state = "running"
+        self.running.append(sequence)
+
     def _wait_again(self, left: list[Sequence]) -> None:
         """In front of all that came after them, full windows with their newest half."""
         if not left:
             return
         for sequence in left:
             sequence.state = "waiting"
+            sequence.kept = 0
             if sequence.full:
                 sequence.shorten()
         self.waiting = deque(sorted((*left, *self.waiting), key=lambda s: s.number))
+
+
+class _Room:
+    """What a step may still prefill."""
+
+    def __init__(self, tokens: int, chunk: int | None) -> None:
+        self._tokens, self._chunk = tokens, chunk
+        self._scored = 0
+
+    def take(self, sequence: Sequence) -> int:
+        """How many ids of a sequence are computed; 0 if it has to wait."""
+        most = self._tokens
+        if sequence.unscored and self._scored:
+            most = min(most, MOST_SCORED - self._scored)
+        if self._chunk is None:
+            count = sequence.missing if sequence.missing <= most else 0
+        else:
+            count = max(0, min(sequence.missing, self._chunk, most))
+        self._tokens -= count
+        self._scored += count if sequence.unscored else 0
+        return count
+
+
+def _waits_for_leader(sequence: Sequence) -> bool:
+    """Whether the first sample will compute the prompt that this one shares."""
+    leader = sequence.leader
+    if leader is None or leader.state == "finished" or leader.generated:
+        return False
+    return leader.kept < len(sequence.window) - 1
+
+
+def _common(ids: list[int], others: list[int], most: int) -> int:
+    """How many of the first `most` ids are the same."""
+    for place in range(most):
+        if ids[place] != others[place]:
+            return place
+    return most

@@ -1,44 +1,60 @@
-"""One prompt that is being answered: its ids, settings and state."""
+"""One sample of a prompt that is being answered: its ids, settings and state."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Sequence as Several
 from typing import TYPE_CHECKING, Literal
 
-from tallyformer.inference.engine.runner import Row
-from tallyformer.inference.outputs import FinishReason, Piece
+import numpy as np
+
+from tallyformer.errors import InvalidRequestError
+from tallyformer.inference.engine.look_up import look_up
+from tallyformer.inference.engine.runner import Choice, LogitsRow, Work
+from tallyformer.inference.engine.text import AnswerText
+from tallyformer.inference.outputs import FinishReason, Piece, TokenLogprob
 from tallyformer.inference.sampling_params import SamplingParams
-from tallyformer.inference.stop import StopMatcher
 from tallyformer.keyed_random import key_of, uniform_at
+from tallyformer.token_ids import checked_ids
 
 if TYPE_CHECKING:
     from tallyformer.tokenizer.stream import StreamDecoder
 
 State = Literal["waiting", "running", "finished"]
-"""`waiting`: its window has to be computed. `running`: its keys and values are kept."""
+"""`waiting`: it has no place. `running`: it has one, where its first `kept` ids are kept."""
 
 
 class Sequence:
     """A prompt, its settings, its own random numbers, and the answer so far.
+
+    The scheduler says how many ids of the window are computed in a step; `work` and `rows` put
+    that into the runner's words, `take` takes what the runner chose.
 
     Args:
         number: its name in the engine; a greater one came later.
         prompt_ids: at least one id. Of more than `context` the last `context - 1` are used.
         params: the settings.
         context: ids that the model sees at once, 2 or more.
+        vocab_size: ids that have a text.
         eos_ids: the model's end-of-text ids.
         decoder: turns this sequence's ids into text.
-        seed: decides its random numbers; the one for an id depends on the seed and on how many
-            ids came before it in the answer, and on nothing else.
+        seed: decides its random numbers; the one for an id depends on the seed, on `sample` and
+            on how many ids came before it in the answer, and on nothing else.
+        sample: which of `params.n`.
+        leader: the sequence of the first sample, whose prefill the others share.
+        prefix_key: sequences with the same one may share what they begin with alike.
+        stays: whether its keys and values are of use after its end.
 
     Attributes:
-        prompt_ids: all of the prompt.
-        window: the newest ids, all that the model sees; the last one may still have to be
-            computed.
-        counts: how often each id has been generated.
+        window: the newest ids, all that the model sees.
+        kept: how many of them are computed and kept.
+        generated: ids of the answer.
         state: the scheduler's.
-        finish_reason: None while the answer continues.
+
+    Raises:
+        InvalidRequestError: all ids are banned.
+        Exception: what a function of `params` that makes a hook raises.
     """
 
     def __init__(
@@ -48,31 +64,66 @@ class Sequence:
         params: SamplingParams,
         *,
         context: int,
+        vocab_size: int,
         eos_ids: Collection[int],
         decoder: StreamDecoder,
         seed: int,
+        sample: int = 0,
+        leader: Sequence | None = None,
+        prefix_key: Hashable = None,
+        stays: bool = False,
     ) -> None:
         ids = list(prompt_ids)
         assert context >= 2 and ids
         self.number = number
         self.params = params
         self.prompt_ids = ids
+        self.sample = sample
+        self.leader = leader
+        self.prefix_key = prefix_key
+        self.stays = stays
         self.window = ids if len(ids) <= context else ids[-(context - 1) :]
+        self.kept = 0
+        self.generated: list[int] = []
         self.counts: Counter[int] = Counter()
         self.state: State = "waiting"
-        self.finish_reason: FinishReason | None = None
-        self._context = context
-        self._key = key_of("draw", seed)
-        self._generated = 0
-        self._end_ids = set(params.stop_token_ids) | (set() if params.ignore_eos else set(eos_ids))
-        self._decoder = decoder
-        self._stop = StopMatcher(params.stop_strings)
-        self._unsent: list[int] = []
+        self._context, self._vocab_size = context, vocab_size
+        self._key = key_of("draw", seed, sample) if sample else key_of("draw", seed)
+        end_ids = {*params.stop_token_ids, *(() if params.ignore_eos else eos_ids)}
+        self._bad = frozenset(params.bad_token_ids)
+        self._bad_first = self._bad | end_ids
+        if len(self._bad_first if params.min_tokens else self._bad) >= vocab_size:
+            raise _nothing_may_follow("bad_token_ids")
+        self._text = AnswerText(decoder, params.stop_strings, end_ids, params.max_tokens)
+        self._mask = None if params.token_mask is None else params.token_mask()
+        self._force = None if params.forced_ids is None else params.forced_ids()
+        self._forced: list[int] = []
+        self._ahead: list[int] = []
+        # Where a scored prompt's ids are; emptied when they are sent.
+        self._unscored = sample == 0 and params.prompt_logprobs is not None
+        self._scores: list[TokenLogprob | None] = [None] * (len(ids) if self._unscored else 0)
+        self._unsent: list[TokenLogprob | int] = []
+        self._guessed = self._accepted = 0
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """None while the answer continues."""
+        return self._text.finish_reason
 
     @property
     def full(self) -> bool:
         """Whether the window has outgrown the context."""
         return len(self.window) > self._context
+
+    @property
+    def missing(self) -> int:
+        """Ids of the window that are not computed: 1 in the middle of an answer."""
+        return len(self.window) - self.kept
+
+    @property
+    def unscored(self) -> bool:
+        """Whether every id of the window needs a row of logits, as the prompt is scored."""
+        return self._unscored
 
     def shorten(self) -> None:
         """Keep the newest half of the window, to be computed again with positions from 0.
@@ -82,37 +133,163 @@ class Sequence:
         """
         self.window = self.window[-max(1, self._context // 2) :]
 
-    def row(self) -> Row:
-        """What a sampler has to know to choose the next id."""
-        return Row(
-            params=self.params,
-            counts=self.counts,
-            prompt_ids=self.prompt_ids,
-            uniform=uniform_at(self._key, self._generated),
-        )
+    def work(self, count: int) -> Work:
+        """Compute the next `count` ids of the window; at its end, also those that may follow.
 
-    def push(self, token_id: int) -> Piece | None:
-        """Take a generated id; return what is certain now, if there is text or it ends here.
-
-        An id that ends the sequence sets `finish_reason`.
+        Raises:
+            Exception: what a hook raises.
         """
-        self.window.append(token_id)
-        self.counts[token_id] += 1
-        self._unsent.append(token_id)
-        self._generated += 1
-        text = self._text(token_id)
+        end = self.kept + count
+        ids = self.window[self.kept : end]
+        if end < len(self.window):
+            self._ahead = []
+            return Work(self.number, self.kept, ids, count if self._unscored else 0)
+        self._ahead = self._looked_ahead()
+        logits = (count if self._unscored else 1) + len(self._ahead)
+        return Work(self.number, self.kept, [*ids, *self._ahead], logits)
+
+    def rows(self, work: Work) -> list[LogitsRow]:
+        """What the sampler has to know for each row of logits of `work`.
+
+        Raises:
+            InvalidRequestError: nothing may follow.
+            Exception: what a hook raises.
+        """
+        first = _first_place(work)
+        inside = range(first, min(first + work.logits, len(self.window)))
+        rows = [self._scored_row(self.window[place]) for place in inside]
+        return rows + [self._next_row(i) for i in range(work.logits - len(rows))]
+
+    def take(self, work: Work, choices: Several[Choice]) -> Piece | None:
+        """Take what was chosen; return what is certain now, if there is text or it ends here."""
+        self.kept = min(work.start + len(work.ids), len(self.window))
+        first = _first_place(work)
+        scored = choices[: max(0, len(self.window) - first)]
+        self._keep_scores(first, scored)
+        drawn = choices[len(scored) :]
+        if not drawn:
+            return None
+        self._unscored = False
+        if self.params.max_tokens == 0:
+            self._text.finish_reason = "length"
+            return self._piece("")
+        text = "".join(self._taken(drawn))
         if not text and self.finish_reason is None:
             return None
-        token_ids, self._unsent = self._unsent, []
-        return Piece(text=text, token_ids=token_ids, finish_reason=self.finish_reason)
+        return self._piece(text)
 
-    def _text(self, token_id: int) -> str:
-        """The text that is certain now; may set `finish_reason`."""
-        ends = token_id in self._end_ids
-        text = self._stop.push("" if ends else self._decoder.push(token_id))
-        if self._stop.matched:
-            self.finish_reason = "stop"
-        elif ends or self._generated >= self.params.max_tokens:
-            text += self._stop.push(self._decoder.finish()) + self._stop.finish()
-            self.finish_reason = "stop" if ends or self._stop.matched else "length"
-        return text
+    def _looked_ahead(self) -> list[int]:
+        """Ids that follow the window: forced, or guessed."""
+        room = min(
+            self._context - len(self.window), self.params.max_tokens - len(self.generated) - 1
+        )
+        if self._force is not None:
+            if not self._forced:
+                self._forced = checked_ids(self._force(self._text.whole), self._vocab_size)
+            return self._forced[: max(0, room)]
+        if self._mask is not None:
+            return []
+        return look_up(self.window, min(room, self.params.look_up))
+
+    def _scored_row(self, token_id: int) -> LogitsRow:
+        return LogitsRow(
+            params=self.params,
+            counts={},
+            prompt_ids=(),
+            uniform=0.0,
+            given=token_id,
+            logprobs=self.params.prompt_logprobs,
+        )
+
+    def _next_row(self, ahead: int) -> LogitsRow:
+        """The row that comes after `ahead` ids beyond the window."""
+        known = self._ahead[:ahead]
+        index = len(self.generated) + ahead
+        banned = self._bad_first if index < self.params.min_tokens else self._bad
+        given = self._forced[ahead] if ahead < len(self._forced) else None
+        allowed = None
+        if self._mask is not None and given is None:
+            allowed = self._mask([*self.generated, *known])
+        if allowed is not None:
+            allowed, banned = _without(allowed, banned, self._vocab_size), frozenset()
+        return LogitsRow(
+            params=self.params,
+            counts=self.counts + Counter(known) if known else self.counts,
+            prompt_ids=self.prompt_ids,
+            uniform=uniform_at(self._key, index),
+            given=given,
+            banned=banned,
+            allowed=allowed,
+            logprobs=self.params.logprobs,
+        )
+
+    def _keep_scores(self, first: int, scored: Several[Choice]) -> None:
+        before = len(self.prompt_ids) - len(self.window)
+        for place, choice in enumerate(scored, first):
+            self._scores[before + place] = _logprob(choice)
+
+    def _taken(self, drawn: Several[Choice]) -> Iterable[str]:
+        """Take ids, as long as the next was chosen after what really came before; their text."""
+        ahead, self._ahead = self._ahead, []
+        if self._force is None:
+            self._guessed += len(ahead)
+        for i, choice in enumerate(drawn):
+            self.window.append(choice.id)
+            self.generated.append(choice.id)
+            self.counts[choice.id] += 1
+            self._unsent.append(choice.id if self.params.logprobs is None else _logprob(choice))
+            self._forced = self._forced[1:]
+            yield self._text.push(choice.id)
+            self.kept = len(self.window) - 1
+            right = i < len(ahead) and choice.id == ahead[i]
+            self._accepted += right and self._force is None
+            if not right or self.finish_reason or self.full:
+                return
+
+    def _piece(self, text: str) -> Piece:
+        unsent, self._unsent = self._unsent, []
+        scores, self._scores = self._scores, []
+        logprobs = [one for one in unsent if isinstance(one, TokenLogprob)]
+        guessed, accepted = self._guessed, self._accepted
+        self._guessed = self._accepted = 0
+        return Piece(
+            text=text,
+            token_ids=[one.id for one in logprobs] or [i for i in unsent if isinstance(i, int)],
+            finish_reason=self.finish_reason,
+            index=self.sample,
+            logprobs=logprobs,
+            prompt_logprobs=scores,
+            guessed=guessed,
+            accepted=accepted,
+        )
+
+
+def _first_place(work: Work) -> int:
+    """The place that the first row of logits is about."""
+    return work.start + len(work.ids) - work.logits + 1
+
+
+def _logprob(choice: Choice) -> TokenLogprob:
+    assert choice.logprob is not None
+    return TokenLogprob(choice.id, choice.logprob, choice.alternatives)
+
+
+def _without(words: np.ndarray, banned: Collection[int], vocab_size: int) -> np.ndarray:
+    """The mask without banned ids and those that do not exist."""
+    bits = np.unpackbits(np.asarray(words, np.uint32).view(np.uint8), bitorder="little")
+    if len(bits) < vocab_size:
+        raise InvalidRequestError(
+            f"token_mask: {len(bits)} bits for {vocab_size} ids. Give uint32 words with one bit "
+            "an id"
+        )
+    bits[vocab_size:] = 0
+    bits[list(banned)] = 0
+    if not bits.any():
+        raise _nothing_may_follow("token_mask")
+    return np.packbits(bits, bitorder="little").view(np.uint32)
+
+
+def _nothing_may_follow(name: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{name}: no token may follow, as all are banned. Allow the end-of-text at least"
+    )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tallyformer.inference.engine import torch_sampler
 from tallyformer.inference.engine.cache import SlotCache
-from tallyformer.inference.engine.runner import Choice, Row, Work
+from tallyformer.inference.engine.runner import Choice, LogitsRow, Work
 from tallyformer.model.protocol import CACHE_NAME
 
 SLOTS = 64
@@ -83,7 +83,7 @@ class TorchRunner:
         return TorchLogits(logits_NV[:, : self._vocab_size], places)
 
     @torch.inference_mode()
-    def choose(self, logits: TorchLogits, rows: Sequence[Row]) -> list[Choice]:
+    def choose(self, logits: TorchLogits, rows: Sequence[LogitsRow]) -> list[Choice]:
         """Choose an id for each row of what was computed last."""
         choices = torch_sampler.choose(logits.rows, [rows[place] for place in logits.places])
         ordered = dict(zip(logits.places, choices, strict=True))

@@ -16,7 +16,7 @@ import numpy as np
 
 from tallyformer.artifacts.json_files import read_json
 from tallyformer.errors import CheckpointError, InvalidRequestError
-from tallyformer.inference.engine.runner import Choice, Row, Work
+from tallyformer.inference.engine.runner import Choice, LogitsRow, Work
 from tallyformer.inference.native.available import library
 from tallyformer.inference.native.library import (
     KINDS,
@@ -142,7 +142,7 @@ class NativeRunner:
         self._check(failed)
         return self._rows[: len(wanted)]
 
-    def choose(self, logits: np.ndarray, rows: Sequence[Row]) -> list[Choice]:
+    def choose(self, logits: np.ndarray, rows: Sequence[LogitsRow]) -> list[Choice]:
         """Choose an id for each row; changes the logits."""
         draws = (CDraw * len(rows))()
         kept = [_fill(draw, row) for draw, row in zip(draws, rows, strict=True)]
@@ -328,7 +328,7 @@ def _as(dtype: str, tensor: Weight) -> Weight:
     return quantize(floats, 8 if dtype == "int8" else 4)
 
 
-def _fill(draw: CDraw, row: Row) -> dict[str, np.ndarray]:
+def _fill(draw: CDraw, row: LogitsRow) -> dict[str, np.ndarray]:
     """Put a row's settings in place; returns the arrays that it points to."""
     params = row.params
     arrays: dict[str, np.ndarray] = {}

@@ -45,7 +45,7 @@ class DetokenizeRequest(RequestBody):
     tokens: list[int] = Field(max_length=MOST_IDS)
 
 
-class DetokenizedText(BaseModel):
+class Text(BaseModel):
     """Their text, under both names."""
 
     prompt: str
