@@ -1,5 +1,6 @@
 #!/bin/sh
-# Create the virtual environment and install TallyFormer with the pinned dependencies.
+# Create the virtual environment and install TallyFormer, for training and for serving, with the
+# pinned dependencies.
 #
 #     sh scripts/install.sh [FOLDER]      FOLDER is .venv unless given
 #
@@ -57,4 +58,4 @@ if [ -n "${TORCH_INDEX:-}" ]; then
     # Its dependencies come from the usual index, at the pinned versions, with all the others.
     pip install $quiet --constraint "$constraints" --no-deps --index-url "$TORCH_INDEX" torch
 fi
-pip install $quiet --constraint "$constraints" --editable .
+pip install $quiet --constraint "$constraints" --editable ".[train,serve]"

@@ -34,10 +34,17 @@ print(*[f"{name} {importlib.metadata.version(name)}" for name in sys.argv[1:]])
 """
 
 
+def asked_packages() -> list[str]:
+    """What pyproject.toml asks for: always, for training and for serving."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    extras = project["optional-dependencies"]
+    return [*project["dependencies"], *extras["train"], *extras["serve"]]
+
+
 def lowest_versions() -> dict[str, str]:
     """The first version of each package that pyproject.toml admits."""
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        asked = tomllib.load(file)["project"]["dependencies"]
+    asked = asked_packages()
     found = (re.match(r"([\w-]+)>=([\w.]+)", line) for line in asked)
     return {match[1]: match[2] for match in found if match and match[1] in PACKAGES}
 

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from tallyformer.errors import UsageError
+from tallyformer.packages import how_to_get
 
 if TYPE_CHECKING:
     import torch
 
 REQUIRED_PYTHON = (3, 11)
-REQUIRED = ("torch", "transformers", "tokenizers", "tiktoken", "peft", "numpy", "pyarrow")
+NEEDED = ("numpy", "tokenizers")
+"""By everything."""
+OF_TRAINING = ("torch", "transformers", "tiktoken", "peft", "pyarrow")
 LEAST_MEMORY_GB = 4.0
 LEAST_DISK_GB = 5.0
 HUB = "https://huggingface.co"
@@ -59,6 +62,7 @@ def examine(folder: Path, *, hub_seconds: float = 3.0) -> Iterator[Finding]:
     yield _processor()
     yield _memory()
     yield _disk(folder)
+    yield _native()
     if importlib.util.find_spec("torch"):
         yield from _torch()
     yield _hub(hub_seconds)
@@ -73,18 +77,17 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    for name in REQUIRED:
-        version = _version(name)
-        if version:
-            yield Finding(name, version)
-        else:
-            yield Finding(name, "not installed", "missing", "pip install tallyformer")
-    datasets = _version("datasets")
-    if datasets:
-        yield Finding("datasets", datasets)
-    else:
-        fix = "only for data sets of the hub: pip install 'tallyformer[hub]'"
-        yield Finding("datasets", "not installed", "limited", fix)
+    for name in NEEDED:
+        yield _package(name, "missing", "pip install tallyformer")
+    for name in OF_TRAINING:
+        yield _package(name, "limited", f"for training and for GPUs: {how_to_get(name)}")
+    fix = f"only for data sets of the hub: {how_to_get('datasets')}"
+    yield _package("datasets", "limited", fix)
+
+
+def _package(name: str, without: Literal["limited", "missing"], fix: str) -> Finding:
+    version = _version(name)
+    return Finding(name, version) if version else Finding(name, "not installed", without, fix)
 
 
 def _version(name: str) -> str | None:
@@ -132,6 +135,22 @@ def _disk(folder: Path) -> Finding:
     return Finding("disk", f"{free:.1f} GB free in {place}", "limited", fix)
 
 
+def _native() -> Finding:
+    """What answers on this CPU."""
+    from tallyformer.inference.native.available import available, kernels
+    from tallyformer.inference.native.build import BuildError, find_compiler, is_built
+
+    try:
+        if not is_built():
+            compiler = " ".join(find_compiler())
+            return Finding("native runner", f"is built at its first use, once, by {compiler}")
+    except BuildError as error:
+        return Finding("native runner", "not here: torch answers, slower", "limited", str(error))
+    if reason := available():
+        return Finding("native runner", "not here: torch answers, slower", "limited", reason)
+    return Finding("native runner", f"answers on this CPU; kernels: {kernels()}")
+
+
 def _torch() -> Iterator[Finding]:
     import torch
 
@@ -160,7 +179,8 @@ def _torch() -> Iterator[Finding]:
 
 def _device() -> Iterator[Finding]:
     """What trains and answers here, and whether its code can be compiled."""
-    from tallyformer.model.device import VARIABLE, choose_device
+    from tallyformer.model.device import choose_device
+    from tallyformer.model.device_here import VARIABLE
 
     try:
         device = choose_device()

@@ -24,7 +24,6 @@ from tallyformer.errors import ArtifactError
 from tallyformer.export.hf_folder import verify_hf_folder, write_hf_folder
 from tallyformer.export.model_card import LOWEST_TRANSFORMERS, UNKNOWN_LICENCE, model_card
 from tallyformer.export.verify import largest_difference
-from tallyformer.inference.folder_defaults import sampling_defaults
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
@@ -128,7 +127,7 @@ def test_the_generation_config_ends_answers_and_samples_with_care(
     assert found["eos_token_id"] == tokenizer.eot_id
     assert found["pad_token_id"] == tokenizer.pad_id
     assert not {name for name in found if "length" in name or "max_new" in name}
-    wanted = sampling_defaults(LLM.from_pretrained(tmp_path / "model").model)
+    wanted = LLM.from_pretrained(tmp_path / "model").default_params
     assert wanted == SamplingParams(temperature=0.3, top_k=20, top_p=0.9)
     config = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["model_max_length"] == 32
@@ -268,7 +267,7 @@ def test_a_model_card_tells_what_is_known_and_asks_for_what_is_not(
 
 def test_the_card_asks_for_the_transformers_that_the_package_asks_for() -> None:
     with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
-        asked = tomllib.load(file)["project"]["dependencies"]
+        asked = tomllib.load(file)["project"]["optional-dependencies"]["train"]
     assert f"transformers>={LOWEST_TRANSFORMERS},<6" in asked
 
 

@@ -74,6 +74,19 @@ def test_a_folder_becomes_safetensors_with_its_settings_and_a_manifest(
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize("shape", ["tally", "llama", "stock llama"])
+def test_whole_numbers_are_signed_and_answer(
+    dtype: str, shape: str, model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    found = export_model(model_folder(shape), out, form="safetensors", dtype=dtype)
+    assert 1e-3 < found["rounding_difference"] < found["largest_logit"]
+    check_model_folder(out)
+    assert not (out / "README.md").exists()
+    assert LLM.from_pretrained(out).generate("A bond", SamplingParams(max_tokens=3))[0].token_ids
+
+
 def _damage(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -102,8 +115,8 @@ def test_what_does_not_go_together_is_refused(arguments: list[str], said: str) -
 def test_a_dtype_that_the_format_does_not_have_is_refused_with_those_it_has(
     model_folder: ModelFolder, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"safetensors has no int8\. Use one of: float32"):
-        export_model(model_folder("tally"), tmp_path / "out", form="safetensors", dtype="int8")
+    with pytest.raises(UsageError, match=r"safetensors has no q8_0\. Use one of: float32"):
+        export_model(model_folder("tally"), tmp_path / "out", form="safetensors", dtype="q8_0")
 
 
 @pytest.mark.parametrize("form", ENGINES)

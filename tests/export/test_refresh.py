@@ -21,7 +21,6 @@ from tallyformer.cli.export import export as command
 from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError
 from tallyformer.export.refresh import refresh_folder
-from tallyformer.inference.folder_defaults import sampling_defaults
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.stages import export, pretrain
@@ -104,7 +103,7 @@ def test_a_refreshed_folder_has_todays_files_and_its_own_weights(
         assert (folder / name).read_bytes() == (wanted / name).read_bytes(), name
     check_model_folder(folder)
     careful = SamplingParams(temperature=0.3, top_k=20, top_p=0.9)
-    assert sampling_defaults(LLM.from_pretrained(folder, device="cpu").model) == careful
+    assert LLM.from_pretrained(folder, device="cpu").default_params == careful
     assert refresh_folder(folder) == []
 
 
@@ -180,4 +179,4 @@ def test_the_command_needs_no_recipe_and_takes_a_folder_alone(run: RunFolder) ->
     assert "attention.py, generation_config.json, protocol.py rewritten" in done.output
     assert "nothing rewritten" in invoke("--refresh", folder).output
     assert invoke("--refresh", folder, "--out", "x").exit_code == 2
-    assert "--recipe FILE, or --format NAME FOLDER OUT, or --refresh FOLDER" in invoke().output
+    assert "give --recipe FILE, --format with FOLDER and OUT, or --refresh" in invoke().output

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tallyformer.errors import ArtifactError, CheckpointError
+from tallyformer.export.refresh import refresh_folder
 from tallyformer.export.whole_numbers import quantize_folder
 from tallyformer.inference.engine.runner import Work
 from tallyformer.inference.native.available import available
@@ -95,8 +96,15 @@ def test_it_is_as_small_as_promised(floats: Path, bits: int) -> None:
 
 
 def test_transformers_refuses_it_instead_of_answering_garbage(floats: Path) -> None:
-    with pytest.raises(Exception, match=r"model\.safetensors"):
-        AutoModelForCausalLM.from_pretrained(_quantized(floats, 8), trust_remote_code=True)
+    for trusted in (False, True):
+        with pytest.raises((OSError, ValueError, KeyError)):
+            AutoModelForCausalLM.from_pretrained(_quantized(floats, 8), trust_remote_code=trusted)
+        shutil.rmtree(floats.parent / "int8")
+
+
+def test_there_is_nothing_to_refresh(floats: Path) -> None:
+    with pytest.raises(ArtifactError, match="nothing to refresh"):
+        refresh_folder(_quantized(floats, 4))
 
 
 @pytest.mark.parametrize(

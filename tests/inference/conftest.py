@@ -64,7 +64,8 @@ def llama_folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session", params=["tally", "llama"])
 def llm(request: pytest.FixtureRequest) -> LLM:
     """The same laws hold for our class and for a stock one."""
-    return LLM.from_pretrained(request.getfixturevalue(f"{request.param}_folder"), device="cpu")
+    folder = request.getfixturevalue(f"{request.param}_folder")
+    return LLM.from_pretrained(folder, device="cpu", runner="torch")
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def test_a_wrong_request_is_refused_at_the_call_and_touches_nobody(tally: LLM) -
 def test_a_step_that_fails_reaches_all_who_wait_and_nobody_who_comes_later(
     tally_folder: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    llm = LLM.from_pretrained(tally_folder, device="cpu")  # type: ignore[arg-type]
+    llm = LLM.from_pretrained(tally_folder, runner="torch", device="cpu")  # type: ignore[arg-type]
     expected = llm.generate([PROMPTS[0]], PARAMS[0])[0]
     forward = llm.model.forward
 

@@ -299,7 +299,7 @@ def test_generation_leaves_no_inference_mode_behind(tally: LLM) -> None:
 def test_rows_of_the_model_that_the_tokenizer_does_not_know_are_never_chosen(
     tally_folder: Path,
 ) -> None:
-    llm = LLM.from_pretrained(tally_folder, device="cpu")
+    llm = LLM.from_pretrained(tally_folder, device="cpu", runner="torch")
     llm.model.resize_token_embeddings(llm.tokenizer.vocab_size + 200)
     params = SamplingParams(seed=1, temperature=50.0, max_tokens=100, ignore_eos=True)
     [output] = llm.generate("A bond", params)
@@ -307,8 +307,10 @@ def test_rows_of_the_model_that_the_tokenizer_does_not_know_are_never_chosen(
 
 
 def test_the_dtype_is_the_folders_or_the_one_asked_for(tally_folder: Path) -> None:
-    assert LLM.from_pretrained(tally_folder, device="cpu").model.dtype == torch.float32
-    half = LLM.from_pretrained(tally_folder, dtype="bfloat16", device="cpu")
+    assert (
+        LLM.from_pretrained(tally_folder, device="cpu", runner="torch").model.dtype == torch.float32
+    )
+    half = LLM.from_pretrained(tally_folder, dtype="bfloat16", device="cpu", runner="torch")
     assert half.model.dtype == torch.bfloat16
     assert half.generate("A bond", GREEDY)[0].finish_reason == "length"
     with pytest.raises(UsageError, match="'int3' is unknown"):
@@ -366,7 +368,7 @@ def test_weights_that_do_not_fit_are_named_with_their_shape_or_type(
 def test_a_tokenizer_with_more_ids_than_the_model_is_refused(
     tally_folder: Path, tokenizer: Tokenizer
 ) -> None:
-    llm = LLM.from_pretrained(tally_folder, device="cpu")
+    llm = LLM.from_pretrained(tally_folder, device="cpu", runner="torch")
     llm.model.resize_token_embeddings(tokenizer.vocab_size - 1)
     with pytest.raises(TokenizerError, match="do not belong together"):
         LLM(llm.model, tokenizer)
@@ -380,7 +382,7 @@ def test_a_model_that_does_not_say_how_much_it_reads_is_refused(tokenizer: Token
 
 
 def test_a_model_with_nan_weights_is_reported(tally_folder: Path) -> None:
-    llm = LLM.from_pretrained(tally_folder, device="cpu")
+    llm = LLM.from_pretrained(tally_folder, device="cpu", runner="torch")
     with torch.no_grad():
         llm.model.model.final_norm.weight.fill_(float("nan"))
     with pytest.raises(CheckpointError, match="not finite"):

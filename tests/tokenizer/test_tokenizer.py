@@ -162,7 +162,7 @@ def test_every_setting_that_decides_ids_changes_the_fingerprint(
     other = altered(saved, tmp_path / "other", change)
     plain = altered(saved, tmp_path / "plain", lambda s: s["added_tokens"].append(added("bond")))
     assert other.fingerprint != tokenizer.fingerprint
-    flags = other._state["added_tokens"][-1] != plain._state["added_tokens"][-1]
+    flags = other._state()["added_tokens"][-1] != plain._state()["added_tokens"][-1]
     assert (other.fingerprint != plain.fingerprint) == flags
 
 

@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tallyformer.cli.options import model_options, read_sampling, sampling_options
-from tallyformer.cli.quiet import quieten_libraries
+from tallyformer.cli.options import (
+    LOADING,
+    load_llm,
+    model_options,
+    read_sampling,
+    sampling_options,
+)
 
 if TYPE_CHECKING:
     from tallyformer.inference.conversation import Chat
@@ -29,9 +34,7 @@ _LIKE_A_COMMAND = re.compile(r"/[A-Za-z]*")
 @model_options
 @click.option("--system", metavar="TEXT", help="Instructions that stand before the first message.")
 @sampling_options
-def chat(
-    model: str, dtype: str | None, device: str | None, system: str | None, **flags: Any
-) -> None:
+def chat(system: str | None, **flags: Any) -> None:
     """Chat with a model in the terminal.
 
     The model sees as many of the last turns as its context holds. /reset forgets the
@@ -39,12 +42,11 @@ def chat(
     that is one word with a / before it is asked with two: //word. Sampling options that are not
     given are those of the model's generation_config.json.
     """
+    loading = {name: flags.pop(name) for name in LOADING}
     settings = read_sampling(flags)
-    quieten_libraries()
+    llm = load_llm(**loading)
     from tallyformer.inference.conversation import Chat
-    from tallyformer.inference.llm import LLM
 
-    llm = LLM.from_pretrained(model, dtype=dtype, device=device)
     session = Chat(llm, dataclasses.replace(llm.default_params, **settings), system)
     # From here on Ctrl-C ends a line or an answer; other signals end the chat.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -19,6 +19,7 @@ import click
 from tallyformer.artifacts.system_errors import advice, is_lack_of_memory
 from tallyformer.errors import TallyFormerError
 from tallyformer.interrupt import Stopped, stop_on_signals
+from tallyformer.packages import what_to_install
 
 _PERHAPS_OURS = (errno.ENOENT, errno.EBADF, errno.EINVAL, errno.ESPIPE)
 DEFECT, USAGE, RUN, INTERRUPTED, PIPE_CLOSED = 1, 2, 3, 130, 141
@@ -47,6 +48,12 @@ def exit_status_of(action: Callable[[], object]) -> int:
     except (KeyboardInterrupt, click.Abort):
         _print_error("interrupted. Finished work is kept")
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        message = what_to_install(error)
+        if message is None:
+            raise
+        _print_error(message)
+        return RUN
     except (MemoryError, RuntimeError) as error:
         if not is_lack_of_memory(error):
             raise

@@ -8,8 +8,13 @@ from typing import Any
 
 import click
 
-from tallyformer.cli.options import model_options, read_sampling, sampling_options
-from tallyformer.cli.quiet import quieten_libraries
+from tallyformer.cli.options import (
+    LOADING,
+    load_llm,
+    model_options,
+    read_sampling,
+    sampling_options,
+)
 
 
 @click.command()
@@ -17,21 +22,17 @@ from tallyformer.cli.quiet import quieten_libraries
 @click.option("--prompt", metavar="TEXT", help="The text to continue. Default: standard input.")
 @click.option("--chat", is_flag=True, help="Ask the prompt as a user's message.")
 @sampling_options
-def generate(
-    model: str, dtype: str | None, device: str | None, prompt: str | None, chat: bool, **flags: Any
-) -> None:
+def generate(prompt: str | None, chat: bool, **flags: Any) -> None:
     """Continue a text.
 
     Writes the continuation to standard output as it is made. Text in a prompt that spells a
     control token stays text. Sampling options that are not given are those of the model's
     generation_config.json.
     """
+    loading = {name: flags.pop(name) for name in LOADING}
     settings = read_sampling(flags)
     text = _read_prompt() if prompt is None else prompt
-    quieten_libraries()
-    from tallyformer.inference.llm import LLM
-
-    llm = LLM.from_pretrained(model, dtype=dtype, device=device)
+    llm = load_llm(**loading)
     params = dataclasses.replace(llm.default_params, **settings)
     answer = llm.stream_chat(text, params) if chat else llm.stream(text, params)
     for piece in answer:

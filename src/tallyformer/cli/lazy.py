@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from tallyformer.errors import RunError
+from tallyformer.packages import what_to_install
+
 
 @dataclass(frozen=True)
 class CommandEntry:
@@ -18,11 +21,13 @@ class CommandEntry:
         module: the module's full name.
         attribute: the click command in it.
         summary: the first sentence of the command's docstring, without its full stop.
+        extra: what is installed for it, if it is not what training needs.
     """
 
     module: str
     attribute: str
     summary: str
+    extra: str | None = None
 
 
 class LazyGroup(click.Group):
@@ -37,11 +42,21 @@ class LazyGroup(click.Group):
         return list(self._entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command; None for a name that does not exist."""
+        """Import and return one command; None for a name that does not exist.
+
+        Raises:
+            RunError: it needs a package that is not installed.
+        """
         entry = self._entries.get(cmd_name)
         if entry is None:
             return None
-        command = getattr(importlib.import_module(entry.module), entry.attribute)
+        try:
+            command = getattr(importlib.import_module(entry.module), entry.attribute)
+        except ModuleNotFoundError as error:
+            message = what_to_install(error, entry.extra)
+            if message is None:
+                raise
+            raise RunError(message) from None
         assert isinstance(command, click.Command)
         return command
 

@@ -51,10 +51,10 @@ COMMANDS = {
     "generate": CommandEntry(f"{_HERE}.generate", "generate", "Continue a text"),
     "chat": CommandEntry(f"{_HERE}.chat", "chat", "Chat with a model in the terminal"),
     "serve": CommandEntry(
-        f"{_HERE}.serve", "serve", "Serve models over HTTP, as OpenAI's API does"
+        f"{_HERE}.serve", "serve", "Serve models over HTTP, as OpenAI's API does", "serve"
     ),
     "key": CommandEntry(
-        f"{_HERE}.key", "key", "Make an API key for `tallyformer serve --api-key-file`"
+        f"{_HERE}.key", "key", "Make an API key for `tallyformer serve --api-key-file`", "serve"
     ),
     "import-reference": CommandEntry(
         f"{_HERE}.import_reference",

@@ -14,6 +14,8 @@ from tallyformer.errors import UsageError
 if TYPE_CHECKING:
     from tallyformer.artifacts.run_folder import RunFolder
     from tallyformer.config import Recipe
+    from tallyformer.inference.llm import LLM
+    from tallyformer.inference.runner_names import RunnerName
 
 Command = Callable[..., Any]
 
@@ -78,20 +80,52 @@ def work_options(command: Command) -> Command:
 
 
 def model_options(command: Command) -> Command:
-    """`--model FOLDER`, and how it is loaded."""
-    device = click.option("--device", metavar="NAME", help="Default: the GPU if there is one.")
-    dtype = click.option(
-        "--dtype",
-        type=click.Choice(["float32", "bfloat16", "float16"]),
-        help="Of the weights. Default: as they were saved.",
-    )
-    model = click.option(
-        "--model",
-        required=True,
-        metavar="FOLDER",
-        help="A model's Hugging Face folder, for example runs/quickstart/model.",
-    )
-    return model(dtype(device(command)))
+    """`--model FOLDER`, how it is loaded and what computes it."""
+    from tallyformer.inference.runner_names import RUNNERS, known_dtypes
+
+    for option in (
+        click.option("--verbose", is_flag=True, help="Say which runner computes, and why."),
+        click.option("--device", metavar="NAME", help="Default: the GPU if there is one."),
+        click.option(
+            "--runner",
+            type=click.Choice(RUNNERS),
+            help="What computes the model. Default: native on a CPU where it can, else torch.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(known_dtypes()),
+            help="Of the weights; int8 and int4 with native alone. Default: as they were saved.",
+        ),
+        click.option(
+            "--model",
+            required=True,
+            metavar="FOLDER",
+            help="A model's Hugging Face folder, for example runs/quickstart/model.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+LOADING = ("model", "dtype", "runner", "device", "verbose")
+"""The parameters of `model_options`."""
+
+
+def load_llm(
+    *, model: str, dtype: str | None, runner: RunnerName | None, device: str | None, verbose: bool
+) -> LLM:
+    """The model that `model_options` describe."""
+    import logging
+
+    from tallyformer.cli.quiet import quieten_libraries
+
+    quieten_libraries()
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if verbose:
+        logging.getLogger("tallyformer").setLevel(logging.INFO)
+    from tallyformer.inference.llm import LLM
+
+    return LLM.from_pretrained(model, dtype=dtype, device=device, runner=runner)
 
 
 _SAMPLING_HELP = {

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from tallyformer.errors import UsageError
 
+WHOLE_NUMBERS: Mapping[str, int] = {"int8": 8, "int4": 4}
+"""Bits of the matrices that our own engine reads as they are."""
 EXTRA = "pip install 'tallyformer[export]'"
 
 
@@ -25,7 +27,7 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
-    "safetensors": Format((None, "float32", "bfloat16", "float16")),
+    "safetensors": Format((None, "float32", "bfloat16", "float16", *WHOLE_NUMBERS)),
     "onnx": Format(("float32", "int8"), ("onnx", "onnxruntime")),
     "gguf": Format(("bfloat16", "float32", "float16", "q8_0", "q4_0"), ("gguf",)),
     "ctranslate2": Format(("float32", "int8"), ("ctranslate2",)),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from tallyformer.artifacts.atomic import atomic_folder
 from tallyformer.artifacts.manifest import MANIFEST, file_entry, write_manifest
@@ -17,15 +18,21 @@ from tallyformer.artifacts.versions import installed_versions, utc_now
 from tallyformer.errors import ArtifactError, TallyFormerError
 from tallyformer.export.decoder import Source, read_decoder
 from tallyformer.export.engine_check import Engine, Tolerance, check_engine
-from tallyformer.export.formats import check_format
+from tallyformer.export.formats import WHOLE_NUMBERS, check_format
 from tallyformer.export.hf_folder import README, verify_hf_folder, write_hf_folder
 from tallyformer.export.reference.checks import refuse_existing
+from tallyformer.export.verify import largest_difference, own_logits, probe_ids
+from tallyformer.export.whole_numbers import quantize_folder
 from tallyformer.inference.folder_defaults import SETTINGS, check_settings
 from tallyformer.model.loading import DTYPES, load_config, load_model
 from tallyformer.model.pretrained import quiet_library
 from tallyformer.tokenizer import Tokenizer
 
 _FIX = "Give a model's folder, for example runs/quickstart/model"
+
+
+WHOLE_NUMBERS_TOLERANCE = {"int8": 0.25, "int4": 1.0}
+"""Largest difference of logits, as a share of the largest one."""
 
 
 class EngineFormat(Protocol):
@@ -68,7 +75,9 @@ def export_model(folder: Path, out: Path, *, form: str, dtype: str | None = None
     with quiet_library():
         model, tokenizer = _read(folder)
         with atomic_folder(out) as written:
-            if form == "safetensors":
+            if form == "safetensors" and dtype is not None and dtype in WHOLE_NUMBERS:
+                found = _write_whole_numbers(folder, model, tokenizer, written, dtype)
+            elif form == "safetensors":
                 dtype = dtype or _own_dtype(folder)
                 found = _write_folder(folder, model, tokenizer, written, dtype)
             else:
@@ -108,6 +117,31 @@ def _write_folder(
         (written / README).unlink()
     _copy_settings(folder, written)
     return asdict(verify_hf_folder(model, written, dtype=DTYPES[dtype]))
+
+
+def _write_whole_numbers(
+    folder: Path, model: Any, tokenizer: Tokenizer, written: Path, dtype: str
+) -> dict[str, Any]:
+    """A folder for our own engine; its card would tell how transformers loads it, which it cannot.
+
+    Raises:
+        ArtifactError: the model is of a kind that has no whole numbers, or too much is lost.
+    """
+    decoder = read_decoder(folder, fix=_FIX)
+    write_hf_folder(model, tokenizer, written, dtype=torch.float32, card=lambda _: "")
+    (written / README).unlink()
+    _copy_settings(folder, written)
+    quantize_folder(written, WHOLE_NUMBERS[dtype])
+    ids_BT = probe_ids(decoder.shape.vocab, decoder.shape.context)
+    own = own_logits(model, ids_BT)
+    difference = largest_difference(own_logits(load_model(written), ids_BT), own)
+    largest = float(own.abs().max())
+    if not difference <= WHOLE_NUMBERS_TOLERANCE[dtype] * max(1.0, largest):
+        raise ArtifactError(
+            f"{folder}: {dtype} changes its logits by {difference:.2g}, and the largest is "
+            f"{largest:.2g}; it is not kept. Use --dtype int8 or bfloat16"
+        )
+    return {"engine": "TallyFormer", "rounding_difference": difference, "largest_logit": largest}
 
 
 def _engine_format(form: str) -> EngineFormat:

@@ -40,6 +40,7 @@ from tallyformer.inference.folder_defaults import SETTINGS, careful_generation_c
 from tallyformer.model.loading import load_model
 from tallyformer.model.modeling_tallyformer import auto_map
 from tallyformer.model.pretrained import quiet_library
+from tallyformer.model.weights import quantized_bits
 from tallyformer.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -106,7 +107,13 @@ def _voucher(folder: Path) -> Path | None:
 def _check_ours(folder: Path, voucher: Path | None) -> None:
     if not folder.is_dir():
         raise _no_folder(folder)
-    kind = read_json(folder / CONFIG, fix="Give a model's folder").get("model_type")
+    config = read_json(folder / CONFIG, fix="Give a model's folder")
+    if quantized_bits(config) is not None:
+        raise ArtifactError(
+            f"{folder}: holds whole numbers and no code, so there is nothing to refresh. Refresh "
+            "the folder it was made from"
+        )
+    kind = config.get("model_type")
     if kind != "tallyformer" and voucher is None:
         raise ArtifactError(
             f"{folder}: TallyFormer did not write it (model_type {str(kind)[:40]!r}), so there is "

@@ -30,6 +30,8 @@ def quantize_folder(folder: Path, bits: int) -> None:
 
     It is for a folder that is still being written: a process killed here leaves it of no use.
 
+    It has no code for transformers, which cannot load it.
+
     Args:
         folder: of a model whose shape `shape_of` knows, in floating point.
         bits: 8 or 4.
@@ -48,8 +50,9 @@ def quantize_folder(folder: Path, bits: int) -> None:
             tensors |= stored_parts(name, quantize(values, bits))
         else:
             tensors[name] = values
-    for old in (*folder.glob("*.safetensors"), *folder.glob(INDEX)):
+    for old in (*folder.glob("*.safetensors"), *folder.glob(INDEX), *folder.glob("*.py")):
         old.unlink()
+    config.pop("auto_map", None)
     save_file({name: _stored(v) for name, v in tensors.items()}, folder / QUANTIZED_FILE)
     config["quantization_config"] = quantization_config(bits, GROUPS[bits])
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"

@@ -5,18 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from tallyformer.artifacts.model_folder import check_model_folder
-from tallyformer.artifacts.paths import usable_path
-from tallyformer.errors import ArtifactError, TokenizerError
+from tallyformer.errors import UsageError
 from tallyformer.inference.engine.client import EngineClient, EngineRequest
 from tallyformer.inference.engine.engine import Engine
-from tallyformer.inference.engine.torch_runner import TorchRunner
 from tallyformer.inference.fitting import fit_messages
-from tallyformer.inference.folder_defaults import check_settings, sampling_defaults
 from tallyformer.inference.outputs import Output, Piece, without_first_space
 from tallyformer.inference.prompts import (
     Prompt,
@@ -26,10 +20,14 @@ from tallyformer.inference.prompts import (
     prompt_ids,
     prompts_of,
 )
+from tallyformer.inference.ready_model import ReadyModel
+from tallyformer.inference.runner_names import RunnerName
+from tallyformer.inference.runners import load_ready
 from tallyformer.inference.sampling_params import SamplingParams
-from tallyformer.model.device import choose_device
-from tallyformer.model.loading import load_model
 from tallyformer.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
 
 ANSWER_SHARE = 4
 """A conversation may fill the context but for 1/4 of it, so that an answer has room."""
@@ -42,33 +40,34 @@ class LLM:
     prompt never becomes control tokens, whatever it spells. All that is asked at the same time,
     open streams and other threads included, is answered together, by one engine.
 
+    Args:
+        model: a transformers model in eval mode, or one with its runner.
+        tokenizer: its own.
+
     Attributes:
-        model: the transformers model.
-        tokenizer: its tokenizer.
+        tokenizer: the model's.
         context_length: tokens the model sees at once.
         eos_ids: ids that end an answer.
         client: where all that is asked of this model at the same time comes together.
         default_params: how the model's folder wants to be sampled, used where no params are
             given.
+        runner_name: what computes the model, "native" or "torch".
+        device: where the weights are: "cpu", "cuda:0", ...
+        dtype: of the weights: "float32", "bfloat16", ...
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
-        self.model = model
+        served = model if isinstance(model, ReadyModel) else _with_torch(model, tokenizer)
+        self._served = served
         self.tokenizer = tokenizer
-        self.context_length = _context_length(model)
-        self.eos_ids = _eos_ids(model, tokenizer)
-        self.default_params = sampling_defaults(model)
-        self._rows = int(model.get_input_embeddings().num_embeddings)
-        if tokenizer.vocab_size > self._rows:
-            raise TokenizerError(
-                f"{model.config.name_or_path}: the tokenizer has {tokenizer.vocab_size} ids and "
-                f"the model {self._rows}, so they do not belong together. Give the tokenizer that "
-                "the model was trained with, or resize the model's embeddings to it"
-            )
-        runner = TorchRunner(model, tokenizer.vocab_size)
-        self.client = EngineClient(
-            Engine(runner, tokenizer, context=self.context_length, eos_ids=self.eos_ids)
-        )
+        self.context_length = served.context
+        self.eos_ids = served.eos_ids
+        self.default_params = served.default_params
+        self.runner_name: RunnerName = served.runner_name
+        self.device = served.device
+        self.dtype = served.dtype
+        engine = Engine(served.runner, tokenizer, context=served.context, eos_ids=served.eos_ids)
+        self.client = EngineClient(engine)
 
     @classmethod
     def from_pretrained(
@@ -76,28 +75,40 @@ class LLM:
         folder: str | Path,
         dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
+        runner: RunnerName | None = None,
     ) -> LLM:
         """Load a TallyFormer folder, or one of another model that transformers knows.
 
         Args:
             folder: a Hugging Face folder with tokenizer files.
-            dtype: of the weights, "float32", "bfloat16" or "float16"; None keeps the folder's.
+            dtype: of the weights, "float32", "bfloat16", "float16" (torch alone), "int8" or "int4"
+                (native alone); None keeps the folder's.
             device: "cpu", "cuda", "cuda:1", "mps"; None takes the best one, see `choose_device`.
+            runner: what computes the model, "native" or "torch"; None takes native where it can,
+                see `choose_runner`.
 
         Raises:
-            ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged, or
-                differs from the manifest that vouches for it.
-            UsageError: dtype or device is unknown or not there, or `folder` is not a path.
+            ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged,
+                differs from the manifest that vouches for it, or needs packages that are not
+                installed.
+            UsageError: dtype, device or runner is unknown, not there or not able to, or `folder`
+                is not a path.
         """
-        check_model_folder(usable_path(folder))
-        check_settings(Path(folder))
-        model = load_model(folder, dtype=dtype, device=choose_device(device))
-        return cls(model, Tokenizer.from_pretrained(folder))
+        return cls(*load_ready(folder, dtype=dtype, device=device, runner=runner))
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+    def model(self) -> Any:
+        """The transformers model, where the runner is torch.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self._served.transformers_model is None:
+            raise UsageError(
+                "LLM.model: the native runner computes without transformers, so there is no such "
+                "model. Load the folder with runner='torch'"
+            )
+        return self._served.transformers_model
 
     def generate(
         self,
@@ -205,25 +216,12 @@ class LLM:
         Raises:
             InvalidRequestError: as for `generate`.
         """
-        check_params(params, self._rows)
-        ids = prompt_ids(prompt, self.tokenizer, self._rows)
+        check_params(params, self._served.rows)
+        ids = prompt_ids(prompt, self.tokenizer, self._served.rows)
         return EngineRequest(ids or [self.tokenizer.eot_id], params, prefix_key)
 
 
-def _context_length(model: Any) -> int:
-    context = getattr(model.config, "max_position_embeddings", None)
-    if not isinstance(context, int) or context < 2:
-        raise ArtifactError(
-            f"{model.config.name_or_path}: config.json does not say how many tokens the model "
-            f"reads (max_position_embeddings: {context!r}). Add it"
-        )
-    return context
+def _with_torch(model: Any, tokenizer: Tokenizer) -> ReadyModel:
+    from tallyformer.inference.torch_model import with_torch  # loads torch and transformers
 
-
-def _eos_ids(model: Any, tokenizer: Tokenizer) -> frozenset[int]:
-    generation = getattr(model, "generation_config", None)
-    found = getattr(generation, "eos_token_id", None)
-    if found is None:
-        found = model.config.eos_token_id
-    ids = [found] if isinstance(found, int) else list(found or ())
-    return frozenset({*ids, tokenizer.eot_id})
+    return with_torch(model, tokenizer)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 
 import torch
 
 from tallyformer.errors import UsageError
+from tallyformer.model.device_here import VARIABLE, named_device
 
-VARIABLE = "TALLYFORMER_DEVICE"
-"""Environment variable that names the device where a caller names none."""
 _COUNTS: Mapping[str, Callable[[], int]] = {
     "cuda": torch.cuda.device_count,
     "mps": lambda: int(torch.backends.mps.is_available()),
@@ -28,7 +26,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     Raises:
         UsageError: torch knows no such device, or finds none here.
     """
-    wanted = device if device is not None else os.environ.get(VARIABLE) or None
+    wanted = named_device(device)
     if wanted is None:
         return torch.device(next(kind for kind, count in _COUNTS.items() if count()))
     name = "device" if device is not None else VARIABLE

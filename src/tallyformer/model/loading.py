@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,9 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from tallyformer.artifacts.hub_names import could_be_hub_name
-from tallyformer.artifacts.hub_reach import Hub
-from tallyformer.artifacts.json_files import read_json
-from tallyformer.artifacts.model_folder import OUTPUTS
 from tallyformer.errors import ArtifactError, CheckpointError, UsageError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
+from tallyformer.model.model_source import check_source
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.model.pretrained import REPORTED, check_complete, quiet_library
 from tallyformer.model.shape import shape_of
@@ -31,7 +27,6 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_CONFIG = "config.json"
 
 
 def load_model(
@@ -108,7 +103,7 @@ def load_config(source: str | Path, *, revision: str | None, fix: str) -> Any:
         ArtifactError: it is not there, cannot be understood, or is of a model that transformers
             does not know.
     """
-    _check_there(source, revision, fix)
+    check_source(source, revision=revision, fix=fix)
     at = {"revision": revision or "main"}
     try:
         with quiet_library():
@@ -118,29 +113,6 @@ def load_config(source: str | Path, *, revision: str | None, fix: str) -> Any:
             return AutoConfig.from_pretrained(str(source), trust_remote_code=False, **at)
     except Exception as error:  # json, the hub and the classes each raise their own
         raise ArtifactError(f"{source}: cannot be loaded ({_one_line(error)}). {fix}") from error
-
-
-def _check_there(source: str | Path, revision: str | None, fix: str) -> None:
-    """Refuse in plain words what transformers would look for on the hub, or fail to parse."""
-    path = Path(source)
-    config = path / _CONFIG
-    if not path.is_dir():
-        _check_on_hub(source, revision)
-    elif os.path.lexists(config):
-        read_json(config, fix=fix)
-    else:
-        inner = (path / name for name in ("model", *sorted(OUTPUTS)))
-        there = next((f for f in inner if (f / _CONFIG).is_file()), "a Hugging Face folder")
-        raise ArtifactError(f"{source}: holds no {_CONFIG}, so it is not a model. Give {there}")
-
-
-def _check_on_hub(source: str | Path, revision: str | None) -> None:
-    if Path(source).exists() or not could_be_hub_name(str(source)):
-        raise ArtifactError(f"{source}: no such model folder. Give a Hugging Face folder")
-    if reason := Hub().problem(str(source), revision, kind="model", cached=(_CONFIG,)):
-        raise ArtifactError(
-            f"{source}: no such folder, and on the hub: {reason}. Give a Hugging Face folder"
-        )
 
 
 def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:

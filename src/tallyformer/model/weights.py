@@ -89,6 +89,12 @@ class FolderWeights:
         """Of all tensors that the model needs."""
         return tuple(self._shapes)
 
+    @property
+    def unneeded(self) -> list[str]:
+        """Tensors that the model has no place for."""
+        scales = {name + SCALES for name in self._shapes if self._is_quantized(name)}
+        return sorted(self._stored.keys() - self._shapes.keys() - scales)
+
     def __call__(self, name: str) -> Weight:
         """One tensor of `shape.tensors()`."""
         values = self._stored[name].read()

@@ -1,16 +1,16 @@
-"""Answers in OpenAI's shapes, whole and as chunks of a stream.
-
-A stream's chunks are made from bytes that are put together once: only the text is new in each.
-"""
+"""Answers in the shapes of OpenAI's completions, whole and as chunks of a stream."""
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
-from tallyformer.inference.outputs import FinishReason, Output
+from tallyformer.inference.outputs import FinishReason, Output, Piece
 from tallyformer.server import sse
+from tallyformer.server.api_error import ApiError
 
 AnswerKind = Literal["chat", "text"]
 _OBJECTS = {
@@ -50,17 +50,17 @@ class AnswerHead:
 
     Attributes:
         kind: a chat's answer or a continued text.
-        answer_id: makes the answer's own id.
-        created: seconds since 1970.
         model: as the request named it.
         fingerprint: equal as long as the same seed gives the same answer.
+        answer_id: makes the answer's own id.
+        created: seconds since 1970.
     """
 
     kind: AnswerKind
-    answer_id: str
-    created: int
     model: str
     fingerprint: str
+    answer_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: int = field(default_factory=lambda: int(time.time()))
 
     def fields(self, *, chunk: bool) -> dict[str, Any]:
         """The beginning of a body or chunk."""
@@ -74,78 +74,89 @@ class AnswerHead:
         }
 
 
-def whole_answer(
-    head: AnswerHead, outputs: Sequence[Output], usage: AnswerUsage, echo: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The body of an answer that is not streamed.
+class AnswerShape(Protocol):
+    """How answers are written, whole or as the events of a stream."""
+
+    def whole(self, outputs: Sequence[Output], usage: AnswerUsage) -> dict[str, Any]:
+        """The body of answers that are not streamed; one output a choice."""
+
+    def begin(self) -> bytes:
+        """The first events."""
+
+    def piece(self, index: int, piece: Piece) -> bytes:
+        """The events of a piece of one choice, possibly none."""
+
+    def end(self, usage: AnswerUsage) -> bytes:
+        """The last events, once all choices have ended."""
+
+    def failed(self, error: ApiError) -> bytes:
+        """The last event, where the answers end with an error."""
+
+
+class CompletionShape:
+    """Chat and text completions.
+
+    A stream's chunks are made from bytes that are put together once: only the text is new in each.
 
     Args:
-        head: what all share.
-        outputs: one a choice.
-        usage: of the request.
-        echo: texts before each answer, or none.
-    """
-    before = echo or [""] * len(outputs)
-    choices = [
-        _choice(head.kind, index, text + output.text, output.finish_reason)
-        for index, (text, output) in enumerate(zip(before, outputs, strict=True))
-    ]
-    return {**head.fields(chunk=False), "choices": choices, "usage": usage.body}
-
-
-def _choice(kind: AnswerKind, index: int, text: str, reason: FinishReason) -> dict[str, Any]:
-    if kind == "chat":
-        said = {"role": "assistant", "content": text, "refusal": None}
-        return {"index": index, "message": said, "logprobs": None, "finish_reason": reason}
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
-
-
-class ChunkWriter:
-    """A stream's events as bytes.
-
-    Args:
-        head: what all chunks share.
-        usage: whether the client asked for it; all chunks then have a place for it.
+        head: what all parts share.
+        echo: texts before the answers, one a choice.
+        usage: whether a stream's client asked for it; all chunks then have a place for it.
     """
 
-    def __init__(self, head: AnswerHead, *, usage: bool) -> None:
+    def __init__(self, head: AnswerHead, *, echo: Sequence[str], usage: bool) -> None:
         self._head = head
+        self._echo = echo
         self._usage = usage
         empty = sse.json_bytes({**head.fields(chunk=True), "choices": []})
         self._before = empty.removesuffix(b"]}")
         self._after = b'],"usage":null}' if usage else b"]}"
 
-    def opening(self, index: int) -> bytes:
-        """The first chunk of a choice: who speaks. A continued text has none."""
-        delta = {"role": "assistant", "content": "", "refusal": None}
-        return self._chunk(self._delta(index, delta, None))
+    def whole(self, outputs: Sequence[Output], usage: AnswerUsage) -> dict[str, Any]:
+        """The body: all choices."""
+        choices = [
+            self._choice(index, text + output.text, output.finish_reason)
+            for index, (text, output) in enumerate(zip(self._echo, outputs, strict=True))
+        ]
+        return {**self._head.fields(chunk=False), "choices": choices, "usage": usage.body}
 
-    def text(self, index: int, text: str) -> bytes:
-        """Text that is certain."""
+    def begin(self) -> bytes:
+        """Who speaks, once a choice; of a text what is echoed, or a comment."""
         if self._head.kind == "chat":
-            return self._chunk(self._delta(index, {"content": text}, None))
-        return self._chunk(self._part(index, text, None))
+            delta = {"role": "assistant", "content": "", "refusal": None}
+            return b"".join(self._chunk(i, {"delta": delta}) for i in range(len(self._echo)))
+        echoed = (self._text(index, text) for index, text in enumerate(self._echo) if text)
+        return b"".join(echoed) or sse.KEEP_ALIVE
 
-    def finish(self, index: int, reason: FinishReason) -> bytes:
-        """The last chunk of a choice: why it ends, and no text."""
-        if self._head.kind == "chat":
-            return self._chunk(self._delta(index, {}, reason))
-        return self._chunk(self._part(index, "", reason))
+    def piece(self, index: int, piece: Piece) -> bytes:
+        """Text that is certain; then, without text, why a choice ends."""
+        written = self._text(index, piece.text) if piece.text else b""
+        if piece.finish_reason is None:
+            return written
+        nothing: dict[str, Any] = {"delta": {}} if self._head.kind == "chat" else {"text": ""}
+        return written + self._chunk(index, nothing, piece.finish_reason)
 
-    def usage(self, usage: AnswerUsage) -> bytes:
-        """The chunk without choices, if the client asked for it."""
+    def end(self, usage: AnswerUsage) -> bytes:
+        """The usage in a chunk without choices, if it was asked for, and the mark of the end."""
         if not self._usage:
-            return b""
+            return sse.DONE
         body = {**self._head.fields(chunk=True), "choices": [], "usage": usage.body}
-        return sse.event(sse.json_bytes(body))
+        return sse.event(sse.json_bytes(body)) + sse.DONE
 
-    def _chunk(self, choice: dict[str, Any]) -> bytes:
+    def failed(self, error: ApiError) -> bytes:
+        """An event that the official clients raise."""
+        return sse.event(sse.json_bytes(error.envelope))
+
+    def _choice(self, index: int, text: str, reason: FinishReason) -> dict[str, Any]:
+        said: dict[str, Any] = {"text": text}
+        if self._head.kind == "chat":
+            said = {"message": {"role": "assistant", "content": text, "refusal": None}}
+        return {"index": index, **said, "logprobs": None, "finish_reason": reason}
+
+    def _text(self, index: int, text: str) -> bytes:
+        said = {"delta": {"content": text}} if self._head.kind == "chat" else {"text": text}
+        return self._chunk(index, said)
+
+    def _chunk(self, index: int, said: dict[str, Any], reason: FinishReason | None = None) -> bytes:
+        choice = {"index": index, **said, "logprobs": None, "finish_reason": reason}
         return sse.event(self._before + sse.json_bytes(choice) + self._after)
-
-    @staticmethod
-    def _delta(index: int, delta: dict[str, Any], reason: FinishReason | None) -> dict[str, Any]:
-        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
-
-    @staticmethod
-    def _part(index: int, text: str, reason: FinishReason | None) -> dict[str, Any]:
-        return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}

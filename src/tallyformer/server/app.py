@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ from tallyformer.server.routes.earlier import add_earlier_routes
 from tallyformer.server.routes.health import OPEN_PATHS, add_health_routes
 from tallyformer.server.routes.metrics import add_metrics_route
 from tallyformer.server.routes.models import add_model_routes
+from tallyformer.server.routes.responses import add_response_routes
 from tallyformer.server.routes.tokens import add_token_routes
 from tallyformer.server.schemas.errors import EVERYWHERE, documented
 from tallyformer.server.service import IGNORED, LEFT_OUT, Service
@@ -87,22 +89,31 @@ def create_app(
     add_earlier_routes(app, service)
     add_chat_routes(app, service)
     add_completion_routes(app, service)
+    add_response_routes(app, service)
     close_routes(app.router.routes, keys, OPEN_PATHS)
     return app
 
 
 def served_models(settings: ServerSettings) -> Models:
     """The models that the settings name, not loaded yet."""
-    return Models(settings.models, load_served_model, settings.max_waiting)
+    load = functools.partial(
+        load_served_model, dtype=settings.dtype, device=settings.device, runner=settings.runner
+    )
+    return Models(settings.models, load, settings.max_waiting)
 
 
-def load_served_model(folder: Path) -> Any:
-    """A folder's model, ready to answer."""
+def load_served_model(folder: Path, **how: Any) -> Any:
+    """A folder's model, ready to answer.
+
+    Args:
+        folder: where it is.
+        how: as for `LLM.from_pretrained`.
+    """
     from tallyformer.inference.async_llm import AsyncLLM
     from tallyformer.inference.llm import LLM
     from tallyformer.inference.sampling_params import SamplingParams
 
-    llm = LLM.from_pretrained(folder)
+    llm = LLM.from_pretrained(folder, **how)
     llm.generate([[llm.tokenizer.eot_id]], SamplingParams(max_tokens=1))
     return AsyncLLM(llm)
 

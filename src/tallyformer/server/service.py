@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -14,20 +12,13 @@ from starlette.responses import Response
 
 from tallyformer.inference.outputs import Output, Piece, joined
 from tallyformer.server import sse
-from tallyformer.server.answers import (
-    AnswerHead,
-    AnswerKind,
-    AnswerUsage,
-    ChunkWriter,
-    whole_answer,
-)
+from tallyformer.server.answers import AnswerShape, AnswerUsage
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.drain import Drain
 from tallyformer.server.generation import Generation, Wanted
 from tallyformer.server.metrics import AnswerTimes, Metrics
 from tallyformer.server.models import Models, ServedModel
 from tallyformer.server.rate_limits import RateLimits
-from tallyformer.server.schemas.sampling import SamplingFields
 from tallyformer.server.settings import ServerSettings
 from tallyformer.server.streaming import EventStream, unless_gone
 
@@ -44,28 +35,27 @@ class Ask:
     """A request that has been understood.
 
     Attributes:
-        kind: of the answer's shape.
-        body: the request.
         model: who answers.
         wanted: the answers, those to one prompt one after another.
+        shape: how they are written.
+        stream: as a stream.
         prompt_tokens: of all prompts.
+        ignored: fields of the request that have no effect.
         left_out: tokens of the conversation that did not fit; None where there is none.
-        echo: texts before each answer, or none.
     """
 
-    kind: AnswerKind
-    body: SamplingFields
     model: ServedModel
     wanted: list[Wanted]
+    shape: AnswerShape
+    stream: bool
     prompt_tokens: int
+    ignored: list[str]
     left_out: int | None = None
-    echo: Sequence[str] = ()
 
     def usage(self, completion: int) -> AnswerUsage:
         """The usage once so many tokens have been generated."""
-        return AnswerUsage(
-            prompt=self.prompt_tokens, completion=completion, left_out=self.left_out or 0
-        )
+        left_out = self.left_out or 0
+        return AnswerUsage(prompt=self.prompt_tokens, completion=completion, left_out=left_out)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -73,9 +63,9 @@ class Ask:
         headers = {}
         if self.left_out is not None:
             headers[LEFT_OUT] = str(self.left_out)
-        if names := self.body.ignored():
-            shown = [quote(name[:_LONGEST_NAME], safe=".[]") for name in names[:_MOST_NAMES]]
-            headers[IGNORED] = ", ".join(shown)
+        if self.ignored:
+            names = [quote(name[:_LONGEST_NAME], safe=".[]") for name in self.ignored[:_MOST_NAMES]]
+            headers[IGNORED] = ", ".join(names)
         return headers
 
 
@@ -129,15 +119,14 @@ class Service:
         """
         started = await self._start(request, ask.model, ask.wanted, ask.prompt_tokens)
         headers = {**started.headers, **ask.headers}
-        head = _head(ask)
-        if ask.body.stream:
-            events = _stream(started.generation, ask, head)
+        if ask.stream:
+            events = _stream(started.generation, ask)
             seconds = self._settings.request_timeout + _READING_SECONDS
             return EventStream(events, headers, place=started.place, seconds=seconds)
         with started.place:
             outputs = await unless_gone(request.receive, _outputs(started.generation, ask.wanted))
         usage = ask.usage(sum(len(output.token_ids) for output in outputs))
-        body = sse.json_bytes(whole_answer(head, outputs, usage, ask.echo))
+        body = sse.json_bytes(ask.shape.whole(outputs, usage))
         return Response(body, headers=headers, media_type="application/json")
 
     async def one_answer(
@@ -187,14 +176,10 @@ async def _outputs(generation: Generation, wanted: list[Wanted]) -> list[Output]
     return [joined(w.prompt_ids, parts) for w, parts in zip(wanted, pieces, strict=True)]
 
 
-async def _stream(
-    generation: Generation, ask: Ask, head: AnswerHead
-) -> AsyncGenerator[bytes, None]:
+async def _stream(generation: Generation, ask: Ask) -> AsyncGenerator[bytes, None]:
     """The events of a stream; what fails after its begin is one of them."""
-    options = ask.body.stream_options
-    chunks = ChunkWriter(head, usage=options is not None and options.include_usage)
     completion = 0
-    yield _begin(ask, chunks)
+    yield ask.shape.begin()
     try:
         async with contextlib.aclosing(generation.events()) as events:
             async for event in events:
@@ -202,31 +187,9 @@ async def _stream(
                     yield sse.KEEP_ALIVE
                     continue
                 completion += len(event[1].token_ids)
-                if written := _written(chunks, *event):
+                if written := ask.shape.piece(*event):
                     yield written
     except ApiError as error:
-        yield sse.event(sse.json_bytes(error.envelope))
+        yield ask.shape.failed(error)
         return
-    yield chunks.usage(ask.usage(completion)) + sse.DONE
-
-
-def _begin(ask: Ask, chunks: ChunkWriter) -> bytes:
-    if ask.kind == "chat":
-        return b"".join(chunks.opening(index) for index in range(len(ask.wanted)))
-    echoed = (chunks.text(index, text) for index, text in enumerate(ask.echo) if text)
-    return b"".join(echoed) or sse.KEEP_ALIVE
-
-
-def _written(chunks: ChunkWriter, index: int, piece: Piece) -> bytes:
-    text = chunks.text(index, piece.text) if piece.text else b""
-    return text + (chunks.finish(index, piece.finish_reason) if piece.finish_reason else b"")
-
-
-def _head(ask: Ask) -> AnswerHead:
-    return AnswerHead(
-        kind=ask.kind,
-        answer_id=uuid.uuid4().hex,
-        created=int(time.time()),
-        model=ask.model.name,
-        fingerprint=ask.model.fingerprint,
-    )
+    yield ask.shape.end(ask.usage(completion))

@@ -24,6 +24,15 @@ class ServerSettings(BaseModel):
     models: dict[str, Path] = Field(
         min_length=1, description="A model to serve: its name and its folder. Repeatable."
     )
+    dtype: str | None = Field(
+        None, description="Of the weights, as for `tallyformer chat`. Default: as they were saved."
+    )
+    device: str | None = Field(None, description="Default: the GPU if there is one.")
+    runner: str | None = Field(
+        None,
+        description="What computes the models, native or torch. Default: native on a CPU where it "
+        "can, else torch.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     api_key_file: Path | None = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -136,8 +137,7 @@ def _read(folder: Path) -> Backend:
     try:
         with without_panic():
             if os.path.lexists(whole):
-                check_json(whole)
-                return Backend.from_file(str(whole))
+                return _read_whole(whole)
             if vocabulary.is_file() and merges.is_file():
                 return byte_level_backend(_read_bpe(vocabulary, merges))
     except TokenizerError:
@@ -149,6 +149,32 @@ def _read(folder: Path) -> Backend:
         f"{folder}: holds neither {FILES[0]} nor {FILES[1]} with {FILES[2]}. "
         "Give a tokenizer folder"
     )
+
+
+def _read_whole(file: Path) -> Backend:
+    """Of a tokenizer.json. It is parsed here too, which takes time, only if there is a reason."""
+    if _may_panic(file):
+        check_json(file)
+    try:
+        return Backend.from_file(str(file))
+    except Exception:  # tokenizers raises bare Exception
+        check_json(file)  # says more, if it is what is wrong
+        raise
+
+
+_SUSPECT = (b"Precompiled", b"FixedLength", *(b"\\u00%d" % first for first in range(2, 8)))
+"""A file without them holds nothing that `_panics` looks for, however it may be escaped."""
+_NO_PREFIX = re.compile(rb'"\s*:\s*null\b')
+_PREFIX = b"continuing_subword_prefix"
+
+
+def _may_panic(file: Path) -> bool:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return True
+    after = content.split(_PREFIX)[1:]
+    return any(text in content for text in _SUSPECT) or not all(map(_NO_PREFIX.match, after))
 
 
 def check_json(file: Path) -> None:

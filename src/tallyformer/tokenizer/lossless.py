@@ -62,8 +62,10 @@ def _ids_are_incomplete(state: Mapping[str, Any]) -> Iterator[str]:
     added = {t["id"]: t["content"] for t in state["added_tokens"]}
     if missing := [c for c in alphabet if c not in vocab]:
         yield f"{len(missing)} of the 256 bytes are not in the vocabulary, so text would be lost"
-    if foreign := [t for t, i in vocab.items() if i not in added and not alphabet.keys() >= set(t)]:
-        yield f"the token {foreign[0]!r} is not spelled in bytes"
+    plain = [token for token, i in vocab.items() if i not in added]
+    if strange := set("".join(plain)) - alphabet.keys():
+        foreign = next(token for token in plain if not strange.isdisjoint(token))
+        yield f"the token {foreign!r} is not spelled in bytes"
     ids = {*vocab.values(), *added}
     if max(ids) + 1 != len(ids):
         yield f"it has {len(ids)} ids and the highest is {max(ids)}; ids must have no holes"
@@ -72,11 +74,15 @@ def _ids_are_incomplete(state: Mapping[str, Any]) -> Iterator[str]:
 def _ids_are_forgeable(state: Mapping[str, Any]) -> Iterator[str]:
     """How a text could get a control id, in `encode` or through the chat template."""
     vocab, added = state["model"]["vocab"], state["added_tokens"]
-    spelled = {*byte_of_character(), *("".join(pair) for pair in merges_of(state["model"]))}
+    control = {token["id"] for token in added if token["special"]}
+    spelling = {token for token, i in vocab.items() if i in control}
     whole_words = state["model"].get("ignore_merges")
-    from_text = {i for token, i in vocab.items() if whole_words or token in spelled}
+    spelled = {
+        left + right for left, right in merges_of(state["model"])
+    } | byte_of_character().keys()
+    from_text = {vocab[token] for token in spelling if whole_words or token in spelled}
     for token in added:
-        if token["special"] and token["id"] in from_text:
+        if token["id"] in control and token["id"] in from_text:
             yield f"its BPE makes the control token {token['content']!r} from text"
     special = [t["content"] for t in added if t["special"]]
     for content in unbreakable(special, [t["content"] for t in added]):

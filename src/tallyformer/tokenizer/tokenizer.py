@@ -7,10 +7,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tiktoken
 from tokenizers import Tokenizer as Backend
 
 from tallyformer.artifacts.atomic import atomic_file, write_json
@@ -19,7 +18,7 @@ from tallyformer.token_ids import checked_ids
 from tallyformer.tokenizer import chat
 from tallyformer.tokenizer.byte_level import (
     bulk_encoder,
-    byte_of_character,
+    bytes_of_ids,
     canonical,
     is_gpt2_kind,
     merges_of,
@@ -29,6 +28,9 @@ from tallyformer.tokenizer.loading import load_backend
 from tallyformer.tokenizer.lossless import check_lossless
 from tallyformer.tokenizer.stream import StreamDecoder
 from tallyformer.tokenizer.training import train_backend
+
+if TYPE_CHECKING:
+    import tiktoken
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
@@ -43,19 +45,16 @@ class Tokenizer:
     Attributes:
         vocab_size: number of ids, control tokens included.
         control_ids: ids that stand for no text.
-        fingerprint: SHA-256 of everything that decides ids; equal for a saved and loaded copy.
     """
 
     def __init__(self, backend: Backend, name: str = "tokenizer") -> None:
         self._backend = backend
-        self._state: dict[str, Any] = json.loads(backend.to_str())
-        check_lossless(self._state, name)
+        state = self._state()
+        check_lossless(state, name)
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
-        self.control_ids = frozenset(
-            int(t["id"]) for t in self._state["added_tokens"] if t["special"]
-        )
+        self.control_ids = frozenset(int(t["id"]) for t in state["added_tokens"] if t["special"])
         self._control = ControlIds(*(_known_id(backend, t) for t in chat.CONTROL_TOKENS))
-        self.fingerprint = hashlib.sha256(canonical(self._state)).hexdigest()
+        self._spelled_bytes_of_id = bytes_of_ids(state, self.vocab_size)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, revision: str | None = None) -> Tokenizer:
@@ -95,6 +94,7 @@ class Tokenizer:
         Returns:
             The files written.
         """
+        state = self._state()
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": chat.END_OF_TEXT,
@@ -106,7 +106,7 @@ class Tokenizer:
         if model_max_length is not None:
             config["model_max_length"] = model_max_length
         paths = [folder / name for name in TOKENIZER_FILES]
-        write_json(paths[0], self._state)
+        write_json(paths[0], state)
         write_json(paths[1], config)
         with atomic_file(paths[2], "w") as file:
             file.write(self.chat_template())
@@ -118,12 +118,18 @@ class Tokenizer:
         Args:
             training_marks: with transformers' `generation` blocks, which other Jinja does not know.
         """
-        tokens = [t["content"] for t in self._state["added_tokens"] if t["special"]]
+        tokens = [t["content"] for t in self._state()["added_tokens"] if t["special"]]
         return chat.chat_template(tokens, training_marks=training_marks)
 
     def gpt2_merges(self) -> list[tuple[str, str]] | None:
         """The merges, first to last, if text is cut as GPT-2 does and joined by them alone."""
-        return merges_of(self._state["model"]) if is_gpt2_kind(self._state) else None
+        state = self._state()
+        return merges_of(state["model"]) if is_gpt2_kind(state) else None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides ids; equal for a saved and loaded copy."""
+        return hashlib.sha256(canonical(self._state())).hexdigest()
 
     @property
     def eot_id(self) -> int:
@@ -253,7 +259,7 @@ class Tokenizer:
         tokens = [self._backend.id_to_token(i) for i in range(self.vocab_size)]
         plain = [t for i, t in enumerate(tokens) if i not in self.control_ids]
         return bulk_encoder(
-            self._state, self.control_ids, [self._backend.model.tokenize(t) for t in plain]
+            self._state(), self.control_ids, [self._backend.model.tokenize(t) for t in plain]
         )
 
     @functools.cached_property
@@ -263,16 +269,10 @@ class Tokenizer:
             for i, spelled in enumerate(self._spelled_bytes_of_id)
         ]
 
-    @functools.cached_property
-    def _spelled_bytes_of_id(self) -> list[bytes]:
-        byte = byte_of_character()
-        added = {int(t["id"]): t["content"].encode() for t in self._state["added_tokens"]}
-        table = [b""] * self.vocab_size
-        for token, i in self._state["model"]["vocab"].items():
-            table[i] = added.get(i) or bytes(byte[c] for c in token)
-        for i, spelled in added.items():
-            table[i] = spelled
-        return table
+    def _state(self) -> dict[str, Any]:
+        """What tokenizer.json holds. It is large and seldom asked for, so it is not kept."""
+        state: dict[str, Any] = json.loads(self._backend.to_str())
+        return state
 
 
 def _inside_character(spelled: bytes) -> bool:

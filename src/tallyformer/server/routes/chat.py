@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from fastapi import FastAPI, Request, Response
 
-from tallyformer.server.chat_prompt import ChatPrompt, chat_prompt
+from tallyformer.server.answers import AnswerHead, CompletionShape
+from tallyformer.server.chat_prompt import ChatPrompt, GivenMessage, chat_prompt
 from tallyformer.server.generation import Wanted
 from tallyformer.server.models import ServedModel
 from tallyformer.server.schemas.chat import ChatRequest
 from tallyformer.server.schemas.errors import documented
+from tallyformer.server.schemas.sampling import SamplingFields
 from tallyformer.server.service import Ask, Service
 
 LONG_TEXT = 20_000
@@ -24,47 +27,60 @@ def add_chat_routes(app: FastAPI, service: Service) -> None:
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """The assistant's next message, whole or as a stream."""
         model = service.models.answering(body.model)
-        prompt = await _prompt(model, body)
-        return await service.respond(request, chat_ask(model, body, prompt))
+        prompt = await read_conversation(model, body.messages, body.most_tokens)
+        return await service.respond(request, _ask(model, body, prompt))
 
 
-def chat_ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt) -> Ask:
-    """What a chat request wants.
+async def read_conversation(
+    model: ServedModel, messages: Sequence[GivenMessage], most_tokens: int | None
+) -> ChatPrompt:
+    """What the model sees of a conversation.
+
+    Raises:
+        ApiError: 400, as `chat_prompt`.
+    """
+    llm = model.llm.llm
+
+    def make() -> ChatPrompt:
+        return chat_prompt(
+            llm.tokenizer, messages, context=llm.context_length, most_tokens=most_tokens
+        )
+
+    long = sum(len(message.content) for message in messages) > LONG_TEXT
+    return await asyncio.to_thread(make) if long else make()
+
+
+def chat_wanted(
+    model: ServedModel, body: SamplingFields, prompt: ChatPrompt, most_tokens: int | None
+) -> list[Wanted]:
+    """The answers that a request wants; by default as long as there is room.
 
     Raises:
         InvalidRequestError: a setting is out of range.
     """
     llm = model.llm.llm
-    room = max(1, llm.context_length - len(prompt.ids))
-    most = room if body.most_tokens is None else body.most_tokens
-    wanted = [
-        Wanted(
-            prompt_ids=prompt.ids,
-            params=llm.chat_params(body.params(llm.default_params, max_tokens=most, choice=choice)),
-            chat=not prompt.continued,
+    most = max(1, llm.context_length - len(prompt.ids)) if most_tokens is None else most_tokens
+    wanted = []
+    for choice in range(body.n):
+        params = body.params(llm.default_params, max_tokens=most, choice=choice)
+        wanted.append(
+            Wanted(
+                prompt_ids=prompt.ids,
+                params=llm.chat_params(params),
+                chat=not prompt.continued,
+            )
         )
-        for choice in range(body.n)
-    ]
+    return wanted
+
+
+def _ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt) -> Ask:
+    head = AnswerHead(kind="chat", model=model.name, fingerprint=model.fingerprint)
     return Ask(
-        kind="chat",
-        body=body,
         model=model,
-        wanted=wanted,
+        wanted=chat_wanted(model, body, prompt, body.most_tokens),
+        shape=CompletionShape(head, echo=[""] * body.n, usage=body.usage_in_stream),
+        stream=body.stream,
+        ignored=body.ignored(),
         prompt_tokens=len(prompt.ids),
         left_out=prompt.left_out,
     )
-
-
-async def _prompt(model: ServedModel, body: ChatRequest) -> ChatPrompt:
-    llm = model.llm.llm
-
-    def make() -> ChatPrompt:
-        return chat_prompt(
-            llm.tokenizer,
-            body.messages,
-            context=llm.context_length,
-            most_tokens=body.most_tokens,
-        )
-
-    long = sum(len(message.content) for message in body.messages) > LONG_TEXT
-    return await asyncio.to_thread(make) if long else make()

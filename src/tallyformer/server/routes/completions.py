@@ -6,6 +6,7 @@ import asyncio
 
 from fastapi import FastAPI, Request, Response
 
+from tallyformer.server.answers import AnswerHead, CompletionShape
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.chat_prompt import too_long
 from tallyformer.server.generation import Wanted
@@ -14,6 +15,7 @@ from tallyformer.server.routes.chat import LONG_TEXT
 from tallyformer.server.schemas.completions import CompletionRequest
 from tallyformer.server.schemas.errors import documented
 from tallyformer.server.service import Ask, Service
+from tallyformer.tokenizer.tokenizer import Tokenizer
 
 MOST_ANSWERS = 256
 """Answers of one request: prompts times n."""
@@ -49,16 +51,20 @@ def completion_ask(model: ServedModel, body: CompletionRequest, prompts: list[li
         for choice in range(body.n):
             params = body.params(llm.default_params, max_tokens=most, choice=choice)
             wanted.append(Wanted(prompt_ids=ids, params=params))
-            if body.echo:
-                echo.append(given if isinstance(given, str) else llm.tokenizer.decode(ids))
+            echo.append(_text(llm.tokenizer, given) if body.echo else "")
+    head = AnswerHead(kind="text", model=model.name, fingerprint=model.fingerprint)
     return Ask(
-        kind="text",
-        body=body,
         model=model,
         wanted=wanted,
+        shape=CompletionShape(head, echo=echo, usage=body.usage_in_stream),
+        stream=body.stream,
+        ignored=body.ignored(),
         prompt_tokens=sum(map(len, prompts)),
-        echo=echo,
     )
+
+
+def _text(tokenizer: Tokenizer, prompt: str | list[int]) -> str:
+    return prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
 
 
 def _ids(model: ServedModel, body: CompletionRequest) -> list[list[int]]:

@@ -10,7 +10,12 @@ from tallyformer.server.api_error import ApiError
 from tallyformer.server.chat_prompt import conversation_ids
 from tallyformer.server.models import Models
 from tallyformer.server.schemas.errors import documented
-from tallyformer.server.schemas.tokens import DetokenizeRequest, Text, TokenizeRequest, Tokens
+from tallyformer.server.schemas.tokens import (
+    DetokenizedText,
+    DetokenizeRequest,
+    TokenizeRequest,
+    Tokens,
+)
 
 
 def add_token_routes(app: FastAPI, models: Models) -> None:
@@ -32,7 +37,7 @@ def add_token_routes(app: FastAPI, models: Models) -> None:
         return Tokens(tokens=ids, count=len(ids), max_model_len=llm.context_length)
 
     @app.post("/detokenize", tags=["tokens"], responses=documented(404))
-    async def detokenize(body: DetokenizeRequest) -> Text:
+    async def detokenize(body: DetokenizeRequest) -> DetokenizedText:
         """The text of ids; control tokens have none."""
         tokenizer = models.answering(body.model).llm.llm.tokenizer
         if not all(0 <= token < tokenizer.vocab_size for token in body.tokens):
@@ -40,4 +45,4 @@ def add_token_routes(app: FastAPI, models: Models) -> None:
                 400, f"tokens: ids go from 0 to {tokenizer.vocab_size - 1}", param="tokens"
             )
         text = tokenizer.decode(body.tokens)
-        return Text(prompt=text, content=text)
+        return DetokenizedText(prompt=text, content=text)

@@ -81,6 +81,11 @@ class SamplingFields(RequestBody):
             raise ValueError("must be a whole number of 64 bits")
         return given
 
+    @property
+    def usage_in_stream(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
     def params(self, defaults: SamplingParams, *, max_tokens: int, choice: int) -> SamplingParams:
         """The engine's settings of one choice.
 

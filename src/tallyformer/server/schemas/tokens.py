@@ -45,7 +45,7 @@ class DetokenizeRequest(RequestBody):
     tokens: list[int] = Field(max_length=MOST_IDS)
 
 
-class Text(BaseModel):
+class DetokenizedText(BaseModel):
     """Their text, under both names."""
 
     prompt: str

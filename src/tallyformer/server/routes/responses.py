@@ -1,0 +1,42 @@
+"""`/v1/responses`."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request, Response
+
+from tallyformer.server.answers import AnswerHead
+from tallyformer.server.chat_prompt import ChatPrompt, too_long
+from tallyformer.server.models import ServedModel
+from tallyformer.server.response_shape import ResponseShape
+from tallyformer.server.routes.chat import chat_wanted, read_conversation
+from tallyformer.server.schemas.errors import documented
+from tallyformer.server.schemas.responses import ResponsesRequest
+from tallyformer.server.service import Ask, Service
+
+
+def add_response_routes(app: FastAPI, service: Service) -> None:
+    """`POST /v1/responses`."""
+
+    @app.post("/v1/responses", tags=["generation"], responses=documented(404))
+    async def responses(body: ResponsesRequest, request: Request) -> Response:
+        """An answer to a text or conversation; nothing is kept."""
+        model = service.models.answering(body.model)
+        prompt = await read_conversation(model, body.messages, body.most_tokens)
+        context = model.llm.llm.context_length
+        if prompt.left_out and body.truncation == "disabled":
+            raise too_long(len(prompt.ids) + prompt.left_out, context, "input")
+        return await service.respond(request, _ask(model, body, prompt))
+
+
+def _ask(model: ServedModel, body: ResponsesRequest, prompt: ChatPrompt) -> Ask:
+    wanted = chat_wanted(model, body, prompt, body.most_tokens)
+    head = AnswerHead(kind="chat", model=model.name, fingerprint=model.fingerprint)
+    return Ask(
+        model=model,
+        wanted=wanted,
+        shape=ResponseShape(head, body, wanted[0].params),
+        stream=body.stream,
+        ignored=body.ignored(),
+        prompt_tokens=len(prompt.ids),
+        left_out=prompt.left_out,
+    )

@@ -1,0 +1,116 @@
+"""`/v1/responses`: what is sent, for text without state on the server."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from tallyformer.server.schemas.chat import MOST_MESSAGES, ChatMessage
+from tallyformer.server.schemas.request import RequestPart
+from tallyformer.server.schemas.sampling import SamplingFields, refuse_unless
+
+_NO_STATE = "this server keeps no conversation. Send all messages in input"
+_MESSAGES: dict[str, Any] = {"type": "array", "items": {"type": "object"}}
+_INPUT: dict[str, Any] = {"anyOf": [{"type": "string"}, _MESSAGES]}
+_TEXT_PARTS = ("input_text", "output_text")
+
+
+class InputMessage(ChatMessage):
+    """One message; its parts are of type input_text or output_text."""
+
+    type: Literal["message"] = "message"
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _parts_of_text(cls, given: Any) -> Any:
+        if not isinstance(given, list):
+            return given
+        return [
+            {**part, "type": "text"}
+            if isinstance(part, dict) and part.get("type") in _TEXT_PARTS
+            else part
+            for part in given
+        ]
+
+
+class TextFormat(RequestPart):
+    """How the text is written."""
+
+    format: Any = Field(None, description='{"type": "text"}.')
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _plain(cls, given: Any) -> Any:
+        return refuse_unless(given, ({"type": "text"},), 'only {"type": "text"} is served')
+
+
+class ResponsesRequest(SamplingFields):
+    """A text or conversation to answer."""
+
+    input: list[InputMessage] = Field(
+        description="A question, or messages.", json_schema_extra=_INPUT
+    )
+    instructions: str | None = Field(None, description="As a system message before all others.")
+    max_output_tokens: int | None = Field(None, ge=1)
+    metadata: dict[str, str] | None = Field(None, max_length=16, description="Is sent back.")
+    text: TextFormat | None = None
+    truncation: Literal["auto", "disabled"] = Field(
+        "disabled", description="auto leaves out the oldest turns until the rest fits."
+    )
+    tools: list[Any] | None = Field(None, max_length=128, description="Have no effect.")
+    tool_choice: Any = Field(None, description="none or auto.")
+    previous_response_id: Any = Field(None, description="Is refused.")
+    conversation: Any = Field(None, description="Is refused.")
+    prompt: Any = Field(None, description="Is refused.")
+    background: bool = Field(False, description="Only false.")
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _messages(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return [{"role": "user", "content": given}]
+        if not isinstance(given, list):
+            raise ValueError("must be a text or a list of messages")
+        if not 1 <= len(given) <= MOST_MESSAGES:
+            raise ValueError(f"must hold 1 to {MOST_MESSAGES} messages; it holds {len(given)}")
+        return given
+
+    @field_validator("tool_choice", mode="before")
+    @classmethod
+    def _no_forced_tool(cls, given: Any) -> Any:
+        return refuse_unless(given, ("none", "auto"), "this model cannot be made to call a tool")
+
+    @field_validator("previous_response_id", "conversation", "prompt", mode="before")
+    @classmethod
+    def _no_state(cls, given: Any) -> Any:
+        raise ValueError(_NO_STATE)
+
+    @field_validator("background", mode="after")
+    @classmethod
+    def _foreground(cls, given: bool) -> bool:
+        return bool(refuse_unless(given, (False,), "answers are given at once. Leave it out"))
+
+    @field_validator("n", mode="after")
+    @classmethod
+    def _one_answer(cls, given: int) -> int:
+        return int(refuse_unless(given, (1,), "this endpoint gives one answer. Leave it out"))
+
+    @property
+    def messages(self) -> list[ChatMessage]:
+        """All messages, the instructions before them."""
+        first = (
+            []
+            if self.instructions is None
+            else [ChatMessage(role="system", content=self.instructions)]
+        )
+        return [*first, *self.input]
+
+    @property
+    def most_tokens(self) -> int | None:
+        """How long the answer may be, if the request says."""
+        return self.max_tokens if self.max_output_tokens is None else self.max_output_tokens
+
+    def ignored(self) -> list[str]:
+        """Names of fields that have no effect."""
+        return [*(["tools"] if self.tools else []), *super().ignored()]
