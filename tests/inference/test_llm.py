@@ -79,8 +79,9 @@ def test_a_batch_gives_the_same_answers_as_one_prompt_at_a_time(llm: LLM) -> Non
 def test_more_prompts_than_rows_of_a_batch_are_all_answered_in_order(tally: LLM) -> None:
     prompts = [[i % 250] for i in range(70)]
     params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
-    outputs = tally.generate(prompts, params)
-    assert [o.prompt_token_ids for o in outputs] == prompts
+    finished: list[int] = []
+    outputs = tally.generate(prompts, params, on_finished=lambda: finished.append(1))
+    assert [o.prompt_token_ids for o in outputs] == prompts and len(finished) == 70
     assert outputs[69] == tally.generate([prompts[69]], params)[0]
 
 

@@ -1,4 +1,4 @@
-"""Asking a chat model questions, a group at a time, with a progress bar."""
+"""Asking a chat model questions, all at once, with a progress bar."""
 
 from __future__ import annotations
 
@@ -12,22 +12,16 @@ from tallyformer.progress import progress_bar
 Ask = Callable[[Sequence[Any]], list[str]]
 """Questions, each a text or the messages of a conversation, to answers, in the same order."""
 
-QUESTIONS_AT_ONCE = 64
-
 
 def greedy_answers(llm: LLM, *, max_tokens: int, label: str) -> Ask:
     """A function that asks each question, a text as the first user's message, greedily."""
     params = llm.chat_params(SamplingParams(max_tokens=max_tokens, temperature=0.0))
 
     def ask(questions: Sequence[Any]) -> list[str]:
-        answers: list[str] = []
         with progress_bar(label, len(questions), "question") as bar:
-            for start in range(0, len(questions), QUESTIONS_AT_ONCE):
-                group = questions[start : start + QUESTIONS_AT_ONCE]
-                prompts = [llm.chat_prompt(question) for question in group]
-                answers += [output.text.strip() for output in llm.generate(prompts, params)]
-                bar.update(len(group))
-        return answers
+            prompts = [llm.chat_prompt(question) for question in questions]
+            outputs = llm.generate(prompts, params, on_finished=bar.update)
+        return [output.text.strip() for output in outputs]
 
     return ask
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,7 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         prefix_key: Hashable = None,
+        on_finished: Callable[[], object] = lambda: None,
     ) -> list[Output]:
         """Answer prompts, many at once; an answer does not depend on the others.
 
@@ -126,6 +127,7 @@ class LLM:
             prefix_key: who asks: any value, such as a name. Where prompts with the same one
                 begin alike, that part is computed once, and kept for a while; None shares
                 nothing.
+            on_finished: called whenever an output is finished, to show progress.
 
         Returns:
             One output a prompt, in their order; with `n` samples so many, one after another.
@@ -137,7 +139,7 @@ class LLM:
         several = prompts_of(prompts)
         settings = one_for_each(self.settings(params), len(several))
         asked = [self.asked(p, s, prefix_key) for p, s in zip(several, settings, strict=True)]
-        return self.client.answer(asked)
+        return self.client.answer(asked, on_finished)
 
     def stream(
         self,

@@ -69,13 +69,20 @@ class EngineClient:
         finally:
             self.leave(numbers)
 
-    def answer(self, asked: list[EngineRequest]) -> list[Output]:
-        """Answer several prompts, in their order, each with all its samples."""
+    def answer(
+        self, asked: list[EngineRequest], on_finished: Callable[[], object] = lambda: None
+    ) -> list[Output]:
+        """Answer several prompts, in their order, each with all its samples.
+
+        Args:
+            asked: the prompts.
+            on_finished: called whenever a sample is finished, in the thread that steps.
+        """
         boxes: list[deque[Got]] = [deque() for _ in asked]
         numbers: list[int] = []
         try:
             for one, box in zip(asked, boxes, strict=True):
-                numbers += self.join(one, box.append)
+                numbers += self.join(one, _into(box, on_finished))
             return [
                 joined(one.prompt_ids, pieces)
                 for one, box in zip(asked, boxes, strict=True)
@@ -167,3 +174,12 @@ class EngineClient:
                 receive(got)
         for call in tuple(self.after_step):
             call()
+
+
+def _into(box: deque[Got], on_finished: Callable[[], object]) -> Receive:
+    def receive(got: Got) -> None:
+        box.append(got)
+        if isinstance(got, Piece) and got.finish_reason:
+            on_finished()
+
+    return receive
