@@ -114,7 +114,6 @@ def test_a_whole_context_of_prompt_is_read_and_more_is_refused(
         ("prompt", {"text": "a"}),
         ("prompt", ["a"] * 257),
         ("suffix", "end"),
-        ("best_of", 2),
         ("echo", "yes"),
     ],
 )

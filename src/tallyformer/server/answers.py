@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from tallyformer.inference.outputs import FinishReason, Output, Piece
 from tallyformer.server import sse
 from tallyformer.server.api_error import ApiError
+from tallyformer.server.token_logprobs import LogprobShape
 
 AnswerKind = Literal["chat", "text"]
 _OBJECTS = {
@@ -101,13 +102,26 @@ class CompletionShape:
     Args:
         head: what all parts share.
         echo: texts before the answers, one a choice.
+        logprobs: how log-probabilities are written, if they are wanted; those of the prompt come
+            with what is echoed.
+        prompts: ids of what is echoed, one a choice, where log-probabilities are wanted.
         usage: whether a stream's client asked for it; all chunks then have a place for it.
     """
 
-    def __init__(self, head: AnswerHead, *, echo: Sequence[str], usage: bool) -> None:
+    def __init__(
+        self,
+        head: AnswerHead,
+        *,
+        echo: Sequence[str],
+        usage: bool,
+        logprobs: LogprobShape | None = None,
+        prompts: Sequence[Sequence[int]] = (),
+    ) -> None:
         self._head = head
         self._echo = echo
         self._usage = usage
+        self._logprobs = logprobs
+        self._prompts = prompts
         empty = sse.json_bytes({**head.fields(chunk=True), "choices": []})
         self._before = empty.removesuffix(b"]}")
         self._after = b'],"usage":null}' if usage else b"]}"
@@ -115,7 +129,7 @@ class CompletionShape:
     def whole(self, outputs: Sequence[Output], usage: AnswerUsage) -> dict[str, Any]:
         """The body: all choices."""
         choices = [
-            self._choice(index, text + output.text, output.finish_reason)
+            self._choice(index, text + output.text, output.finish_reason, self._of(index, output))
             for index, (text, output) in enumerate(zip(self._echo, outputs, strict=True))
         ]
         return {**self._head.fields(chunk=False), "choices": choices, "usage": usage.body}
@@ -125,16 +139,22 @@ class CompletionShape:
         if self._head.kind == "chat":
             delta = {"role": "assistant", "content": "", "refusal": None}
             return b"".join(self._chunk(i, {"delta": delta}) for i in range(len(self._echo)))
+        if self._logprobs is not None:
+            return sse.KEEP_ALIVE
         echoed = (self._text(index, text) for index, text in enumerate(self._echo) if text)
         return b"".join(echoed) or sse.KEEP_ALIVE
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """Text that is certain; then, without text, why a choice ends."""
-        written = self._text(index, piece.text) if piece.text else b""
+        written = self._prompt(index, piece)
+        logprobs = self._logprobs and self._logprobs(index, piece.token_ids, piece.logprobs)
+        if piece.text:
+            written += self._text(index, piece.text, logprobs)
+            logprobs = None
         if piece.finish_reason is None:
             return written
         nothing: dict[str, Any] = {"delta": {}} if self._head.kind == "chat" else {"text": ""}
-        return written + self._chunk(index, nothing, piece.finish_reason)
+        return written + self._chunk(index, nothing, piece.finish_reason, logprobs=logprobs)
 
     def end(self, usage: AnswerUsage) -> bytes:
         """The usage in a chunk without choices, if it was asked for, and the mark of the end."""
@@ -147,16 +167,40 @@ class CompletionShape:
         """An event that the official clients raise."""
         return sse.event(sse.json_bytes(error.envelope))
 
-    def _choice(self, index: int, text: str, reason: FinishReason) -> dict[str, Any]:
+    def _prompt(self, index: int, piece: Piece) -> bytes:
+        """What is echoed with its log-probabilities, which come with the first piece."""
+        if self._logprobs is None or not piece.prompt_logprobs:
+            return b""
+        logprobs = self._logprobs(index, self._prompts[index], piece.prompt_logprobs)
+        return self._text(index, self._echo[index], logprobs)
+
+    def _of(self, index: int, output: Output) -> dict[str, Any] | None:
+        """The log-probabilities of a whole choice, those of an echoed prompt first."""
+        if self._logprobs is None:
+            return None
+        prompt = output.prompt_logprobs
+        ids = [*(output.prompt_token_ids if prompt else ()), *output.token_ids]
+        return self._logprobs(index, ids, [*prompt, *output.logprobs])
+
+    def _choice(
+        self, index: int, text: str, reason: FinishReason, logprobs: dict[str, Any] | None
+    ) -> dict[str, Any]:
         said: dict[str, Any] = {"text": text}
         if self._head.kind == "chat":
             said = {"message": {"role": "assistant", "content": text, "refusal": None}}
-        return {"index": index, **said, "logprobs": None, "finish_reason": reason}
+        return {"index": index, **said, "logprobs": logprobs, "finish_reason": reason}
 
-    def _text(self, index: int, text: str) -> bytes:
+    def _text(self, index: int, text: str, logprobs: dict[str, Any] | None = None) -> bytes:
         said = {"delta": {"content": text}} if self._head.kind == "chat" else {"text": text}
-        return self._chunk(index, said)
+        return self._chunk(index, said, logprobs=logprobs)
 
-    def _chunk(self, index: int, said: dict[str, Any], reason: FinishReason | None = None) -> bytes:
-        choice = {"index": index, **said, "logprobs": None, "finish_reason": reason}
+    def _chunk(
+        self,
+        index: int,
+        said: dict[str, Any],
+        reason: FinishReason | None = None,
+        *,
+        logprobs: dict[str, Any] | None = None,
+    ) -> bytes:
+        choice = {"index": index, **said, "logprobs": logprobs, "finish_reason": reason}
         return sse.event(self._before + sse.json_bytes(choice) + self._after)

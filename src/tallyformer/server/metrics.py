@@ -123,6 +123,8 @@ class AnswerTimes:
 
     def tokens(self, count: int) -> None:
         """So many tokens have come."""
+        if not count:  # a prompt that is scored
+            return
         now = self._clock()
         self._generated.inc(count)
         self._tokens += count

@@ -42,6 +42,7 @@ class Ask:
         prompt_tokens: of all prompts.
         ignored: fields of the request that have no effect.
         left_out: tokens of the conversation that did not fit; None where there is none.
+        kept: of each group of so many answers, the second number, so many are given.
     """
 
     model: ServedModel
@@ -51,6 +52,7 @@ class Ask:
     prompt_tokens: int
     ignored: list[str]
     left_out: int | None = None
+    kept: tuple[int, int] = (1, 1)
 
     def usage(self, completion: int) -> AnswerUsage:
         """The usage once so many tokens have been generated."""
@@ -126,7 +128,7 @@ class Service:
         with started.place:
             outputs = await unless_gone(request.receive, _outputs(started.generation, ask.wanted))
         usage = ask.usage(sum(len(output.token_ids) for output in outputs))
-        body = sse.json_bytes(ask.shape.whole(outputs, usage))
+        body = sse.json_bytes(ask.shape.whole(most_probable(outputs, *ask.kept), usage))
         return Response(body, headers=headers, media_type="application/json")
 
     async def one_answer(
@@ -193,3 +195,15 @@ async def _stream(generation: Generation, ask: Ask) -> AsyncGenerator[bytes, Non
         yield ask.shape.failed(error)
         return
     yield ask.shape.end(ask.usage(completion))
+
+
+def most_probable(outputs: list[Output], kept: int, made: int) -> list[Output]:
+    """Of each `made` answers in a row the `kept` whose tokens are most probable in the mean."""
+    if kept == made:
+        return outputs
+    groups = [outputs[start : start + made] for start in range(0, len(outputs), made)]
+    return [best for group in groups for best in sorted(group, key=_surprise)[:kept]]
+
+
+def _surprise(output: Output) -> float:
+    return -sum(entry.logprob for entry in output.logprobs) / max(1, len(output.logprobs))

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as Backend
 
 from tallyformer.artifacts.atomic import atomic_file, write_json
 from tallyformer.errors import UsageError
-from tallyformer.token_ids import checked_ids
+from tallyformer.token_ids import checked_id, checked_ids
 from tallyformer.tokenizer import chat
 from tallyformer.tokenizer.byte_level import (
     bulk_encoder,
@@ -200,6 +200,15 @@ class Tokenizer:
     def stream_decoder(self) -> StreamDecoder:
         """A decoder that takes one id at a time."""
         return StreamDecoder(self._bytes_of_id)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """UTF-8 bytes that an id stands for; of a control token its spelling.
+
+        Raises:
+            InvalidIdError: it is not an id of the vocabulary.
+        """
+        table = self._spelled_bytes_of_id
+        return table[checked_id(token_id, len(table))]
 
     def token_bytes(self) -> np.ndarray:
         """UTF-8 bytes that each id stands for, int32 (V,); 0 for control tokens."""

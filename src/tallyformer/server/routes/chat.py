@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
@@ -15,6 +16,7 @@ from tallyformer.server.schemas.chat import ChatRequest
 from tallyformer.server.schemas.errors import documented
 from tallyformer.server.schemas.sampling import SamplingFields
 from tallyformer.server.service import Ask, Service
+from tallyformer.server.token_logprobs import ChatLogprobs
 
 LONG_TEXT = 20_000
 """Characters from which a text is encoded in another thread, so that streams do not wait for it."""
@@ -51,7 +53,11 @@ async def read_conversation(
 
 
 def chat_wanted(
-    model: ServedModel, body: SamplingFields, prompt: ChatPrompt, most_tokens: int | None
+    model: ServedModel,
+    body: SamplingFields,
+    prompt: ChatPrompt,
+    most_tokens: int | None,
+    **more: Any,
 ) -> list[Wanted]:
     """The answers that a request wants; by default as long as there is room.
 
@@ -62,7 +68,7 @@ def chat_wanted(
     most = max(1, llm.context_length - len(prompt.ids)) if most_tokens is None else most_tokens
     wanted = []
     for choice in range(body.n):
-        params = body.params(llm.default_params, max_tokens=most, choice=choice)
+        params = body.params(llm.default_params, max_tokens=most, choice=choice, **more)
         wanted.append(
             Wanted(
                 prompt_ids=prompt.ids,
@@ -75,10 +81,17 @@ def chat_wanted(
 
 def _ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt) -> Ask:
     head = AnswerHead(kind="chat", model=model.name, fingerprint=model.fingerprint)
+    alternatives = (body.top_logprobs or 0) if body.logprobs else None
+    shape = CompletionShape(
+        head,
+        echo=[""] * body.n,
+        usage=body.usage_in_stream,
+        logprobs=ChatLogprobs(model.llm.llm.tokenizer) if body.logprobs else None,
+    )
     return Ask(
         model=model,
-        wanted=chat_wanted(model, body, prompt, body.most_tokens),
-        shape=CompletionShape(head, echo=[""] * body.n, usage=body.usage_in_stream),
+        wanted=chat_wanted(model, body, prompt, body.most_tokens, logprobs=alternatives),
+        shape=shape,
         stream=body.stream,
         ignored=body.ignored(),
         prompt_tokens=len(prompt.ids),

@@ -15,6 +15,7 @@ from tallyformer.server.routes.chat import LONG_TEXT
 from tallyformer.server.schemas.completions import CompletionRequest
 from tallyformer.server.schemas.errors import documented
 from tallyformer.server.service import Ask, Service
+from tallyformer.server.token_logprobs import TextLogprobs
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 MOST_ANSWERS = 256
@@ -28,39 +29,59 @@ def add_completion_routes(app: FastAPI, service: Service) -> None:
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Texts continued, whole or as a stream."""
         model = service.models.answering(body.model)
-        if len(body.prompt) * body.n > MOST_ANSWERS:
+        if len(body.prompt) * body.made > MOST_ANSWERS:
             raise ApiError(
                 400, f"prompt: with n at most {MOST_ANSWERS} answers a request", param="prompt"
             )
         long = sum(map(len, body.prompt)) > LONG_TEXT
         ids = await asyncio.to_thread(_ids, model, body) if long else _ids(model, body)
-        return await service.respond(request, completion_ask(model, body, ids))
+        return await service.respond(request, _ask(model, body, ids))
 
 
-def completion_ask(model: ServedModel, body: CompletionRequest, prompts: list[list[int]]) -> Ask:
+def _ask(model: ServedModel, body: CompletionRequest, prompts: list[list[int]]) -> Ask:
     """What a completion request wants.
 
     Raises:
         InvalidRequestError: a setting is out of range.
     """
-    llm = model.llm.llm
-    wanted, echo = [], []
-    for given, ids in zip(body.prompt, prompts, strict=True):
-        room = max(1, llm.context_length - len(ids))
-        most = room if body.max_tokens is None else body.max_tokens
-        for choice in range(body.n):
-            params = body.params(llm.default_params, max_tokens=most, choice=choice)
-            wanted.append(Wanted(prompt_ids=ids, params=params))
-            echo.append(_text(llm.tokenizer, given) if body.echo else "")
+    tokenizer = model.llm.llm.tokenizer
+    given = [text for text in body.prompt for _ in range(body.n)]
     head = AnswerHead(kind="text", model=model.name, fingerprint=model.fingerprint)
+    shape = CompletionShape(
+        head,
+        echo=[_text(tokenizer, prompt) if body.echo else "" for prompt in given],
+        usage=body.usage_in_stream,
+        logprobs=None if body.logprobs is None else TextLogprobs(tokenizer, len(given)),
+        prompts=[ids for ids in prompts for _ in range(body.n)],
+    )
     return Ask(
         model=model,
-        wanted=wanted,
-        shape=CompletionShape(head, echo=echo, usage=body.usage_in_stream),
+        wanted=[
+            _wanted(model, body, ids, choice) for ids in prompts for choice in range(body.made)
+        ],
+        shape=shape,
         stream=body.stream,
         ignored=body.ignored(),
         prompt_tokens=sum(map(len, prompts)),
+        kept=(body.n, body.made),
     )
+
+
+def _wanted(model: ServedModel, body: CompletionRequest, ids: list[int], choice: int) -> Wanted:
+    llm = model.llm.llm
+    most = body.max_tokens
+    if most is None:
+        most = max(1, llm.context_length - len(ids))
+    scored = body.logprobs if body.echo else None
+    params = body.params(
+        llm.default_params,
+        max_tokens=most,
+        choice=choice,
+        logprobs=0 if body.made > body.n and body.logprobs is None else body.logprobs,
+        # An answer without tokens is one that is scored.
+        prompt_logprobs=0 if most == 0 and scored is None else scored,
+    )
+    return Wanted(prompt_ids=ids, params=params)
 
 
 def _text(tokenizer: Tokenizer, prompt: str | list[int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from tallyformer.server.schemas.request import RequestPart
 from tallyformer.server.schemas.sampling import SamplingFields, refuse_unless
@@ -40,6 +40,10 @@ class ChatRequest(SamplingFields):
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=0, description="The same as max_tokens.")
+    logprobs: bool = Field(False, description="Give the tokens' log-probabilities.")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="And those of so many alternatives; needs logprobs."
+    )
     tools: list[Any] | None = Field(None, max_length=128, description="Have no effect.")
     tool_choice: Any = Field(None, description="none or auto.")
     functions: list[Any] | None = Field(None, max_length=128, description="Have no effect.")
@@ -47,6 +51,13 @@ class ChatRequest(SamplingFields):
     modalities: Any = Field(None, description='["text"].')
     audio: Any = Field(None, description="Is refused.")
     web_search_options: Any = Field(None, description="Is refused.")
+
+    @field_validator("top_logprobs", mode="after")
+    @classmethod
+    def _with_logprobs(cls, given: int | None, info: ValidationInfo) -> int | None:
+        if given and not info.data.get("logprobs"):
+            raise ValueError("needs logprobs: true")
+        return given
 
     @field_validator("tool_choice", "function_call", mode="before")
     @classmethod

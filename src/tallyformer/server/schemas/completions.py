@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from tallyformer.server.schemas.request import MOST_CHOICES
 from tallyformer.server.schemas.sampling import SamplingFields
 
 MOST_PROMPTS = 256
@@ -25,9 +26,13 @@ class CompletionRequest(SamplingFields):
 
     prompt: Any = Field(json_schema_extra=_PROMPT)
     echo: bool = Field(False, description="Put the prompt before the answer.")
-    best_of: int | None = Field(None, description="n; more cannot be chosen from.")
+    best_of: int | None = Field(
+        None, le=MOST_CHOICES, description="Make so many answers and give the n most probable."
+    )
     suffix: Any = Field(None, description="Is refused.")
-    logprobs: Any = Field(None, description="Is refused yet.")
+    logprobs: int | None = Field(
+        None, ge=0, le=20, description="Log-probabilities of tokens, and of so many alternatives."
+    )
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -47,17 +52,20 @@ class CompletionRequest(SamplingFields):
     def _no_suffix(cls, given: Any) -> Any:
         raise ValueError("this model cannot fill in before a suffix. Leave it out")
 
-    @field_validator("logprobs", mode="before")
-    @classmethod
-    def _no_logprobs(cls, given: Any) -> Any:
-        raise ValueError("this server does not give log-probabilities. Leave it out")
-
     @field_validator("best_of", mode="after")
     @classmethod
     def _best_of_n(cls, given: int | None, info: ValidationInfo) -> int | None:
-        if given is not None and given != info.data.get("n"):
-            raise ValueError("must be n: this server does not choose among answers")
+        fewest = info.data.get("n", 1)
+        if given is not None and given < fewest:
+            raise ValueError(f"must be at least n, {fewest}")
+        if given is not None and given > fewest and info.data.get("stream"):
+            raise ValueError("must be n in a stream, as the best is known at the end")
         return given
+
+    @property
+    def made(self) -> int:
+        """Answers that are made to each prompt; the n best are given."""
+        return self.best_of or self.n
 
 
 def _is_ids(value: Any) -> bool:

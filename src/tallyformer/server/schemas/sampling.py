@@ -20,6 +20,8 @@ _ENGINE_FIELDS = (
     "presence_penalty",
     "ignore_eos",
     "stop",
+    "repetition_penalty",
+    "min_tokens",
 )
 _SEEDS = 1 << 63
 
@@ -52,7 +54,11 @@ class SamplingFields(RequestBody):
     stop: Stop | None = Field(None, description="Texts before which the answer ends.")
     ignore_eos: bool | None = Field(None, description="Continue after the model's end-of-text.")
     seed: int | None = Field(None, description="The same seed gives the same answer.")
-    logit_bias: Any = Field(None, description="Is refused yet.")
+    repetition_penalty: float | None = Field(None, description="Above 1 repeats less.")
+    min_tokens: int | None = Field(None, description="The answer does not end before this many.")
+    logit_bias: dict[str, float] | None = Field(
+        None, max_length=1024, description="Added to the logits of token ids, from -100 to 100."
+    )
     response_format: Any = Field(None, description='{"type": "text"}.')
     user: str | None = Field(None, max_length=256, description="Who asks; kept nowhere.")
 
@@ -64,10 +70,12 @@ class SamplingFields(RequestBody):
             raise ValueError("must be a text, or a list of texts, none of them empty")
         return given
 
-    @field_validator("logit_bias", mode="before")
+    @field_validator("logit_bias", mode="after")
     @classmethod
-    def _no_bias(cls, given: Any) -> Any:
-        return refuse_unless(given, ({},), "this server cannot bias tokens. Leave it out")
+    def _of_ids(cls, given: dict[str, float] | None) -> dict[str, float] | None:
+        if given is not None and not all(name.isdecimal() and len(name) < 10 for name in given):
+            raise ValueError("its keys must be token ids")
+        return given
 
     @field_validator("response_format", mode="before")
     @classmethod
@@ -86,13 +94,16 @@ class SamplingFields(RequestBody):
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def params(self, defaults: SamplingParams, *, max_tokens: int, choice: int) -> SamplingParams:
+    def params(
+        self, defaults: SamplingParams, *, max_tokens: int, choice: int, **more: Any
+    ) -> SamplingParams:
         """The engine's settings of one choice.
 
         Args:
             defaults: how the model's folder wants to be sampled, where the request does not say.
             max_tokens: of the answer.
             choice: its number; each has another seed.
+            more: of the engine's settings.
 
         Raises:
             InvalidRequestError: a value is out of range.
@@ -102,7 +113,9 @@ class SamplingFields(RequestBody):
         }
         if self.seed is not None:
             given["seed"] = (self.seed + choice) % _SEEDS
-        return dataclasses.replace(defaults, **given, max_tokens=max_tokens)
+        if self.logit_bias:
+            given["logit_bias"] = {int(name): bias for name, bias in self.logit_bias.items()}
+        return dataclasses.replace(defaults, **given, **more, max_tokens=max_tokens)
 
 
 def refuse_unless(given: Any, allowed: tuple[Any, ...], message: str) -> Any:

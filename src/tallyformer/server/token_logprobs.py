@@ -1,0 +1,101 @@
+"""Log-probabilities of tokens in both of OpenAI's shapes, with the tokens' true bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from tallyformer.inference.outputs import TokenLogprob
+from tallyformer.tokenizer.tokenizer import Tokenizer
+
+
+class LogprobShape(Protocol):
+    """How the log-probabilities of some tokens of a choice are written."""
+
+    def __call__(
+        self, index: int, ids: Sequence[int], logprobs: Sequence[TokenLogprob | None]
+    ) -> dict[str, Any]:
+        """The value of a choice's `logprobs`.
+
+        Args:
+            index: of the choice; its tokens come in order.
+            ids: of the tokens.
+            logprobs: one for each; None for a prompt's first.
+        """
+
+
+class ChatLogprobs:
+    """`{"content": [{"token", "logprob", "bytes", "top_logprobs"}]}`; control tokens have none.
+
+    Args:
+        tokenizer: the model's.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(
+        self, index: int, ids: Sequence[int], logprobs: Sequence[TokenLogprob | None]
+    ) -> dict[str, Any]:
+        """The value of a choice's `logprobs`."""
+        content = [
+            {
+                **self._entry(entry.id, entry.logprob),
+                "top_logprobs": [self._entry(*other) for other in entry.alternatives],
+            }
+            for entry in logprobs
+            if entry is not None and entry.id not in self._tokenizer.control_ids
+        ]
+        return {"content": content, "refusal": None}
+
+    def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
+        spelled = self._tokenizer.bytes_of(token_id)
+        return {
+            "token": spelled.decode("utf-8", errors="replace"),
+            "logprob": logprob,
+            "bytes": list(spelled),
+        }
+
+
+class TextLogprobs:
+    """`{"tokens", "token_logprobs", "top_logprobs", "text_offset"}` of all tokens.
+
+    Args:
+        tokenizer: the model's.
+        choices: how many; each counts its own characters.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, choices: int) -> None:
+        self._tokenizer = tokenizer
+        self._decoders = [tokenizer.stream_decoder() for _ in range(choices)]
+        self._offsets = [0] * choices
+
+    def __call__(
+        self, index: int, ids: Sequence[int], logprobs: Sequence[TokenLogprob | None]
+    ) -> dict[str, Any]:
+        """The value of a choice's `logprobs`."""
+        return {
+            "tokens": [self._named(token_id) for token_id in ids],
+            "token_logprobs": [entry and entry.logprob for entry in logprobs],
+            "top_logprobs": [entry and self._top(entry) for entry in logprobs],
+            "text_offset": [self._offset(index, token_id) for token_id in ids],
+        }
+
+    def _top(self, entry: TokenLogprob) -> dict[str, float]:
+        """The most probable tokens and the one that is there."""
+        pairs = (*entry.alternatives, (entry.id, entry.logprob))
+        return {self._named(token_id): logprob for token_id, logprob in pairs}
+
+    def _named(self, token_id: int) -> str:
+        """A token's text, or its bytes where that is not text: two never have the same."""
+        spelled = self._tokenizer.bytes_of(token_id)
+        try:
+            return spelled.decode("utf-8")
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in spelled)
+
+    def _offset(self, index: int, token_id: int) -> int:
+        """Characters before a token."""
+        before = self._offsets[index]
+        self._offsets[index] += len(self._decoders[index].push(token_id))
+        return before
