@@ -78,6 +78,10 @@ class AnswerHead:
 class AnswerShape(Protocol):
     """How answers are written, whole or as the events of a stream."""
 
+    @property
+    def answer_id(self) -> str:
+        """The id in the body and in all events."""
+
     def whole(self, outputs: Sequence[Output], usage: AnswerUsage) -> dict[str, Any]:
         """The body of answers that are not streamed; one output a choice."""
 
@@ -126,6 +130,11 @@ class CompletionShape:
         self._before = empty.removesuffix(b"]}")
         self._after = b'],"usage":null}' if usage else b"]}"
 
+    @property
+    def answer_id(self) -> str:
+        """The id in the body and in all chunks."""
+        return str(self._head.fields(chunk=True)["id"])
+
     def whole(self, outputs: Sequence[Output], usage: AnswerUsage) -> dict[str, Any]:
         """The body: all choices."""
         choices = [
@@ -147,7 +156,9 @@ class CompletionShape:
     def piece(self, index: int, piece: Piece) -> bytes:
         """Text that is certain; then, without text, why a choice ends."""
         written = self._prompt(index, piece)
-        logprobs = self._logprobs and self._logprobs(index, piece.token_ids, piece.logprobs)
+        logprobs = None
+        if self._logprobs is not None:
+            logprobs = self._logprobs(index, piece.token_ids, piece.logprobs)
         if piece.text:
             written += self._text(index, piece.text, logprobs)
             logprobs = None

@@ -30,6 +30,7 @@ from tallyformer.server.rate_limits import REQUESTS, TOKENS
 from tallyformer.server.routes.chat import add_chat_routes
 from tallyformer.server.routes.completions import add_completion_routes
 from tallyformer.server.routes.earlier import add_earlier_routes
+from tallyformer.server.routes.generations import add_generation_routes
 from tallyformer.server.routes.health import OPEN_PATHS, add_health_routes
 from tallyformer.server.routes.metrics import add_metrics_route
 from tallyformer.server.routes.models import add_model_routes
@@ -67,6 +68,7 @@ def create_app(
     served = models or served_models(settings)
     ending = drain or Drain()
     metrics = Metrics(time.monotonic)
+    service = Service(served, settings, ending, metrics)
     served.when_ready(lambda model: metrics.watch(model.name, model.llm))
     app = FastAPI(
         title="TallyFormer",
@@ -77,7 +79,7 @@ def create_app(
         openapi_url="/openapi.json",
         responses=documented(*EVERYWHERE),
         middleware=_middleware(settings, ending, metrics),
-        lifespan=_loading(served),
+        lifespan=_loading(served, service.close),
     )
     app.state.models = served
     add_failure_handlers(app)
@@ -85,11 +87,11 @@ def create_app(
     add_model_routes(app, served)
     add_token_routes(app, served)
     add_metrics_route(app, metrics)
-    service = Service(served, settings, ending, metrics)
     add_earlier_routes(app, service)
     add_chat_routes(app, service)
     add_completion_routes(app, service)
     add_response_routes(app, service)
+    add_generation_routes(app, service)
     close_routes(app.router.routes, keys, OPEN_PATHS)
     return app
 
@@ -140,7 +142,9 @@ def _middleware(settings: ServerSettings, drain: Drain, metrics: Metrics) -> lis
     ]
 
 
-def _loading(models: Models) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
+def _loading(
+    models: Models, end: Callable[[], None]
+) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         task = asyncio.create_task(models.load_all())
@@ -148,6 +152,7 @@ def _loading(models: Models) -> Callable[[FastAPI], contextlib.AbstractAsyncCont
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        end()
         await models.close()
 
     return lifespan

@@ -36,6 +36,11 @@ class ResponseShape:
         self._text = ""
         self._reason: FinishReason = "stop"
 
+    @property
+    def answer_id(self) -> str:
+        """The id of the response."""
+        return f"resp_{self._head.answer_id}"
+
     def whole(self, outputs: Sequence[Output], usage: AnswerUsage) -> dict[str, Any]:
         """The body."""
         self._text, self._reason = outputs[0].text, outputs[0].finish_reason
@@ -104,7 +109,7 @@ class ResponseShape:
     def _response(self, status: str) -> dict[str, Any]:
         body = self._body
         return {
-            "id": f"resp_{self._head.answer_id}",
+            "id": self.answer_id,
             "object": "response",
             "created_at": self._head.created,
             "status": status,

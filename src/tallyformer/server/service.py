@@ -19,6 +19,7 @@ from tallyformer.server.generation import Generation, Wanted
 from tallyformer.server.metrics import AnswerTimes, Metrics
 from tallyformer.server.models import Models, ServedModel
 from tallyformer.server.rate_limits import RateLimits
+from tallyformer.server.rejoining import Recordings
 from tallyformer.server.settings import ServerSettings
 from tallyformer.server.streaming import EventStream, unless_gone
 
@@ -42,6 +43,7 @@ class Ask:
         prompt_tokens: of all prompts.
         ignored: fields of the request that have no effect.
         left_out: tokens of the conversation that did not fit; None where there is none.
+        rejoin: whether the client may join a stream again.
         kept: of each group of so many answers, the second number, so many are given.
     """
 
@@ -52,6 +54,7 @@ class Ask:
     prompt_tokens: int
     ignored: list[str]
     left_out: int | None = None
+    rejoin: bool = False
     kept: tuple[int, int] = (1, 1)
 
     def usage(self, completion: int) -> AnswerUsage:
@@ -105,6 +108,7 @@ class Service:
         self._settings = settings
         self._drain = drain
         self._metrics = metrics
+        self._recordings = Recordings(settings.rejoin_seconds, settings.stream_keep_alive)
         self._limits = RateLimits(
             requests=settings.requests_per_minute,
             tokens=settings.tokens_per_minute,
@@ -123,13 +127,48 @@ class Service:
         headers = {**started.headers, **ask.headers}
         if ask.stream:
             events = _stream(started.generation, ask)
-            seconds = self._settings.request_timeout + _READING_SECONDS
-            return EventStream(events, headers, place=started.place, seconds=seconds)
+            if not ask.rejoin:
+                return self._streamed(events, headers, started.place)
+            recording = self._recordings.record(
+                ask.shape.answer_id, request.state.owner, events, started.place
+            )
+            return self._streamed(recording.read(0), headers)
         with started.place:
             outputs = await unless_gone(request.receive, _outputs(started.generation, ask.wanted))
         usage = ask.usage(sum(len(output.token_ids) for output in outputs))
         body = sse.json_bytes(ask.shape.whole(most_probable(outputs, *ask.kept), usage))
         return Response(body, headers=headers, media_type="application/json")
+
+    def rejoin(self, request: Request, answer_id: str, first: int) -> Response:
+        """The events of a stream from a number on.
+
+        Raises:
+            ApiError: 404, there is none for this key (any more).
+        """
+        recording = self._recordings.of(answer_id, request.state.owner)
+        return self._streamed(recording.read(first), {})
+
+    def stop(self, request: Request, answer_id: str) -> None:
+        """End a stream that could be joined again.
+
+        Raises:
+            ApiError: 404, there is none for this key (any more).
+        """
+        self._recordings.of(answer_id, request.state.owner).stop()
+
+    def close(self) -> None:
+        """End what goes on without a client."""
+        self._recordings.close()
+
+    def _streamed(
+        self,
+        events: AsyncGenerator[bytes, None],
+        headers: dict[str, str],
+        place: contextlib.ExitStack | None = None,
+    ) -> Response:
+        held = place if place is not None else contextlib.ExitStack()
+        seconds = self._settings.request_timeout + _READING_SECONDS
+        return EventStream(events, headers, place=held, seconds=seconds)
 
     async def one_answer(
         self, request: Request, model: ServedModel, wanted: Wanted

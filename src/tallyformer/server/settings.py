@@ -84,6 +84,9 @@ class ServerSettings(BaseModel):
     stream_keep_alive: _Seconds = Field(
         10.0, description="Seconds without a token after which a stream sends a comment."
     )
+    rejoin_seconds: _Seconds = Field(
+        120.0, description="Seconds that a stream waits for a client to join it again."
+    )
     shutdown_grace: float = Field(
         30.0, ge=0, description="Seconds that running answers get after SIGTERM."
     )

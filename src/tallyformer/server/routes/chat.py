@@ -93,6 +93,7 @@ def _ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt) -> Ask:
         wanted=chat_wanted(model, body, prompt, body.most_tokens, logprobs=alternatives),
         shape=shape,
         stream=body.stream,
+        rejoin=body.may_rejoin,
         ignored=body.ignored(),
         prompt_tokens=len(prompt.ids),
         left_out=prompt.left_out,

@@ -61,6 +61,7 @@ def _ask(model: ServedModel, body: CompletionRequest, prompts: list[list[int]]) 
         ],
         shape=shape,
         stream=body.stream,
+        rejoin=body.may_rejoin,
         ignored=body.ignored(),
         prompt_tokens=sum(map(len, prompts)),
         kept=(body.n, body.made),

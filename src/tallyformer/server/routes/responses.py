@@ -36,6 +36,7 @@ def _ask(model: ServedModel, body: ResponsesRequest, prompt: ChatPrompt) -> Ask:
         wanted=wanted,
         shape=ResponseShape(head, body, wanted[0].params),
         stream=body.stream,
+        rejoin=body.may_rejoin,
         ignored=body.ignored(),
         prompt_tokens=len(prompt.ids),
         left_out=prompt.left_out,

@@ -30,6 +30,11 @@ class StreamOptions(RequestPart):
     """What a stream has besides the answer."""
 
     include_usage: bool = Field(False, description="Send the usage before the end.")
+    rejoin: bool = Field(
+        False,
+        description="Number the events and go on without the client, who may join again at "
+        "/v1/generations/{id}.",
+    )
 
 
 class SamplingFields(RequestBody):
@@ -93,6 +98,11 @@ class SamplingFields(RequestBody):
     def usage_in_stream(self) -> bool:
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def may_rejoin(self) -> bool:
+        """Whether a stream can be joined again."""
+        return self.stream_options is not None and self.stream_options.rejoin
 
     def params(
         self, defaults: SamplingParams, *, max_tokens: int, choice: int, **more: Any

@@ -1,0 +1,185 @@
+"""Streams that outlive their connection: what was sent is kept, numbered, for a while.
+
+POST ... "stream_options": {"rejoin": true}     id: 0, data: ...; id: 1, data: ...
+(the connection is lost)
+GET /v1/generations/{id}, Last-Event-ID: 1      id: 2, data: ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncGenerator, Callable
+
+from tallyformer.server import sse
+from tallyformer.server.api_error import ApiError
+
+MOST_BYTES = 64 << 20
+"""Of all events that are kept."""
+MOST_RECORDINGS = 4096
+
+
+class Recording:
+    """One stream: it is filled once, and read from any place any number of times.
+
+    Args:
+        owner: whose key it is.
+        patience: seconds without a reader after which an unfinished one is abandoned, and a
+            finished one forgotten.
+        keep_alive: seconds without an event after which a reader gets a comment.
+        forget: called when nobody can read it any more.
+    """
+
+    def __init__(
+        self, owner: str, *, patience: float, keep_alive: float, forget: Callable[[], None]
+    ) -> None:
+        self.owner = owner
+        self.size = 0
+        self._events: list[bytes] = []
+        self._patience = patience
+        self._keep_alive = keep_alive
+        self._forget = forget
+        self._news = asyncio.Event()
+        self._readers = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether no event will come any more."""
+        return self._task is None or self._task.done()
+
+    def begin(self, events: AsyncGenerator[bytes, None], place: contextlib.ExitStack) -> None:
+        """Fill it in the background; the place is held as long as that takes."""
+        self._task = asyncio.create_task(self._fill(events, place))
+        self._wait_for_readers()
+
+    def stop(self) -> None:
+        """End what still runs, and forget it."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._forget()
+
+    async def read(self, first: int) -> AsyncGenerator[bytes, None]:
+        """The events from a number on, as they come."""
+        self._readers += 1
+        try:
+            while True:
+                while first < len(self._events):
+                    yield self._events[first]
+                    first += 1
+                if self.finished:
+                    return
+                yield await self._silence(first)
+        finally:
+            self._readers -= 1
+            self._wait_for_readers()
+
+    async def _silence(self, first: int) -> bytes:
+        """Wait for news; a comment where none come for a while."""
+        try:
+            async with asyncio.timeout(self._keep_alive):
+                while first >= len(self._events) and not self.finished:
+                    await self._news.wait()
+        except TimeoutError:
+            return sse.KEEP_ALIVE
+        return b""
+
+    async def _fill(self, events: AsyncGenerator[bytes, None], place: contextlib.ExitStack) -> None:
+        try:
+            with place:
+                async with contextlib.aclosing(events):
+                    async for written in events:
+                        self._add(written)
+        finally:
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _add(self, written: bytes) -> None:
+        for event in written.split(b"\n\n"):
+            if event and not event.startswith(b":"):
+                numbered = b"id: %d\n%s\n\n" % (len(self._events), event)
+                self._events.append(numbered)
+                self.size += len(numbered)
+        self._tell()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def _wait_for_readers(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._readers:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._patience, self._nobody_came)
+
+    def _nobody_came(self) -> None:
+        if not self._readers:
+            self.stop()
+
+
+class Recordings:
+    """All streams that can be joined again, for a bounded time and in bounded memory.
+
+    Args:
+        patience: seconds that one is kept without a reader.
+        keep_alive: seconds without an event after which a reader gets a comment.
+    """
+
+    def __init__(self, patience: float, keep_alive: float) -> None:
+        self._patience = patience
+        self._keep_alive = keep_alive
+        self._recordings: dict[str, Recording] = {}
+
+    def record(
+        self,
+        answer_id: str,
+        owner: str,
+        events: AsyncGenerator[bytes, None],
+        place: contextlib.ExitStack,
+    ) -> Recording:
+        """Begin to keep a stream."""
+        self._make_room()
+        recording = Recording(
+            owner,
+            patience=self._patience,
+            keep_alive=self._keep_alive,
+            forget=functools.partial(self._forget, answer_id),
+        )
+        self._recordings[answer_id] = recording
+        recording.begin(events, place)
+        return recording
+
+    def of(self, answer_id: str, owner: str) -> Recording:
+        """The stream with this id, for the key that asked for it.
+
+        Raises:
+            ApiError: 404, there is none for this key (any more).
+        """
+        recording = self._recordings.get(answer_id)
+        if recording is None or recording.owner != owner:
+            raise ApiError(
+                404, "There is no such answer, or it is not kept any more", code="not_found"
+            )
+        return recording
+
+    def close(self) -> None:
+        """End and forget all."""
+        for recording in list(self._recordings.values()):
+            recording.stop()
+
+    def _forget(self, answer_id: str) -> None:
+        self._recordings.pop(answer_id, None)
+
+    def _make_room(self) -> None:
+        """Forget the oldest finished ones until what is kept is within the bounds."""
+        size = sum(recording.size for recording in self._recordings.values())
+        for recording in list(self._recordings.values()):
+            if size <= MOST_BYTES and len(self._recordings) < MOST_RECORDINGS:
+                return
+            if recording.finished:
+                size -= recording.size
+                recording.stop()
