@@ -58,4 +58,4 @@ if [ -n "${TORCH_INDEX:-}" ]; then
     # Its dependencies come from the usual index, at the pinned versions, with all the others.
     pip install $quiet --constraint "$constraints" --no-deps --index-url "$TORCH_INDEX" torch
 fi
-pip install $quiet --constraint "$constraints" --editable ".[train,serve]"
+pip install $quiet --constraint "$constraints" --editable ".[train,serve,bench]"

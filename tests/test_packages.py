@@ -72,6 +72,7 @@ def test_what_is_not_there_is_missing() -> None:
         (["config", "validate", "--recipe", "recipes/quickstart.yaml"], "train"),
         (["export", "--refresh", "somewhere"], "train"),
         (["serve", "--help"], "serve"),
+        (["bench", "somewhere"], "bench"),
     ],
 )
 def test_a_command_without_its_packages_says_in_one_line_what_to_install(

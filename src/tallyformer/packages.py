@@ -27,6 +27,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "zstandard",
     ),
     "hub": ("datasets",),
+    "bench": ("httpx2", "jinja2", "matplotlib"),
     "serve": (
         "fastapi",
         "httptools",

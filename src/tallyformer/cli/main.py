@@ -56,6 +56,12 @@ COMMANDS = {
     "key": CommandEntry(
         f"{_HERE}.key", "key", "Make an API key for `tallyformer serve --api-key-file`", "serve"
     ),
+    "bench": CommandEntry(
+        f"{_HERE}.bench",
+        "bench",
+        "Measure how fast a model's folder or a server answers, and how many at once",
+        extra="bench",
+    ),
     "import-reference": CommandEntry(
         f"{_HERE}.import_reference",
         "import_reference",

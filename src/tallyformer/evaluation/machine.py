@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Names and sizes, for a report: system, processor, cores, memory, GPU, threads."""
-    on_gpu = device.type == "cuda"
+def describe_machine(device: torch.device | None = None) -> dict[str, Any]:
+    """Names and sizes, for a report: system, processor, cores, memory; torch's GPU and threads.
+
+    Args:
+        device: where torch computes; None where it has no part.
+    """
     return {
         "system": platform.platform(),
         "processor": _processor(),
         "cores": psutil.cpu_count() or 1,
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        **(_of_torch(device) if device else {}),
+    }
+
+
+def _of_torch(device: torch.device) -> dict[str, Any]:
+    import torch
+
+    on_gpu = device.type == "cuda"
+    return {
         "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
         "threads": torch.get_num_threads(),
     }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tallyformer.report.html import PlotGroup
 from tallyformer.report.plots import Line, Plot, line_plot
 from tallyformer.report.run_data import Curves, RunData
 
@@ -93,16 +94,7 @@ LONGEST_NAME = 20
 """Characters of a run's name that a legend has room for."""
 
 
-@dataclass(frozen=True)
-class StageCurves:
-    """All plots of one stage or phase."""
-
-    name: str
-    plots: list[Plot]
-    folded: list[Plot]
-
-
-def stage_curves(runs: Sequence[RunData]) -> list[StageCurves]:
+def stage_curves(runs: Sequence[RunData]) -> list[PlotGroup]:
     """Plots of every stage that any run has metrics of, in the order of the pipeline."""
     names = list(dict.fromkeys(curves.name for run in runs for curves in run.curves))
     legend_names = short_names([run.name for run in runs])
@@ -112,7 +104,7 @@ def stage_curves(runs: Sequence[RunData]) -> list[StageCurves]:
         drawn = [(kind.folded, _draw(name, kind, of_runs, legend_names)) for kind in PLOTS]
         plots, folded = ([p for f, p in drawn if p and f is away] for away in (False, True))
         if plots or folded:
-            found.append(StageCurves(name, plots, folded))
+            found.append(PlotGroup(name, plots, folded))
     return found
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from tallyformer.artifacts.atomic import atomic_file
 from tallyformer.artifacts.paths import usable_path
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.errors import UsageError
 from tallyformer.report.comparison import Comparison, control_note
-from tallyformer.report.curves import StageCurves, stage_curves
+from tallyformer.report.curves import stage_curves
+from tallyformer.report.html import AnswerGroup, Asked, Part, Reply, Text, page_html
 from tallyformer.report.results_tables import (
     arithmetic_tables,
     facts_tables,
@@ -31,66 +29,6 @@ from tallyformer.report.run_tables import (
     versions_table,
 )
 from tallyformer.report.tables import Table
-
-TEMPLATE = "page.html.j2"
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One run's answer; `right` is None where nobody judges it."""
-
-    run: str
-    answer: str
-    right: bool | None = None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question with the answers of all runs that were asked it."""
-
-    question: str
-    replies: list[Reply]
-    expected: str = ""
-
-
-@dataclass(frozen=True)
-class AnswerGroup:
-    """Judged answers of one topic or kind."""
-
-    title: str
-    asked: list[Asked]
-
-
-@dataclass(frozen=True)
-class Text:
-    """A long text that is folded away under a title."""
-
-    title: str
-    body: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """A section of the page; `missing` says what would fill it if it is empty.
-
-    `folded` tables and all questions with their answers are folded away.
-    """
-
-    id: str
-    title: str
-    tables: Sequence[Table] = ()
-    folded: Sequence[Table] = ()
-    curves: Sequence[StageCurves] = ()
-    samples: Sequence[Asked] = ()
-    answers: Sequence[AnswerGroup] = ()
-    texts: Sequence[Text] = ()
-    absent: str = ""
-
-    @property
-    def missing(self) -> str:
-        """`absent` if there is nothing else to show."""
-        found = self.tables or self.curves or self.samples or self.answers or self.texts
-        return "" if found else self.absent
 
 
 def write_report(runs: list[RunFolder], out: Path) -> None:
@@ -118,15 +56,10 @@ def write_report(runs: list[RunFolder], out: Path) -> None:
 
 
 def render(runs: Sequence[RunData]) -> str:
-    """The page as text. Everything that is not made here is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tallyformer.report", package_path=""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=False,
-    )
-    return environment.get_template(TEMPLATE).render(
-        title=" and ".join(run.name for run in runs),
+    """The page as text."""
+    return page_html(
+        "TallyFormer report",
+        " and ".join(run.name for run in runs),
         cards=[run_card(run) for run in runs],
         notes=_comparison(runs),
         sections=_parts(runs),

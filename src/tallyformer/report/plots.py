@@ -16,8 +16,9 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
-SERIES = 6
-"""Distinct series colours the page's style sheet defines."""
+LIGHT = ("#0b5cad", "#c2410c", "#15803d", "#7c3aed", "#a16207", "#be185d")
+"""Series colours of the page on white."""
+SERIES = len(LIGHT)
 MARKED = 12
 """Points of a curve that are marked; a curve of more is a line."""
 LEAST_RANGE = 0.01
@@ -84,16 +85,18 @@ def line_plot(
     lines: Sequence[Line],
     *,
     y_label: str,
+    x_label: str = "step",
     log: bool = False,
     limits: tuple[float, float | None] | None = None,
     salt: str = "",
 ) -> Plot | None:
-    """Draw curves over optimizer steps; None if there is not a single point.
+    """Draw curves; None if there is not a single point.
 
     Args:
         title: what is shown, also the figure's caption.
         lines: one colour each.
         y_label: name and unit of the vertical axis.
+        x_label: name of the horizontal axis.
         log: logarithmic vertical axis, if all values are above 0 and they differ by a factor that
             no other axis can show.
         limits: of the vertical axis; by default, or where one is None, they follow the values.
@@ -116,9 +119,10 @@ def line_plot(
                 marker="o" if len(line.x) <= MARKED else None,
                 markersize=3.5,
             )
-        axes.set_xlabel("step")
+        axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        whole = all(float(x).is_integer() for line in drawn for x in line.x)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=whole))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         _scale(axes, drawn, log)
         axes.set_xlim(left=0)
@@ -127,17 +131,25 @@ def line_plot(
         if len(drawn) > 1:
             axes.legend().set_in_layout(False)
         svg = _as_svg(figure)
-    return Plot(title, describe(drawn), svg)
+    return Plot(title, describe(drawn, x_label), svg)
 
 
-def describe(lines: Sequence[Line]) -> str:
+def describe(lines: Sequence[Line], x_label: str = "step") -> str:
     """The plot in words: where each curve starts, ends, and its range."""
     parts = [
-        f"{line.label} goes from {line.y[0]:.4g} at step {line.x[0]:g} to {line.y[-1]:.4g} at step "
-        f"{line.x[-1]:g}, between {min(line.y):.4g} and {max(line.y):.4g}"
+        f"{line.label} goes from {line.y[0]:.4g} at {x_label} {line.x[0]:g} to {line.y[-1]:.4g} "
+        f"at {x_label} {line.x[-1]:g}, between {min(line.y):.4g} and {max(line.y):.4g}"
         for line in lines
     ]
     return "; ".join(parts) + "."
+
+
+def standalone(plot: Plot) -> str:
+    """A plot as an SVG file of its own, in the page's light colours."""
+    text = plot.svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    for number, colour in enumerate(LIGHT, start=1):
+        text = text.replace(f"var(--series-{number})", colour)
+    return text.replace("var(--grid)", "#e4e7eb").replace("currentColor", "#1b1f24")
 
 
 def _scale(axes: object, lines: Sequence[Line], log: bool) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from tallyformer.artifacts.stages import TRAINING_STAGES
 from tallyformer.evaluation.statistics import ENOUGH, Proportion
+from tallyformer.report.html import Card
 from tallyformer.report.run_data import RunData
 from tallyformer.report.tables import (
     duration,
@@ -28,16 +28,6 @@ MOST_SOURCES = 4
 """Sources that a line names; the smaller ones are counted."""
 LITTLE_TEXT = 2000
 """Tokens of validation text below which its perplexity is called a rough figure."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """A run's name, what came of it, and what it is."""
-
-    name: str
-    description: str
-    findings: list[tuple[str, str]]
-    facts: list[tuple[str, str]]
 
 
 def run_card(run: RunData) -> Card:

@@ -1,0 +1,338 @@
+"""A server that speaks OpenAI's API, asked over HTTP in streams."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+
+from tallyformer.bench.sse import EventDecoder
+from tallyformer.bench.target import Counts, RequestFailed
+from tallyformer.bench.words import prompt_of_words
+from tallyformer.errors import RunError, UsageError
+from tallyformer.quoting import quoted
+
+ENDPOINTS = ("completions", "chat")
+_PATHS = {"completions": "/completions", "chat": "/chat/completions"}
+_TRIES = 6
+"""Requests that it may take to find out how many words a prompt of some tokens has."""
+_CONNECT_SECONDS = 30.0
+_LONGEST_DETAIL = 300
+"""Letters of what a server says of a failure."""
+_Json = dict[str, Any]
+
+
+class ServerTarget:
+    """A `Target`: a model of a server.
+
+    It is asked for answers of a fixed length (`ignore_eos`, where the server knows that) and for
+    the usage at the end of each stream. Sampling is the server's own.
+
+    Args:
+        url: of the API, as http://127.0.0.1:8000/v1.
+        client: that asks; closed by `close`.
+        model: its name.
+        endpoint: "completions" or "chat".
+    """
+
+    def __init__(self, url: str, client: httpx.AsyncClient, model: str, endpoint: str) -> None:
+        self.name = model
+        self.facts: dict[str, Any] = {"url": url, "endpoint": endpoint}
+        self.url = url
+        self.endpoint = endpoint
+        self.fixed_length = True
+        self.count_chunks = False
+        self._client = client
+        self._words: dict[int, int] = {}
+
+    async def prepare(self, prompt_tokens: int) -> None:
+        """Find out how many words make a prompt of so many tokens, by asking."""
+        words = best = prompt_tokens
+        nearest: float = float("inf")
+        tried: dict[int, int] = {}
+        while words not in tried and len(tried) < _TRIES:
+            try:
+                prompt = prompt_of_words(words, "length", prompt_tokens)
+                got = (await self.ask(prompt, 1, _nothing)).prompt
+            except RequestFailed:
+                break
+            tried[words] = got
+            if abs(got - prompt_tokens) < nearest:
+                nearest, best = abs(got - prompt_tokens), words
+            words = max(1, words + round((prompt_tokens - got) / _slope(tried)))
+        self._words[prompt_tokens] = best
+
+    def prompt(self, tokens: int, *key: int | str) -> Any:
+        """A text of words."""
+        return prompt_of_words(self._words[tokens], *key)
+
+    async def ask(self, prompt: Any, output_tokens: int, heard: Callable[[], None]) -> Counts:
+        """Have one prompt answered."""
+        chunks, finished, usage = 0, False, None
+        async for event in self._events(self._body(prompt, output_tokens)):
+            if event is None:
+                finished = True
+                break
+            if error := event.get("error"):
+                raise RequestFailed("error in the stream", _short(_message(error)))
+            usage = event.get("usage") or usage
+            for choice in event.get("choices") or ():
+                if _text(choice):
+                    chunks += 1
+                    heard()
+                finished = finished or bool(choice.get("finish_reason"))
+        if not finished:
+            raise RequestFailed("stream cut off")
+        if usage is None:
+            if not self.count_chunks:
+                raise RequestFailed("no usage in the stream")
+            usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": chunks}
+        return Counts(int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    def _body(self, prompt: str, output_tokens: int) -> _Json:
+        body: _Json = {
+            "model": self.name,
+            "max_tokens": output_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if self.fixed_length:
+            body["ignore_eos"] = True
+        if self.endpoint == "chat":
+            return {**body, "messages": [{"role": "user", "content": prompt}]}
+        return {**body, "prompt": prompt}
+
+    async def _events(self, body: _Json) -> AsyncIterator[_Json | None]:
+        """The events of an answer; None is the one that ends it."""
+        decoder = EventDecoder()
+        try:
+            async with self._client.stream(
+                "POST", self.url + _PATHS[self.endpoint], json=body
+            ) as response:
+                if response.status_code != 200:
+                    told = _told(await response.aread())
+                    raise RequestFailed(f"HTTP {response.status_code}", told)
+                async for received in response.aiter_bytes():
+                    for data in decoder.feed(received):
+                        yield None if data == "[DONE]" else _event(data)
+        except httpx.TimeoutException:
+            raise RequestFailed("timeout") from None
+        except httpx.ConnectError as error:
+            raise RequestFailed("no connection", str(error)) from None
+        except httpx.HTTPError as error:
+            raise RequestFailed("connection broken", str(error) or type(error).__name__) from None
+
+
+async def connect(
+    url: str,
+    *,
+    model: str | None = None,
+    key: str | None = None,
+    endpoint: str | None = None,
+    count_chunks: bool = False,
+    timeout: float = 120.0,
+) -> ServerTarget:
+    """A server's target, after it has answered once.
+
+    Args:
+        url: of the server or of its API.
+        model: its name there; None takes the only one.
+        key: of the API.
+        endpoint: "completions" or "chat"; None takes the first that is there.
+        count_chunks: count chunks where the server sends no usage.
+        timeout: seconds for that answer.
+
+    Raises:
+        UsageError: the URL is wrong, or it is not said which model.
+        RunError: the server cannot be reached, refuses, or does not send what is needed.
+    """
+    base = api_url(url)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    client = httpx.AsyncClient(
+        headers=headers,
+        timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+    )
+    try:
+        name = model or await _only_model(client, base, keyed=key is not None)
+        target = ServerTarget(base, client, name, endpoint or ENDPOINTS[0])
+        target.count_chunks = count_chunks
+        await _try_out(target, keyed=key is not None, other=endpoint is None)
+    except BaseException:
+        await client.aclose()
+        raise
+    return target
+
+
+def api_url(url: str) -> str:
+    """Where a server's API is: the URL with `/v1` at its end.
+
+    Raises:
+        UsageError: it is not the URL of a server.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+        wrong = wrong or bool(parts.query or parts.fragment)
+    except ValueError:
+        wrong = True
+    if wrong:
+        raise UsageError(
+            f"{quoted(url)} is not a server's URL. Write scheme, host and port, as "
+            "http://127.0.0.1:8000/v1"
+        )
+    base = url.strip().rstrip("/")
+    for path in _PATHS.values():
+        base = base.removesuffix("/v1" + path) + ("/v1" if base.endswith("/v1" + path) else "")
+    return base if base.endswith("/v1") else base + "/v1"
+
+
+def read_key(file: Path) -> str:
+    """The key in a file, without white space around it.
+
+    Raises:
+        UsageError: the file cannot be read, or does not hold one key.
+    """
+    try:
+        key = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not ASCII text"
+        raise UsageError(f"--api-key-file: {file}: {reason}. Give a file with the key") from None
+    if not key or len(key.split()) != 1:
+        raise UsageError(f"--api-key-file: {file} does not hold one key. Put the key alone in it")
+    return key
+
+
+async def _only_model(client: httpx.AsyncClient, base: str, *, keyed: bool) -> str:
+    try:
+        response = await client.get(base + "/models")
+    except httpx.HTTPError as error:
+        raise _unreachable(base, str(error) or type(error).__name__) from None
+    if response.status_code in (401, 403):
+        raise _refused(base, response.status_code, keyed=keyed)
+    try:
+        names = [str(card["id"]) for card in response.raise_for_status().json()["data"]]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        raise RunError(
+            f"{base}/models: does not list models (HTTP {response.status_code}). Give the URL up "
+            "to /v1, or --model NAME if the server has no such list"
+        ) from None
+    if len(names) == 1:
+        return names[0]
+    listed = ", ".join(names[:10]) or "none"
+    raise UsageError(f"{base}: the server has these models: {listed}. Give --model NAME")
+
+
+async def _try_out(target: ServerTarget, *, keyed: bool, other: bool) -> None:
+    """Have one prompt answered, and learn what the server does not know.
+
+    Args:
+        target: what is asked; changed to what the server understands.
+        keyed: whether a key is sent.
+        other: whether the other endpoint may be taken.
+    """
+    prompt = prompt_of_words(4, "try")
+    try:
+        await target.ask(prompt, 2, _nothing)
+    except RequestFailed as failed:
+        if other and failed.kind in ("HTTP 404", "HTTP 405", "HTTP 501") and not _no_model(failed):
+            target.endpoint = target.facts["endpoint"] = ENDPOINTS[1]
+            await _try_out(target, keyed=keyed, other=False)
+            return
+        if target.fixed_length and failed.kind in ("HTTP 400", "HTTP 422"):
+            target.fixed_length = False
+            target.facts["answers"] = "of any length: the server refuses ignore_eos"
+            await _try_out(target, keyed=keyed, other=other)
+            return
+        raise _explained(target, failed, keyed=keyed) from None
+
+
+def _explained(target: ServerTarget, failed: RequestFailed, *, keyed: bool) -> Exception:
+    where = target.url + _PATHS[target.endpoint]
+    if failed.kind in ("HTTP 401", "HTTP 403"):
+        return _refused(target.url, int(failed.kind[-3:]), keyed=keyed)
+    if failed.kind == "no connection":
+        return _unreachable(target.url, failed.detail)
+    if failed.kind == "no usage in the stream":
+        return RunError(
+            f"{where}: the server sends no usage in its streams, so tokens cannot be counted. Give "
+            "--count-chunks to count each chunk as a token, or a server that knows "
+            "stream_options.include_usage"
+        )
+    if _no_model(failed):
+        return UsageError(f"{where}: {failed}. Give a model of this server with --model NAME")
+    if failed.kind == "HTTP 404":
+        return RunError(f"{where}: is not there (HTTP 404). Give the URL up to /v1")
+    return RunError(f"{where}: {failed}. See the server's log")
+
+
+def _no_model(failed: RequestFailed) -> bool:
+    return failed.kind == "HTTP 404" and "model" in failed.detail.lower()
+
+
+def _unreachable(base: str, reason: str) -> RunError:
+    return RunError(
+        f"{base}: cannot be reached ({_short(reason)}). Start the server (`tallyformer serve "
+        "--model FOLDER`), or correct the URL"
+    )
+
+
+def _refused(base: str, status: int, *, keyed: bool) -> RunError:
+    if keyed:
+        return RunError(f"{base}: refuses the key (HTTP {status}). Correct the --api-key-file")
+    return RunError(f"{base}: wants an API key (HTTP {status}). Give --api-key-file FILE")
+
+
+def _slope(tried: Mapping[int, int]) -> float:
+    """Tokens a word, of the two last tries; 1 where that is not known."""
+    if len(tried) < 2:
+        return 1.0
+    (words, tokens), (more_words, more_tokens) = list(tried.items())[-2:]
+    return max(1.0, (more_tokens - tokens) / (more_words - words))
+
+
+def _event(data: str) -> _Json:
+    try:
+        event = json.loads(data)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        raise RequestFailed("not JSON in the stream", _short(data))
+    return event
+
+
+def _text(choice: Any) -> str:
+    """The new text of a choice, of either endpoint."""
+    if "text" in choice:
+        return choice["text"] or ""
+    return (choice.get("delta") or {}).get("content") or ""
+
+
+def _told(body: bytes) -> str:
+    """What a refusal says."""
+    text = body.decode("utf-8", "replace")
+    try:
+        return _short(_message(json.loads(text)["error"]))
+    except (ValueError, KeyError, TypeError):
+        return _short(text)
+
+
+def _message(error: Any) -> str:
+    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= _LONGEST_DETAIL else line[: _LONGEST_DETAIL - 3] + "..."
+
+
+def _nothing() -> None:
+    """Nobody listens."""

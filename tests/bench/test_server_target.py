@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tallyformer.bench.measuring import Measuring, Variant
+from tallyformer.bench.server_target import ServerTarget, api_url, connect, read_key
+from tallyformer.bench.settings import BenchSettings
+from tallyformer.errors import RunError, TallyFormerError, UsageError
+
+from .conftest import FakeServer
+
+Serve = Callable[..., FakeServer]
+SHORT = BenchSettings(
+    prompt_tokens=(5,), output_tokens=4, streams=(2,), loads=(), seconds=0.4, warmup=0.1, timeout=9
+)
+
+
+def connected(url: str, **options: Any) -> ServerTarget:
+    """A target whose connections have been closed again."""
+
+    async def run() -> ServerTarget:
+        target = await connect(url, **options)
+        await target.close()
+        return target
+
+    return asyncio.run(run())
+
+
+def measured(url: str, settings: BenchSettings = SHORT, **options: Any) -> Variant:
+    async def run() -> Variant:
+        target = await connect(url, **options)
+        measuring = Measuring(target, settings, lambda cell: None)
+        try:
+            await measuring.run()
+        finally:
+            await target.close()
+        return measuring.variant
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_known_delays_are_what_is_measured(endpoint: str, serve: Serve) -> None:
+    """The first token with content counts, not the head, the role or a comment before it."""
+    server = serve(prefill=0.1, step=0.03)
+    variant = measured(server.url, endpoint=endpoint)
+    found = variant.grid[0].summary
+    assert found.requests and not found.failed
+    assert found.output_tokens == 4
+    assert found.ttft_ms and found.itl_ms and found.end_to_end_ms
+    # Sleeps do not end early, so no request can have been faster than the server's own delays.
+    assert found.ttft_ms.least >= 100
+    assert found.end_to_end_ms.least >= 100 + 3 * 30
+    # A chunk may be late and the one after it in time, so single gaps may be shorter.
+    assert found.itl_ms.mean >= 25
+    assert found.tokens_per_second <= 2 * 4 / (0.1 + 3 * 0.03)
+    for request in variant.grid[0].raw:
+        assert request["chunks"] == 4 and request["tokens"] == 4
+        assert request["due_s"] <= request["sent_s"] <= request["first_s"] <= request["last_s"]
+        assert request["last_s"] <= request["ended_s"]
+
+
+def test_failures_of_every_kind_are_counted_by_it(serve: Serve) -> None:
+    kinds = ("", "503", "cut", "error", "empty")
+    # The first two requests try the server out and find the words of a prompt.
+    server = serve(spoil=lambda number: kinds[number % 5] if number > 2 else "")
+    settings = BenchSettings(
+        prompt_tokens=(5,), output_tokens=4, streams=(5,), loads=(), seconds=1.5, warmup=0.1
+    )
+    cell = measured(server.url, settings).grid[0]
+    assert set(cell.summary.failures) == {
+        "HTTP 503",
+        "stream cut off",
+        "error in the stream",
+        "no text in the answer",
+    }
+    answered = cell.summary.requests - cell.summary.failed
+    assert answered > 0
+    assert cell.summary.ttft_ms and cell.summary.ttft_ms.count == answered
+    assert {r["detail"] for r in cell.raw if r["failure"] == "HTTP 503"} == {"too busy"}
+
+
+@pytest.mark.parametrize(("tokens_per_word", "overhead"), [(1.0, 0), (2.5, 0), (1.0, 7)])
+def test_prompts_have_the_length_that_is_asked_for(
+    tokens_per_word: float, overhead: int, serve: Serve
+) -> None:
+    server = serve(tokens_per_word=tokens_per_word, overhead=overhead)
+    settings = BenchSettings(
+        prompt_tokens=(10, 100), output_tokens=2, streams=(1,), loads=(), seconds=0.1, warmup=0.1
+    )
+    for cell in measured(server.url, settings).grid:
+        assert cell.summary.prompt_tokens == pytest.approx(cell.prompt_tokens[0], abs=1)
+
+
+def test_no_prompt_is_sent_twice(serve: Serve) -> None:
+    server = serve()
+    settings = BenchSettings(
+        prompt_tokens=(20,), output_tokens=2, streams=(2,), loads=(0.5,), seconds=0.3, warmup=0.1
+    )
+    measured(server.url, settings)
+    prompts = [body["prompt"] for body in server.seen]
+    assert len(set(prompts)) == len(prompts) > 5
+
+
+def test_a_model_and_an_endpoint_are_found(serve: Serve) -> None:
+    only_chat = serve(completions=False)
+    target = connected(only_chat.url)
+    assert (target.name, target.endpoint) == ("fake", "chat")
+    assert connected(serve().url).endpoint == "completions"
+    assert connected(serve(models=("a", "b")).url, model="b").name == "b"
+    assert not connected(serve(knows_ignore_eos=False).url).fixed_length
+
+
+def test_a_key_is_sent(serve: Serve) -> None:
+    assert connected(serve(key="k").url, key="k").name == "fake"
+
+
+def test_chunks_are_tokens_where_that_is_said(serve: Serve) -> None:
+    server = serve(usage=False)
+    found = measured(server.url, count_chunks=True).grid[0].summary
+    assert found.output_tokens == 4 and not found.failed
+
+
+def test_what_is_wrong_with_a_server_is_one_line_that_names_the_fix(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        closed = f"http://127.0.0.1:{free.getsockname()[1]}"
+    cases: list[tuple[str, dict[str, Any], type[TallyFormerError], str]] = [
+        (closed, {}, RunError, "tallyformer serve"),
+        (closed, {"model": "fake"}, RunError, "tallyformer serve"),
+        ("http://nowhere.invalid", {}, RunError, "correct the URL"),
+        (serve(key="k").url, {}, RunError, "Give --api-key-file"),
+        (serve(key="k").url, {"model": "fake"}, RunError, "Give --api-key-file"),
+        (serve(key="k").url, {"key": "wrong"}, RunError, "Correct the --api-key-file"),
+        (serve(models=("a", "b")).url, {}, UsageError, "a, b. Give --model"),
+        (serve(models=()).url, {}, UsageError, "none. Give --model"),
+        (serve().url, {"model": "other"}, UsageError, "--model"),
+        (serve(usage=False).url, {}, RunError, "--count-chunks"),
+        (serve(completions=False).url, {"endpoint": "completions"}, RunError, "up to /v1"),
+        (serve().url + "/elsewhere", {}, RunError, "up to /v1"),
+        (serve(spoil=lambda number: "503").url, {}, RunError, "too busy"),
+    ]
+    for url, options, kind, words in cases:
+        with pytest.raises(kind) as raised:
+            connected(url, **options)
+        message = str(raised.value)
+        assert words in message and "\n" not in message, message
+        assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "ftp://x/v1", "http://x:99999/v1", "http://[x/v1", "http://x/v1?a=1", "://"],
+)
+def test_what_is_no_url_is_said(url: str) -> None:
+    with pytest.raises(UsageError, match="is not a server's URL"):
+        api_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://x:8000",
+        "http://x:8000/",
+        "http://x:8000/v1",
+        "http://x:8000/v1/",
+        " http://x:8000/v1/completions",
+        "http://x:8000/v1/chat/completions",
+    ],
+)
+def test_all_forms_of_a_url_mean_the_same(url: str) -> None:
+    assert api_url(url) == "http://x:8000/v1"
+
+
+def test_a_file_without_one_key_is_said(tmp_path: Path) -> None:
+    good, empty, two = (tmp_path / name for name in ("good", "empty", "two"))
+    good.write_text("tf-key\n")
+    empty.write_text("\n")
+    two.write_text("one two\n")
+    assert read_key(good) == "tf-key"
+    for file in (empty, two, tmp_path / "missing", tmp_path):
+        with pytest.raises(UsageError, match="--api-key-file"):
+            read_key(file)
