@@ -53,6 +53,12 @@ COMMANDS = {
     "serve": CommandEntry(
         f"{_HERE}.serve", "serve", "Serve models over HTTP, as OpenAI's API does", "serve"
     ),
+    "feedback": CommandEntry(
+        f"{_HERE}.feedback",
+        "feedback",
+        "Use the answers that users of a server have rated",
+        "serve",
+    ),
     "key": CommandEntry(
         f"{_HERE}.key", "key", "Make an API key for `tallyformer serve --api-key-file`", "serve"
     ),

@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from tallyformer import __version__
 from tallyformer.server.drain import Drain, Draining
 from tallyformer.server.failures import add_failure_handlers
+from tallyformer.server.feedback.exchanges import Exchanges
 from tallyformer.server.guard import close_routes
 from tallyformer.server.keys import ApiKeys
 from tallyformer.server.metrics import Metrics
@@ -68,7 +69,8 @@ def create_app(
     served = models or served_models(settings)
     ending = drain or Drain()
     metrics = Metrics(time.monotonic)
-    service = Service(served, settings, ending, metrics)
+    exchanges = Exchanges() if settings.feedback else None
+    service = Service(served, settings, ending, metrics, exchanges)
     served.when_ready(lambda model: metrics.watch(model.name, model.llm))
     app = FastAPI(
         title="TallyFormer",
@@ -92,8 +94,18 @@ def create_app(
     add_completion_routes(app, service)
     add_response_routes(app, service)
     add_generation_routes(app, service)
+    if settings.feedback and exchanges is not None:
+        _add_feedback(app, settings.feedback, exchanges)
     close_routes(app.router.routes, keys, OPEN_PATHS)
     return app
+
+
+def _add_feedback(app: FastAPI, url: str, exchanges: Exchanges) -> None:
+    # Only here are SQLAlchemy and Alembic needed.
+    from tallyformer.server.feedback.store import FeedbackStore
+    from tallyformer.server.routes.feedback import add_feedback_routes
+
+    add_feedback_routes(app, exchanges, FeedbackStore(url))
 
 
 def served_models(settings: ServerSettings) -> Models:

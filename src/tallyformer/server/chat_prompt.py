@@ -90,6 +90,12 @@ def conversation_ids(tokenizer: Tokenizer, messages: Sequence[GivenMessage]) -> 
     return chat_prompt(tokenizer, messages, context=endless, most_tokens=None).ids
 
 
+def in_turn(messages: Sequence[GivenMessage]) -> list[Message]:
+    """A conversation as the model is given it: a system message or none, then turns."""
+    system, turns = _in_turn(messages)
+    return [*system, *turns]
+
+
 def too_long(length: int, context: int, param: str) -> ApiError:
     """400 for a prompt that leaves no room for an answer."""
     return ApiError(

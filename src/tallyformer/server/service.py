@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+import functools
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from tallyformer.server import sse
 from tallyformer.server.answers import AnswerShape, AnswerUsage
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.drain import Drain
+from tallyformer.server.feedback.exchanges import Exchange, Exchanges
 from tallyformer.server.generation import Generation, Wanted
 from tallyformer.server.metrics import AnswerTimes, Metrics
 from tallyformer.server.models import Models, ServedModel
@@ -22,6 +24,7 @@ from tallyformer.server.rate_limits import RateLimits
 from tallyformer.server.rejoining import Recordings
 from tallyformer.server.settings import ServerSettings
 from tallyformer.server.streaming import EventStream, unless_gone
+from tallyformer.tokenizer.messages import Message
 
 IGNORED = "x-ignored-fields"
 LEFT_OUT = "x-context-left-out"
@@ -43,6 +46,8 @@ class Ask:
         prompt_tokens: of all prompts.
         ignored: fields of the request that have no effect.
         left_out: tokens of the conversation that did not fit; None where there is none.
+        asked: the conversation, where the answer can be rated.
+        user: whom the client named.
         rejoin: whether the client may join a stream again.
         kept: of each group of so many answers, the second number, so many are given.
     """
@@ -54,6 +59,8 @@ class Ask:
     prompt_tokens: int
     ignored: list[str]
     left_out: int | None = None
+    asked: list[Message] | None = None
+    user: str | None = None
     rejoin: bool = False
     kept: tuple[int, int] = (1, 1)
 
@@ -99,15 +106,22 @@ class Service:
         settings: the server's.
         drain: how it ends.
         metrics: what is measured.
+        exchanges: remembers answers, where they can be rated.
     """
 
     def __init__(
-        self, models: Models, settings: ServerSettings, drain: Drain, metrics: Metrics
+        self,
+        models: Models,
+        settings: ServerSettings,
+        drain: Drain,
+        metrics: Metrics,
+        exchanges: Exchanges | None,
     ) -> None:
         self.models = models
         self._settings = settings
         self._drain = drain
         self._metrics = metrics
+        self._exchanges = exchanges
         self._recordings = Recordings(settings.rejoin_seconds, settings.stream_keep_alive)
         self._limits = RateLimits(
             requests=settings.requests_per_minute,
@@ -126,7 +140,8 @@ class Service:
         started = await self._start(request, ask.model, ask.wanted, ask.prompt_tokens)
         headers = {**started.headers, **ask.headers}
         if ask.stream:
-            events = _stream(started.generation, ask)
+            remember = functools.partial(self._remember, ask, request.state.owner)
+            events = _stream(started.generation, ask, remember)
             if not ask.rejoin:
                 return self._streamed(events, headers, started.place)
             recording = self._recordings.record(
@@ -135,8 +150,10 @@ class Service:
             return self._streamed(recording.read(0), headers)
         with started.place:
             outputs = await unless_gone(request.receive, _outputs(started.generation, ask.wanted))
+        outputs_kept = most_probable(outputs, *ask.kept)
+        self._remember(ask, request.state.owner, [output.text for output in outputs_kept])
         usage = ask.usage(sum(len(output.token_ids) for output in outputs))
-        body = sse.json_bytes(ask.shape.whole(most_probable(outputs, *ask.kept), usage))
+        body = sse.json_bytes(ask.shape.whole(outputs_kept, usage))
         return Response(body, headers=headers, media_type="application/json")
 
     def rejoin(self, request: Request, answer_id: str, first: int) -> Response:
@@ -157,8 +174,20 @@ class Service:
         self._recordings.of(answer_id, request.state.owner).stop()
 
     def close(self) -> None:
-        """End what goes on without a client."""
+        """End what continues without a client."""
         self._recordings.close()
+
+    def _remember(self, ask: Ask, owner: str, answers: list[str]) -> None:
+        """Keep an answer in memory for a while, so that it can be rated."""
+        if self._exchanges is not None and ask.asked is not None and any(answers):
+            exchange = Exchange(
+                owner=owner,
+                user=ask.user,
+                model=ask.model.name,
+                messages=ask.asked,
+                answers=answers,
+            )
+            self._exchanges.remember(ask.shape.answer_id, exchange)
 
     def _streamed(
         self,
@@ -217,9 +246,12 @@ async def _outputs(generation: Generation, wanted: list[Wanted]) -> list[Output]
     return [joined(w.prompt_ids, parts) for w, parts in zip(wanted, pieces, strict=True)]
 
 
-async def _stream(generation: Generation, ask: Ask) -> AsyncGenerator[bytes, None]:
+async def _stream(
+    generation: Generation, ask: Ask, remember: Callable[[list[str]], None]
+) -> AsyncGenerator[bytes, None]:
     """The events of a stream; what fails after its begin is one of them."""
     completion = 0
+    texts = [""] * len(ask.wanted)
     yield ask.shape.begin()
     try:
         async with contextlib.aclosing(generation.events()) as events:
@@ -228,11 +260,14 @@ async def _stream(generation: Generation, ask: Ask) -> AsyncGenerator[bytes, Non
                     yield sse.KEEP_ALIVE
                     continue
                 completion += len(event[1].token_ids)
+                texts[event[0]] += event[1].text
                 if written := ask.shape.piece(*event):
                     yield written
     except ApiError as error:
         yield ask.shape.failed(error)
         return
+    finally:
+        remember(texts)
     yield ask.shape.end(ask.usage(completion))
 
 

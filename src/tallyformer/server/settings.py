@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tallyformer.errors import UsageError
 
-_HIDDEN = frozenset({"api_key_file", "rate_limit_storage"})
+_HIDDEN = frozenset({"api_key_file", "feedback", "rate_limit_storage"})
 _SEVERAL: tuple[Any, ...] = (tuple[str, ...], dict[str, Path])
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0)]
@@ -83,6 +83,10 @@ class ServerSettings(BaseModel):
     )
     stream_keep_alive: _Seconds = Field(
         10.0, description="Seconds without a token after which a stream sends a comment."
+    )
+    feedback: str | None = Field(
+        None,
+        description="Database for rated answers, as sqlite:///feedback.db. Default: none are kept.",
     )
     rejoin_seconds: _Seconds = Field(
         120.0, description="Seconds that a stream waits for a client to join it again."

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from tallyformer.server.answers import AnswerHead, CompletionShape
-from tallyformer.server.chat_prompt import ChatPrompt, GivenMessage, chat_prompt
+from tallyformer.server.chat_prompt import ChatPrompt, GivenMessage, chat_prompt, in_turn
 from tallyformer.server.generation import Wanted
 from tallyformer.server.models import ServedModel
 from tallyformer.server.schemas.chat import ChatRequest
@@ -94,6 +94,8 @@ def _ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt) -> Ask:
         shape=shape,
         stream=body.stream,
         rejoin=body.may_rejoin,
+        asked=None if prompt.continued else in_turn(body.messages),
+        user=body.user,
         ignored=body.ignored(),
         prompt_tokens=len(prompt.ids),
         left_out=prompt.left_out,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Request, Response
 
 from tallyformer.server.answers import AnswerHead
-from tallyformer.server.chat_prompt import ChatPrompt, too_long
+from tallyformer.server.chat_prompt import ChatPrompt, in_turn, too_long
 from tallyformer.server.models import ServedModel
 from tallyformer.server.response_shape import ResponseShape
 from tallyformer.server.routes.chat import chat_wanted, read_conversation
@@ -37,6 +37,8 @@ def _ask(model: ServedModel, body: ResponsesRequest, prompt: ChatPrompt) -> Ask:
         shape=ResponseShape(head, body, wanted[0].params),
         stream=body.stream,
         rejoin=body.may_rejoin,
+        asked=None if prompt.continued else in_turn(body.messages),
+        user=body.user,
         ignored=body.ignored(),
         prompt_tokens=len(prompt.ids),
         left_out=prompt.left_out,

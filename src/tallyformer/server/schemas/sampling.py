@@ -32,7 +32,7 @@ class StreamOptions(RequestPart):
     include_usage: bool = Field(False, description="Send the usage before the end.")
     rejoin: bool = Field(
         False,
-        description="Number the events and go on without the client, who may join again at "
+        description="Number the events and continue without the client, who may join again at "
         "/v1/generations/{id}.",
     )
 

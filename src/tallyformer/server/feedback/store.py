@@ -1,0 +1,142 @@
+"""Rated answers in a database: SQLite in a file, or whatever else SQLAlchemy reaches by a URL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from tallyformer.errors import UsageError
+from tallyformer.tokenizer.messages import Message
+
+_MIGRATIONS = "tallyformer.server.feedback:migrations"
+_TABLE = sa.table(
+    "rated_answers",
+    *(
+        sa.column(name, sa.JSON if name in ("messages", "tags") else None)
+        for name in (
+            "answer_id",
+            "choice",
+            "owner",
+            "user",
+            "model",
+            "messages",
+            "answer",
+            "rating",
+            "corrected",
+            "tags",
+            "rated_at",
+        )
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatedAnswer:
+    """One answer and what was said of it.
+
+    Attributes:
+        answer_id: as the API gave it.
+        choice: which of its choices.
+        owner: whose key asked.
+        user: whom the client named.
+        model: who answered.
+        messages: the conversation before the answer.
+        answer: its text.
+        rating: "up" or "down", if it was rated.
+        corrected: a better text, if one was given.
+        tags: words on it.
+        rated_at: seconds since 1970.
+    """
+
+    answer_id: str
+    choice: int
+    owner: str
+    user: str | None
+    model: str
+    messages: list[Message]
+    answer: str
+    rating: str | None
+    corrected: str | None
+    tags: list[str]
+    rated_at: int = field(default_factory=lambda: int(time.time()))
+
+
+class FeedbackStore:
+    """The database. Every call is one transaction, on the disk when it returns.
+
+    Args:
+        url: sqlite:///FILE, or postgresql+psycopg://USER@HOST/NAME.
+
+    Raises:
+        UsageError: it cannot be opened.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._engine = sa.create_engine(url)
+            if self._engine.dialect.name == "sqlite":
+                sa.event.listen(self._engine, "connect", _durable)
+            with self._engine.begin() as connection:
+                config = Config()
+                config.set_main_option("script_location", _MIGRATIONS)
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except (sa.exc.SQLAlchemyError, ImportError):
+            raise UsageError(
+                "--feedback: the database cannot be opened. Give sqlite:///FILE in a folder that "
+                "is there, or the URL of a database whose driver is installed"
+            ) from None
+
+    def save(self, rated: RatedAnswer) -> None:
+        """Keep a rated answer, in place of what was said of it before."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(_TABLE).where(_same(rated)))
+            connection.execute(sa.insert(_TABLE).values(**vars(rated)))
+
+    def get(self, answer_id: str, choice: int, owner: str) -> RatedAnswer | None:
+        """One that is kept, for its own key."""
+        where = (
+            _TABLE.c.answer_id == answer_id,
+            _TABLE.c.choice == choice,
+            _TABLE.c.owner == owner,
+        )
+        return next(self._rows(sa.select(_TABLE).where(*where)), None)
+
+    def delete(self, *, owner: str, user: str | None = None, answer_id: str | None = None) -> int:
+        """Delete what a key rated: one answer, or all of a user; how many there were."""
+        which = _TABLE.c.user == user if answer_id is None else _TABLE.c.answer_id == answer_id
+        with self._engine.begin() as connection:
+            gone = sa.delete(_TABLE).where(_TABLE.c.owner == owner, which)
+            return int(connection.execute(gone).rowcount)
+
+    def all(self) -> Iterator[RatedAnswer]:
+        """All rated answers, the oldest first."""
+        yield from self._rows(sa.select(_TABLE).order_by("rated_at", "answer_id", "choice"))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def _rows(self, query: Any) -> Iterator[RatedAnswer]:
+        with self._engine.connect() as connection:
+            for row in connection.execute(query):
+                yield RatedAnswer(**row._mapping)
+
+
+def _same(rated: RatedAnswer) -> Any:
+    return sa.and_(_TABLE.c.answer_id == rated.answer_id, _TABLE.c.choice == rated.choice)
+
+
+def _durable(connection: Any, record: Any) -> None:
+    """What SQLite has acknowledged is on the disk, and readers do not stop a writer."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.close()
