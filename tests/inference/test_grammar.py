@@ -1,0 +1,67 @@
+"""Whatever the model finds likely, an answer has the form that was asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tallyformer.errors import InvalidRequestError
+from tallyformer.inference.llm import LLM
+from tallyformer.inference.sampling_params import SamplingParams
+
+pytest.importorskip("llguidance")
+
+from tallyformer.inference.grammar import Grammars
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"enum": ["bond", "share"]}, "price": {"type": "boolean"}},
+    "required": ["name", "price"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def grammars(tally: LLM) -> Grammars:
+    return Grammars(tally.tokenizer)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 5.0])
+def test_json_fits_its_schema_and_then_the_answer_ends(
+    tally: LLM, grammars: Grammars, temperature: float
+) -> None:
+    # Without white space, in which a model without sense may continue for ever.
+    schema = {**SCHEMA, "x-guidance": {"whitespace_flexible": False}}
+    params = SamplingParams(
+        seed=1,
+        temperature=temperature,
+        max_tokens=200,
+        n=5,
+        token_mask=grammars.json_schema(schema),
+    )
+    for output in tally.generate("A bond", params):
+        assert output.finish_reason == "stop"
+        found = json.loads(output.text)
+        assert found["name"] in ("bond", "share") and isinstance(found["price"], bool)
+
+
+def test_a_regular_expression_and_a_grammar_are_kept_to(tally: LLM, grammars: Grammars) -> None:
+    masks = [grammars.regex(r"[0-9]{2,4} €"), grammars.lark('start: /[0-9]{2,4}/ " €"')]
+    params = [SamplingParams(seed=2, temperature=3.0, token_mask=mask) for mask in masks]
+    for output in tally.generate(["A bond", "5"], params):
+        assert re.fullmatch(r"[0-9]{2,4} €", output.text)
+        assert output.finish_reason == "stop"
+
+
+def test_what_is_no_grammar_is_refused_in_one_line(grammars: Grammars) -> None:
+    for refused in (
+        lambda: grammars.json_schema({"type": "nothing"}),
+        lambda: grammars.json_schema("{"),
+        lambda: grammars.regex("("),
+        lambda: grammars.lark("start: unknown"),
+    ):
+        with pytest.raises(InvalidRequestError, match="cannot be used") as caught:
+            refused()
+        assert "\n" not in str(caught.value)
