@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from tallyformer import __version__
 from tallyformer.errors import TallyFormerError
+from tallyformer.inference.grammar import Grammars
 from tallyformer.server.admission import Admission
 from tallyformer.server.api_error import ApiError, unavailable
 
@@ -30,6 +31,7 @@ class ServedModel:
         state: `ready` when it has answered once.
         llm: None until it is ready.
         admission: who may wait for it; of no use until it is ready.
+        grammars: what makes its masks, once one has been asked for.
         fingerprint: equal as long as the same seed gives the same answer.
         created: seconds since 1970, when it was named.
         failure: why it could not be loaded.
@@ -40,6 +42,7 @@ class ServedModel:
     state: ModelState = "loading"
     llm: Any = None
     admission: Admission = field(default_factory=lambda: Admission(1, 0))
+    grammars: Grammars | None = None
     fingerprint: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     failure: TallyFormerError | None = None

@@ -126,7 +126,7 @@ class ResponseShape:
             "reasoning": {"effort": None, "summary": None},
             "store": False,
             "temperature": self._params.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": self._format},
             "tool_choice": "none",
             "tools": [],
             "top_p": self._params.top_p,
@@ -134,6 +134,11 @@ class ResponseShape:
             "usage": None,
             "user": body.user,
         }
+
+    @property
+    def _format(self) -> Any:
+        given = self._body.text and self._body.text.format
+        return given or {"type": "text"}
 
     def _item(self, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
         return {

@@ -8,8 +8,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
+from tallyformer.inference.grammar import MakeMask
 from tallyformer.server.answers import AnswerHead, CompletionShape
 from tallyformer.server.chat_prompt import ChatPrompt, GivenMessage, chat_prompt, in_turn
+from tallyformer.server.formats import mask_of
 from tallyformer.server.generation import Wanted
 from tallyformer.server.models import ServedModel
 from tallyformer.server.schemas.chat import ChatRequest
@@ -30,7 +32,8 @@ def add_chat_routes(app: FastAPI, service: Service) -> None:
         """The assistant's next message, whole or as a stream."""
         model = service.models.answering(body.model)
         prompt = await read_conversation(model, body.messages, body.most_tokens)
-        return await service.respond(request, _ask(model, body, prompt))
+        mask = await mask_of(model, body.answer_schema)
+        return await service.respond(request, _ask(model, body, prompt, mask))
 
 
 async def read_conversation(
@@ -79,7 +82,7 @@ def chat_wanted(
     return wanted
 
 
-def _ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt) -> Ask:
+def _ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt, mask: MakeMask | None) -> Ask:
     head = AnswerHead(kind="chat", model=model.name, fingerprint=model.fingerprint)
     alternatives = (body.top_logprobs or 0) if body.logprobs else None
     shape = CompletionShape(
@@ -90,7 +93,9 @@ def _ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt) -> Ask:
     )
     return Ask(
         model=model,
-        wanted=chat_wanted(model, body, prompt, body.most_tokens, logprobs=alternatives),
+        wanted=chat_wanted(
+            model, body, prompt, body.most_tokens, logprobs=alternatives, token_mask=mask
+        ),
         shape=shape,
         stream=body.stream,
         rejoin=body.may_rejoin,

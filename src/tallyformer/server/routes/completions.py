@@ -6,9 +6,11 @@ import asyncio
 
 from fastapi import FastAPI, Request, Response
 
+from tallyformer.inference.grammar import MakeMask
 from tallyformer.server.answers import AnswerHead, CompletionShape
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.chat_prompt import too_long
+from tallyformer.server.formats import mask_of
 from tallyformer.server.generation import Wanted
 from tallyformer.server.models import ServedModel
 from tallyformer.server.routes.chat import LONG_TEXT
@@ -35,10 +37,13 @@ def add_completion_routes(app: FastAPI, service: Service) -> None:
             )
         long = sum(map(len, body.prompt)) > LONG_TEXT
         ids = await asyncio.to_thread(_ids, model, body) if long else _ids(model, body)
-        return await service.respond(request, _ask(model, body, ids))
+        mask = await mask_of(model, body.answer_schema)
+        return await service.respond(request, _ask(model, body, ids, mask))
 
 
-def _ask(model: ServedModel, body: CompletionRequest, prompts: list[list[int]]) -> Ask:
+def _ask(
+    model: ServedModel, body: CompletionRequest, prompts: list[list[int]], mask: MakeMask | None
+) -> Ask:
     """What a completion request wants.
 
     Raises:
@@ -57,7 +62,9 @@ def _ask(model: ServedModel, body: CompletionRequest, prompts: list[list[int]]) 
     return Ask(
         model=model,
         wanted=[
-            _wanted(model, body, ids, choice) for ids in prompts for choice in range(body.made)
+            _wanted(model, body, ids, choice, mask)
+            for ids in prompts
+            for choice in range(body.made)
         ],
         shape=shape,
         stream=body.stream,
@@ -68,7 +75,13 @@ def _ask(model: ServedModel, body: CompletionRequest, prompts: list[list[int]]) 
     )
 
 
-def _wanted(model: ServedModel, body: CompletionRequest, ids: list[int], choice: int) -> Wanted:
+def _wanted(
+    model: ServedModel,
+    body: CompletionRequest,
+    ids: list[int],
+    choice: int,
+    mask: MakeMask | None,
+) -> Wanted:
     llm = model.llm.llm
     most = body.max_tokens
     if most is None:
@@ -78,6 +91,7 @@ def _wanted(model: ServedModel, body: CompletionRequest, ids: list[int], choice:
         llm.default_params,
         max_tokens=most,
         choice=choice,
+        token_mask=mask,
         logprobs=0 if body.made > body.n and body.logprobs is None else body.logprobs,
         # An answer without tokens is one that is scored.
         prompt_logprobs=0 if most == 0 and scored is None else scored,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Request, Response
 
+from tallyformer.inference.grammar import MakeMask
 from tallyformer.server.answers import AnswerHead
 from tallyformer.server.chat_prompt import ChatPrompt, in_turn, too_long
+from tallyformer.server.formats import mask_of
 from tallyformer.server.models import ServedModel
 from tallyformer.server.response_shape import ResponseShape
 from tallyformer.server.routes.chat import chat_wanted, read_conversation
@@ -25,11 +27,14 @@ def add_response_routes(app: FastAPI, service: Service) -> None:
         context = model.llm.llm.context_length
         if prompt.left_out and body.truncation == "disabled":
             raise too_long(len(prompt.ids) + prompt.left_out, context, "input")
-        return await service.respond(request, _ask(model, body, prompt))
+        mask = await mask_of(model, body.answer_schema)
+        return await service.respond(request, _ask(model, body, prompt, mask))
 
 
-def _ask(model: ServedModel, body: ResponsesRequest, prompt: ChatPrompt) -> Ask:
-    wanted = chat_wanted(model, body, prompt, body.most_tokens)
+def _ask(
+    model: ServedModel, body: ResponsesRequest, prompt: ChatPrompt, mask: MakeMask | None
+) -> Ask:
+    wanted = chat_wanted(model, body, prompt, body.most_tokens, token_mask=mask)
     head = AnswerHead(kind="chat", model=model.name, fingerprint=model.fingerprint)
     return Ask(
         model=model,

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from tallyformer.server.schemas.chat import MOST_MESSAGES, ChatMessage
 from tallyformer.server.schemas.request import RequestPart
+from tallyformer.server.schemas.response_format import checked_format, wanted_schema
 from tallyformer.server.schemas.sampling import SamplingFields, refuse_unless
 
 _NO_STATE = "this server keeps no conversation. Send all messages in input"
@@ -37,12 +38,12 @@ class InputMessage(ChatMessage):
 class TextFormat(RequestPart):
     """How the text is written."""
 
-    format: Any = Field(None, description='{"type": "text"}.')
+    format: Any = Field(None, description="text, json_object, or json_schema with a schema.")
 
     @field_validator("format", mode="before")
     @classmethod
-    def _plain(cls, given: Any) -> Any:
-        return refuse_unless(given, ({"type": "text"},), 'only {"type": "text"} is served')
+    def _known(cls, given: Any) -> Any:
+        return checked_format(given)
 
 
 class ResponsesRequest(SamplingFields):
@@ -105,6 +106,13 @@ class ResponsesRequest(SamplingFields):
             else [ChatMessage(role="system", content=self.instructions)]
         )
         return [*first, *self.input]
+
+    @property
+    def answer_schema(self) -> Any:
+        """The JSON schema that the answer must fit; None for any text."""
+        if self.text is None or self.text.format is None:
+            return super().answer_schema
+        return wanted_schema(self.text.format)
 
     @property
     def most_tokens(self) -> int | None:

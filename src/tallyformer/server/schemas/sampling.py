@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.server.schemas.request import Choices, RequestBody, RequestPart, Stop
+from tallyformer.server.schemas.response_format import checked_format, wanted_schema
 
 _ENGINE_FIELDS = (
     "temperature",
@@ -64,7 +65,9 @@ class SamplingFields(RequestBody):
     logit_bias: dict[str, float] | None = Field(
         None, max_length=1024, description="Added to the logits of token ids, from -100 to 100."
     )
-    response_format: Any = Field(None, description='{"type": "text"}.')
+    response_format: Any = Field(
+        None, description="text, json_object, or json_schema with a schema."
+    )
     user: str | None = Field(None, max_length=256, description="Who asks; kept nowhere.")
 
     @field_validator("stop", mode="before")
@@ -84,8 +87,8 @@ class SamplingFields(RequestBody):
 
     @field_validator("response_format", mode="before")
     @classmethod
-    def _only_text_format(cls, given: Any) -> Any:
-        return refuse_unless(given, ({"type": "text"},), 'only {"type": "text"} is served')
+    def _known_format(cls, given: Any) -> Any:
+        return checked_format(given)
 
     @field_validator("seed", "max_tokens", mode="before")
     @classmethod
@@ -98,6 +101,11 @@ class SamplingFields(RequestBody):
     def usage_in_stream(self) -> bool:
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def answer_schema(self) -> Any:
+        """The JSON schema that the answer must fit; None for any text."""
+        return None if self.response_format is None else wanted_schema(self.response_format)
 
     @property
     def may_rejoin(self) -> bool:
