@@ -38,8 +38,7 @@ class Admission:
         Raises:
             ApiError: 429, too many wait; it says when to come again.
         """
-        if self.in_work and self.in_work + answers > self._most:
-            raise self._full(answers)
+        self.check(answers)
         began = self._clock()
         self.in_work += answers
         try:
@@ -47,6 +46,15 @@ class Admission:
         finally:
             self.in_work -= answers
             self._service_seconds += _WEIGHT * (self._clock() - began - self._service_seconds)
+
+    def check(self, answers: int) -> None:
+        """Refuse what `admitted` would refuse, before any work is done for it.
+
+        Raises:
+            ApiError: 429, as `admitted`.
+        """
+        if self.in_work and self.in_work + answers > self._most:
+            raise self._full(answers)
 
     def retry_after(self, answers: int) -> int:
         """Seconds until so many have left that there will be room, at the measured rate."""

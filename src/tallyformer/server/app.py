@@ -30,6 +30,7 @@ from tallyformer.server.models import Models
 from tallyformer.server.rate_limits import REQUESTS, TOKENS
 from tallyformer.server.routes.chat import add_chat_routes
 from tallyformer.server.routes.completions import add_completion_routes
+from tallyformer.server.routes.docs import OPEN_DOCS, add_docs_route
 from tallyformer.server.routes.earlier import add_earlier_routes
 from tallyformer.server.routes.generations import add_generation_routes
 from tallyformer.server.routes.health import OPEN_PATHS, add_health_routes
@@ -96,7 +97,8 @@ def create_app(
     add_generation_routes(app, service)
     if settings.feedback and exchanges is not None:
         _add_feedback(app, settings.feedback, exchanges)
-    close_routes(app.router.routes, keys, OPEN_PATHS)
+    add_docs_route(app)
+    close_routes(app.router.routes, keys, OPEN_PATHS | OPEN_DOCS)
     return app
 
 

@@ -23,7 +23,7 @@ Event = tuple[int, Piece] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class WantedAnswer:
     """One answer that is wanted.
 
     Attributes:
@@ -55,7 +55,7 @@ class Generation:
     def __init__(
         self,
         llm: Any,
-        wanted: Sequence[Wanted],
+        wanted: Sequence[WantedAnswer],
         *,
         times: Sequence[AnswerTimes],
         drain: Drain,

@@ -17,7 +17,7 @@ from tallyformer.server.answers import AnswerShape, AnswerUsage
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.drain import Drain
 from tallyformer.server.feedback.exchanges import Exchange, Exchanges
-from tallyformer.server.generation import Generation, Wanted
+from tallyformer.server.generation import Generation, WantedAnswer
 from tallyformer.server.metrics import AnswerTimes, Metrics
 from tallyformer.server.models import Models, ServedModel
 from tallyformer.server.rate_limits import RateLimits
@@ -53,7 +53,7 @@ class Ask:
     """
 
     model: ServedModel
-    wanted: list[Wanted]
+    wanted: list[WantedAnswer]
     shape: AnswerShape
     stream: bool
     prompt_tokens: int
@@ -200,7 +200,7 @@ class Service:
         return EventStream(events, headers, place=held, seconds=seconds)
 
     async def one_answer(
-        self, request: Request, model: ServedModel, wanted: Wanted
+        self, request: Request, model: ServedModel, wanted: WantedAnswer
     ) -> tuple[Output, AnswerTimes]:
         """One whole answer, and how long it took.
 
@@ -213,7 +213,7 @@ class Service:
         return outputs[0], started.times[0]
 
     async def _start(
-        self, request: Request, model: ServedModel, wanted: list[Wanted], prompt_tokens: int
+        self, request: Request, model: ServedModel, wanted: list[WantedAnswer], prompt_tokens: int
     ) -> Started:
         """Let answers in, or refuse them."""
         owner = request.state.owner
@@ -237,7 +237,7 @@ class Service:
             )
 
 
-async def _outputs(generation: Generation, wanted: list[Wanted]) -> list[Output]:
+async def _outputs(generation: Generation, wanted: list[WantedAnswer]) -> list[Output]:
     pieces: list[list[Piece]] = [[] for _ in wanted]
     async with contextlib.aclosing(generation.events()) as events:
         async for event in events:

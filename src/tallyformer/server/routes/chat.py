@@ -12,7 +12,7 @@ from tallyformer.inference.grammar import MakeMask
 from tallyformer.server.answers import AnswerHead, CompletionShape
 from tallyformer.server.chat_prompt import ChatPrompt, GivenMessage, chat_prompt, in_turn
 from tallyformer.server.formats import mask_of
-from tallyformer.server.generation import Wanted
+from tallyformer.server.generation import WantedAnswer
 from tallyformer.server.models import ServedModel
 from tallyformer.server.schemas.chat import ChatRequest
 from tallyformer.server.schemas.errors import documented
@@ -31,6 +31,7 @@ def add_chat_routes(app: FastAPI, service: Service) -> None:
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """The assistant's next message, whole or as a stream."""
         model = service.models.answering(body.model)
+        model.admission.check(body.n)
         prompt = await read_conversation(model, body.messages, body.most_tokens)
         mask = await mask_of(model, body.answer_schema)
         return await service.respond(request, _ask(model, body, prompt, mask))
@@ -61,7 +62,7 @@ def chat_wanted(
     prompt: ChatPrompt,
     most_tokens: int | None,
     **more: Any,
-) -> list[Wanted]:
+) -> list[WantedAnswer]:
     """The answers that a request wants; by default as long as there is room.
 
     Raises:
@@ -73,7 +74,7 @@ def chat_wanted(
     for choice in range(body.n):
         params = body.params(llm.default_params, max_tokens=most, choice=choice, **more)
         wanted.append(
-            Wanted(
+            WantedAnswer(
                 prompt_ids=prompt.ids,
                 params=llm.chat_params(params),
                 chat=not prompt.continued,

@@ -11,7 +11,7 @@ from tallyformer.server.answers import AnswerHead, CompletionShape
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.chat_prompt import too_long
 from tallyformer.server.formats import mask_of
-from tallyformer.server.generation import Wanted
+from tallyformer.server.generation import WantedAnswer
 from tallyformer.server.models import ServedModel
 from tallyformer.server.routes.chat import LONG_TEXT
 from tallyformer.server.schemas.completions import CompletionRequest
@@ -31,6 +31,7 @@ def add_completion_routes(app: FastAPI, service: Service) -> None:
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Texts continued, whole or as a stream."""
         model = service.models.answering(body.model)
+        model.admission.check(len(body.prompt) * body.made)
         if len(body.prompt) * body.made > MOST_ANSWERS:
             raise ApiError(
                 400, f"prompt: with n at most {MOST_ANSWERS} answers a request", param="prompt"
@@ -81,7 +82,7 @@ def _wanted(
     ids: list[int],
     choice: int,
     mask: MakeMask | None,
-) -> Wanted:
+) -> WantedAnswer:
     llm = model.llm.llm
     most = body.max_tokens
     if most is None:
@@ -96,7 +97,7 @@ def _wanted(
         # An answer without tokens is one that is scored.
         prompt_logprobs=0 if most == 0 and scored is None else scored,
     )
-    return Wanted(prompt_ids=ids, params=params)
+    return WantedAnswer(prompt_ids=ids, params=params)
 
 
 def _text(tokenizer: Tokenizer, prompt: str | list[int]) -> str:

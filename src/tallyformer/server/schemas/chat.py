@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from tallyformer.server.schemas.request import RequestPart
+from tallyformer.server.schemas.request import RequestPart, example
 from tallyformer.server.schemas.sampling import SamplingFields, refuse_unless
 from tallyformer.tokenizer.messages import content_text
 
@@ -37,6 +37,10 @@ class ChatMessage(RequestPart):
 
 class ChatRequest(SamplingFields):
     """A conversation to answer."""
+
+    model_config = example(
+        {"model": "sft", "messages": [{"role": "user", "content": "What is a bond?"}]}
+    )
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=0, description="The same as max_tokens.")

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from tallyformer.server.schemas.request import MOST_CHOICES
+from tallyformer.server.schemas.request import MOST_CHOICES, example
 from tallyformer.server.schemas.sampling import SamplingFields
 
 MOST_PROMPTS = 256
@@ -23,6 +23,8 @@ _PROMPT: dict[str, Any] = {
 
 class CompletionRequest(SamplingFields):
     """Texts to continue."""
+
+    model_config = example({"model": "sft", "prompt": "A bond pays", "max_tokens": 8})
 
     prompt: Any = Field(json_schema_extra=_PROMPT)
     echo: bool = Field(False, description="Put the prompt before the answer.")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from tallyformer.server.schemas.request import RequestBody
+from tallyformer.server.schemas.request import RequestBody, example
 
 
 class Welcome(BaseModel):
@@ -22,6 +22,10 @@ class Welcome(BaseModel):
 
 class GenerateRequest(RequestBody):
     """A text to continue, or to answer by a fine-tuned model."""
+
+    model_config = example(
+        {"prompt": "What is a bond?", "model_name": "sft", "return_metrics": True}
+    )
 
     prompt: str
     model_name: str = Field("sft", description="pretrain, distilled or sft, or another's name.")

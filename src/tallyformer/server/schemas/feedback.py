@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from tallyformer.server.schemas.request import MOST_CHOICES, RequestBody
+from tallyformer.server.schemas.request import MOST_CHOICES, RequestBody, example
 
 MOST_TAGS = 32
 _Tag = Annotated[str, Field(min_length=1, max_length=64)]
@@ -14,6 +14,8 @@ _Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 class FeedbackRequest(RequestBody):
     """A rating, a better answer, or both."""
+
+    model_config = example({"id": "chatcmpl-...", "rating": "up"})
 
     id: str = Field(max_length=80, description="The answer's id.")
     choice: int = Field(0, ge=0, lt=MOST_CHOICES, description="Which of its choices.")

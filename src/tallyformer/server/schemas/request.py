@@ -12,6 +12,13 @@ MOST_NESTED = 32
 """Levels of lists and objects in a body."""
 MOST_CHOICES = 16
 MOST_STOPS = 256
+
+
+def example(value: dict[str, Any]) -> ConfigDict:
+    """The configuration of a body that has an example in the OpenAPI description."""
+    return ConfigDict(json_schema_extra={"examples": [value]})
+
+
 Choices = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
 Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
 

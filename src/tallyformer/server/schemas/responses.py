@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from tallyformer.server.schemas.chat import MOST_MESSAGES, ChatMessage
-from tallyformer.server.schemas.request import RequestPart
+from tallyformer.server.schemas.request import RequestPart, example
 from tallyformer.server.schemas.response_format import checked_format, wanted_schema
 from tallyformer.server.schemas.sampling import SamplingFields, refuse_unless
 
@@ -48,6 +48,8 @@ class TextFormat(RequestPart):
 
 class ResponsesRequest(SamplingFields):
     """A text or conversation to answer."""
+
+    model_config = example({"model": "sft", "input": "What is a bond?"})
 
     input: list[InputMessage] = Field(
         description="A question, or messages.", json_schema_extra=_INPUT

@@ -7,13 +7,15 @@ from typing import Self
 from pydantic import BaseModel, Field, model_validator
 
 from tallyformer.server.schemas.chat import MOST_MESSAGES, ChatMessage
-from tallyformer.server.schemas.request import RequestBody
+from tallyformer.server.schemas.request import RequestBody, example
 
 MOST_IDS = 1 << 18
 
 
 class TokenizeRequest(RequestBody):
     """A text or a conversation."""
+
+    model_config = example({"prompt": "What is a bond?"})
 
     model: str | None = Field(None, description="Default: the first model.")
     prompt: str | None = Field(None, description="A text; content is the same.")
@@ -40,6 +42,8 @@ class Tokens(BaseModel):
 
 class DetokenizeRequest(RequestBody):
     """Ids."""
+
+    model_config = example({"tokens": [1, 2, 3]})
 
     model: str | None = Field(None, description="Default: the first model.")
     tokens: list[int] = Field(max_length=MOST_IDS)
