@@ -229,15 +229,15 @@ def _ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 
 def _positions(workers: Workers, rounds: int) -> dict[str, Any]:
-    """Speed of one stream around position 250 against position 10."""
+    """Speed of one stream at positions 242 to 254 against 6 to 18."""
     found: dict[str, Any] = {}
     for name in ("native:int8", "native:int4", "native:bfloat16"):
         if name not in workers:
             continue
         late, early = [], []
         for _ in range(rounds):
-            late.append(workers.ask(name, _decode(1, 10, 240)))
-            early.append(workers.ask(name, _decode(1, 10, 5)))
+            late.append(workers.ask(name, {**_decode(1, 12, 228), "skip": 14}))
+            early.append(workers.ask(name, {**_decode(1, 12, 4), "skip": 2}))
         ratio = statistics.median(early) / statistics.median(late)
         by_round = _ratios(early, late)
         found[name] = {

@@ -60,9 +60,12 @@ class Ours:
             made = TorchRunner(load_model(folder, dtype=dtype), tokenizer.vocab_size)
         self._engine = Engine(made, tokenizer, context=CONTEXT, eos_ids=[])
 
-    def decode(self, streams: int, position: int, steps: int) -> float:
-        numbers = [self._add(position, steps + 1) for _ in range(streams)]
+    def decode(self, streams: int, position: int, steps: int, skip: int = 0) -> float:
+        """`skip` more ids are not timed: processors slow down for a while after a long prompt."""
+        numbers = [self._add(position, skip + steps + 1) for _ in range(streams)]
         while self._engine.running < streams:
+            self._engine.step()
+        for _ in range(skip):
             self._engine.step()
         start = time.perf_counter()
         for _ in range(steps - 1):
@@ -88,7 +91,7 @@ class Ours:
         params = SamplingParams(
             max_tokens=tokens, top_k=TOP_K, top_p=TOP_P, ignore_eos=True, seed=1
         )
-        return self._engine.add(_ids(prompt), params)
+        return self._engine.add(_ids(prompt), params)[0]
 
 
 class LlamaCpp:

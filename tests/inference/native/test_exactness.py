@@ -52,7 +52,8 @@ def _together(engine: Engine, asked: list[tuple[list[int], SamplingParams]]) -> 
     while order or open_:
         for _ in range(min(len(order), source.choice([0, 1, 3, 20]))):
             which = order.pop()
-            place[engine.add(*asked[which])] = which
+            [number] = engine.add(*asked[which])
+            place[number] = which
             open_ += 1
         for number, piece in engine.step().items():
             answers[place[number]] += piece.token_ids

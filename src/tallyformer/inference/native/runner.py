@@ -145,7 +145,7 @@ class NativeRunner:
     def choose(self, logits: np.ndarray, rows: Sequence[LogitsRow]) -> list[Choice]:
         """Choose an id for each row; changes the logits."""
         draws = (CDraw * len(rows))()
-        kept = [_fill(draw, row) for draw, row in zip(draws, rows, strict=True)]
+        kept = [_fill(draw, row, self._vocab) for draw, row in zip(draws, rows, strict=True)]
         result = self._library.tally_choose(
             self._handle,
             len(rows),
@@ -328,14 +328,14 @@ def _as(dtype: str, tensor: Weight) -> Weight:
     return quantize(floats, 8 if dtype == "int8" else 4)
 
 
-def _fill(draw: CDraw, row: LogitsRow) -> dict[str, np.ndarray]:
+def _fill(draw: CDraw, row: LogitsRow, vocab: int) -> dict[str, np.ndarray]:
     """Put a row's settings in place; returns the arrays that it points to."""
     params = row.params
     arrays: dict[str, np.ndarray] = {}
     draw.uniform = row.uniform
     draw.temperature, draw.top_p, draw.min_p = params.temperature, params.top_p, params.min_p
     draw.top_k, draw.independent = params.top_k, params.mode == "independent"
-    draw.repetition = getattr(params, "repetition_penalty", 1.0)
+    draw.repetition = params.repetition_penalty
     draw.frequency, draw.presence = params.frequency_penalty, params.presence_penalty
     draw.given = -1 if row.given is None else row.given
     draw.alternatives = -1 if row.logprobs is None else row.logprobs
@@ -346,8 +346,10 @@ def _fill(draw: CDraw, row: LogitsRow) -> dict[str, np.ndarray]:
     if draw.repetition != 1:
         arrays["seen"] = np.array(sorted({*row.prompt_ids, *row.counts}), np.int32)
         draw.seen_count = len(arrays["seen"])
-    bias = dict(getattr(params, "logit_bias", None) or {}) | dict.fromkeys(row.banned, -np.inf)
-    if bias:
+    if params.logit_bias or row.banned:
+        # An end-of-text id may be one that the model does not have.
+        banned = {id_: -np.inf for id_ in row.banned if id_ < vocab}
+        bias = {**params.logit_bias, **banned}
         arrays["bias_ids"] = np.fromiter(bias.keys(), np.int32, len(bias))
         arrays["biases"] = np.fromiter(bias.values(), np.float32, len(bias))
         draw.bias_count = len(bias)
