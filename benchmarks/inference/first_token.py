@@ -1,14 +1,17 @@
 """From the start of a `tallyformer generate` process to its first token, and the memory it takes.
 
-    python benchmarks/inference/first_token.py DIR/tally-int8 DIR/tally [--out FILE]
+    python benchmarks/inference/first_token.py DIR/tally-int8 DIR/tally
 
 Folders take turns, with files in the system's cache after a first round that does not count.
 `--command` is another installation's, such as one without torch.
+
+Writes benchmarks/results/<date>-first-token.json, or the file of --out.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import statistics
@@ -17,6 +20,13 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "gpu"))
+
+from measuring import write_result
+
+RESULTS = Path(__file__).parents[1] / "results"
 OPTIONS = ("--device", "cpu", "--prompt", "A bond is", "--max-tokens", "8", "--ignore-eos")
 
 
@@ -58,7 +68,7 @@ def main() -> None:
             if number:
                 rounds[str(folder)].append(taken)
     result = {
-        folder: {
+        Path(folder).name: {
             name: {
                 "median": round(statistics.median(values), 3),
                 "least": round(min(values), 3),
@@ -69,10 +79,9 @@ def main() -> None:
         }
         for folder, several in rounds.items()
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=2))
+    path = options.out or RESULTS / f"{datetime.date.today()}-first-token.json"
+    write_result(path, __doc__.split("\n", 1)[0], torch.device("cpu"), {"folders": result})
 
 
 if __name__ == "__main__":
