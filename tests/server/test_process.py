@@ -59,6 +59,26 @@ def test_variables_of_the_environment_are_options(tally_folder: Path) -> None:
         assert [card["id"] for card in listed] == ["one", "two"]
 
 
+def test_a_key_that_was_made_opens_the_server_and_is_stored_nowhere(
+    tally_folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    made = [
+        subprocess.run(
+            [command(), "key", name, "--file", file], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("alice", "bob")
+    ]
+    assert not any(key in file.read_text() for key in made)
+    assert file.stat().st_mode & 0o077 == 0
+    arguments = ("--model", f"tiny={tally_folder}", "--api-key-file", file)
+    with process(*arguments) as (_, url), httpx2.Client(base_url=url, timeout=PATIENCE) as http:
+        assert http.get("/v1/models").status_code == 401
+        for key in made:
+            headers = {"authorization": f"Bearer {key}"}
+            assert http.get("/v1/models", headers=headers).status_code == 200
+
+
 def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tally_folder: Path) -> None:
     bad = tally_folder.parent / "bad"
     bad.mkdir()
