@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes.util
-import os
 import shlex
 import subprocess
 import sys
@@ -147,17 +146,3 @@ def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
         load_library(path)
     with pytest.raises(OSError, match="tally_version"):
         load_library(Path(ctypes.util.find_library("m") or "libm.so.6"))
-
-
-def test_threads_follow_affinity_and_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tallyformer.inference.native.runner import usable_cores
-
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(before)})
-        assert usable_cores() == 1
-    finally:
-        os.sched_setaffinity(0, before)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert usable_cores() == 1
