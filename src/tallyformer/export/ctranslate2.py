@@ -115,12 +115,12 @@ class CTranslate2Engine:
         self._never = self._tokens[source.tokenizer.pad_id]
 
     def logits(self, ids_T: np.ndarray) -> np.ndarray:
-        """See `Engine`."""
+        """See `OtherEngine`."""
         found = self._generator.forward_batch([ids_T.tolist()])
         return np.asarray(np.array(found)[0], np.float32)
 
     def greedy(self, ids_T: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Engine`. A `<|pad|>` ends it earlier."""
+        """See `OtherEngine`. A `<|pad|>` ends it earlier."""
         (found,) = self._generator.generate_batch(
             [[self._tokens[i] for i in ids_T]],
             max_length=steps,

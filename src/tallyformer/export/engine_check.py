@@ -23,7 +23,7 @@ _WINDOW = 64
 _NEW_TOKENS = 8
 
 
-class Engine(Protocol):
+class OtherEngine(Protocol):
     """A model in another engine."""
 
     name: str
@@ -72,7 +72,7 @@ class Tolerance:
 
 
 def check_engine(
-    engine: Engine,
+    engine: OtherEngine,
     model: Any,
     tokenizer: Tokenizer,
     rounded: Callable[[np.ndarray], np.ndarray],

@@ -16,7 +16,7 @@ import numpy as np
 
 from tallyformer.errors import ArtifactError
 from tallyformer.export.decoder import Layer, Source
-from tallyformer.export.engine_check import Engine, Tolerance
+from tallyformer.export.engine_check import OtherEngine, Tolerance
 from tallyformer.export.gguf_read import GgufContents
 from tallyformer.model.shape import ModelShape
 
@@ -84,7 +84,7 @@ def rounding(dtype: str, matrix: np.ndarray) -> np.ndarray:
     return np.asarray(stored[:, :width], np.float32)
 
 
-def load(folder: Path, source: Source) -> Engine:
+def load(folder: Path, source: Source) -> OtherEngine:
     """The written file in llama.cpp; where that is not installed, as it is read back."""
     if importlib.util.find_spec("llama_cpp") is None:
         return GgufContents(folder / MODEL, source)

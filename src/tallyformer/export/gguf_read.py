@@ -35,13 +35,13 @@ class GgufContents:
 
     @torch.inference_mode()
     def logits(self, ids_T: np.ndarray) -> np.ndarray:
-        """See `Engine`."""
+        """See `OtherEngine`."""
         logits_BTV = self._model(torch.from_numpy(ids_T)[None], use_cache=False).logits
         found: np.ndarray = logits_BTV[0].numpy()
         return found
 
     def greedy(self, ids_T: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Engine`."""
+        """See `OtherEngine`."""
         rows, whole_T = [], ids_T
         for _ in range(steps):
             rows.append(self.logits(whole_T)[-1])

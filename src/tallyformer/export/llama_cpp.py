@@ -39,13 +39,13 @@ class LlamaCpp:
         )
 
     def logits(self, ids_T: np.ndarray) -> np.ndarray:
-        """See `Engine`."""
+        """See `OtherEngine`."""
         self._llama.reset()
         self._llama.eval(ids_T.tolist())
         return np.array(self._llama.scores[: len(ids_T)])
 
     def greedy(self, ids_T: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Engine`."""
+        """See `OtherEngine`."""
         rows = [self.logits(ids_T)[-1]]
         ids = [int(rows[-1].argmax())]
         while len(ids) < steps:

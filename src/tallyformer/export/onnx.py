@@ -61,12 +61,12 @@ class OnnxEngine:
         ]
 
     def logits(self, ids_T: np.ndarray) -> np.ndarray:
-        """See `Engine`."""
+        """See `OtherEngine`."""
         found: np.ndarray = self._run(ids_T, self._empty(), keep=0)[0][0]
         return found
 
     def greedy(self, ids_T: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Engine`."""
+        """See `OtherEngine`."""
         fresh, past = ids_T, self._empty()
         ids, rows = [], []
         for _ in range(steps):

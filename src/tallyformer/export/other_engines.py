@@ -17,7 +17,7 @@ from tallyformer.artifacts.paths import usable_path
 from tallyformer.artifacts.versions import installed_versions, utc_now
 from tallyformer.errors import ArtifactError, TallyFormerError
 from tallyformer.export.decoder import Source, read_decoder
-from tallyformer.export.engine_check import Engine, Tolerance, check_engine
+from tallyformer.export.engine_check import OtherEngine, Tolerance, check_engine
 from tallyformer.export.formats import WHOLE_NUMBERS, check_format
 from tallyformer.export.hf_folder import README, verify_hf_folder, write_hf_folder
 from tallyformer.export.reference.checks import refuse_existing
@@ -47,7 +47,7 @@ class EngineFormat(Protocol):
     def rounding(self, dtype: str, matrix: np.ndarray) -> np.ndarray:
         """A matrix as it is stored."""
 
-    def load(self, folder: Path, source: Source) -> Engine:
+    def load(self, folder: Path, source: Source) -> OtherEngine:
         """The written model in the engine; what it was made from is at hand for comparisons."""
 
 

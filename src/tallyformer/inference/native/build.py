@@ -205,7 +205,7 @@ def _cache() -> Path:
     return folder
 
 
-def main(arguments: Sequence[str]) -> None:
+def _main(arguments: Sequence[str]) -> None:
     """`python -m tallyformer.inference.native.build [FOLDER]`: build, for a wheel or beforehand."""
     if len(arguments) > 1:
         raise UsageError("usage: python -m tallyformer.inference.native.build [FOLDER]")
@@ -221,4 +221,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    _main(sys.argv[1:])
