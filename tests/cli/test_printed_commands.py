@@ -169,6 +169,33 @@ def test_whatever_is_damaged_is_made_again_by_the_command_that_is_printed(
     assert made.returncode == 0, made.stderr
 
 
+def test_a_damaged_phase_of_distillation_is_made_again_by_the_command_that_is_printed(
+    tmp_path: Path, make_recipe: Callable[..., Path], tallyformer: Any
+) -> None:
+    """Killed after its first phase, whose result was damaged since."""
+    make_recipe(tmp_path, full=True)
+    phase = "micro_batch: 4, gradient_accumulation: 1, evaluations: 1"
+    phases = f"distill.phases=[{{steps: 5, {phase}}}, {{steps: 300, {phase}}}]"
+    options = ["--recipe", "tiny.yaml", "--out", "run", "--set", phases]
+    for stage in ("prepare", "pretrain", "teacher"):
+        done = tallyformer(stage, *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    distill = tmp_path / "run" / "distill"
+    result = distill / "phase-1" / "result.json"
+    with subprocess.Popen([command(), "distill", *options], cwd=tmp_path, env=ENVIRONMENT) as run:
+        while run.poll() is None and not result.is_file():
+            time.sleep(0.02)
+        run.kill()
+    result.write_bytes(result.read_bytes()[:-3])
+    refused = tallyformer("distill", *options, "--resume", cwd=tmp_path)
+    assert refused.returncode == 3, refused.stderr
+    assert f"Delete {result.parent}, then: " in refused.stderr, refused.stderr
+    shutil.rmtree(result.parent)
+    made = paste(printed_command(refused.stderr), tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert (distill / "manifest.json").is_file()
+
+
 def test_an_adapter_for_other_weights_is_made_again_by_the_command_that_is_printed(
     whole: Path, tallyformer: Any
 ) -> None:
