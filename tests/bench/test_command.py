@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tallyformer.cli.failures import exit_status_of
+from tallyformer.cli.main import invoke
+
 from ..cli.conftest import command
 from .conftest import PATIENCE, FakeServer
 
@@ -114,7 +117,10 @@ def test_a_server_that_goes_away_leaves_a_report_of_what_was_measured(
 
 
 def test_what_is_wrong_is_one_line(
-    serve: Callable[..., FakeServer], tally_folder: Path, tmp_path: Path
+    serve: Callable[..., FakeServer],
+    tally_folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     url = serve().url
     cases: list[tuple[list[object], int, str]] = [
@@ -129,13 +135,16 @@ def test_what_is_wrong_is_one_line(
         ([tally_folder, "--dtype", "float31"], 2, "dtype"),
         ([url, "--dtype", "float32"], 2, "--dtype"),
         ([url, "--device", "cpu"], 2, "--device"),
+        ([url, "--runner", "torch"], 2, "--runner"),
         ([url, "--api-key-file", tmp_path / "none"], 2, "--api-key-file"),
         ([serve(key="k").url], 3, "--api-key-file"),
         ([serve(usage=False).url], 3, "--count-chunks"),
     ]
     for number, (arguments, status, words) in enumerate(cases):
         out = tmp_path / f"out-{number}"
-        found, _, said = _run(*arguments, "--out", out)
+        typed = ["bench", *map(str, arguments), "--out", str(out)]
+        found = exit_status_of(lambda: invoke(typed))  # noqa: B023 - called at once
+        said = capfd.readouterr().err
         assert (found, len(said.splitlines())) == (status, 1), said
         assert words in said
         assert not out.exists()

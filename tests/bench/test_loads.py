@@ -1,4 +1,7 @@
-"""Loads on answers that take known times. Sleeps never end early, so lower bounds are exact."""
+"""Loads on answers that take known times. Sleeps never end early, so lower bounds are exact.
+
+Nothing is said of how late they end: the machine may stand still at any time.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from tallyformer.errors import CheckpointError
 
 Heard = Callable[[], None]
 COUNTS = Counts(prompt=3, answer=2)
+FOREVER = 1e6
 
 
 async def _answer(prompt: Any, heard: Heard, seconds: float = 0.02) -> Counts:
@@ -37,14 +41,14 @@ def test_a_closed_loop_has_as_many_requests_under_way_as_streams() -> None:
         return counts
 
     measured = asyncio.run(
-        closed_loop(ask, itertools.count(), streams=3, seconds=0.3, warmup=0.1, timeout=9)
+        closed_loop(ask, itertools.count(), streams=3, seconds=0.3, warmup=0.1, timeout=FOREVER)
     )
     assert most == 3
     assert measured.seconds >= 0.3
     assert all(r.ttft >= 0.02 and r.end_to_end >= 0.04 for r in measured.requests)
     counted = measured.counted
     assert counted and len(counted) < len(measured.requests), "the warm-up is dropped"
-    assert min(r.due for r in measured.requests) < measured.begin - 0.1 + 0.02
+    assert min(r.due for r in measured.requests) <= measured.begin - 0.04
 
 
 def test_every_stream_has_had_an_answer_before_anything_counts() -> None:
@@ -54,17 +58,17 @@ def test_every_stream_has_had_an_answer_before_anything_counts() -> None:
         return await _answer(prompt, heard, 0.2 if prompt < 2 else 0.01)
 
     measured = asyncio.run(
-        closed_loop(ask, itertools.count(), streams=2, seconds=0.2, warmup=0.05, timeout=9)
+        closed_loop(ask, itertools.count(), streams=2, seconds=0.2, warmup=0.05, timeout=FOREVER)
     )
     assert {r.number for r in measured.counted}.isdisjoint({0, 1})
 
 
 def test_what_was_due_in_the_span_is_seen_to_its_end() -> None:
     async def ask(prompt: Any, heard: Heard) -> Counts:
-        return await _answer(prompt, heard, 0.15)
+        return await _answer(prompt, heard, 0.3)
 
     measured = asyncio.run(
-        closed_loop(ask, itertools.count(), streams=1, seconds=0.1, warmup=0.1, timeout=9)
+        closed_loop(ask, itertools.count(), streams=1, seconds=0.1, warmup=0.1, timeout=FOREVER)
     )
     assert len(measured.counted) == 1
     assert measured.counted[0].ended > measured.end
@@ -87,7 +91,7 @@ def test_arrivals_do_not_wait_for_answers_and_latency_counts_from_them() -> None
         return Counts(1, 1)
 
     arrivals = ((0.05 * n, n) for n in itertools.count())
-    measured = asyncio.run(open_loop(ask, arrivals, seconds=0.5, warmup=0.0, timeout=9))
+    measured = asyncio.run(open_loop(ask, arrivals, seconds=0.5, warmup=0.0, timeout=FOREVER))
     counted = sorted(measured.counted, key=lambda r: r.due)
     assert len(counted) == 10
     assert max(ahead) >= 5, "later requests were sent before earlier ones were answered"
@@ -103,7 +107,7 @@ def test_the_load_goes_on_until_the_last_measured_request_has_ended() -> None:
         return await _answer(prompt, heard, 0.2)
 
     arrivals = ((0.02 * n, n) for n in itertools.count())
-    measured = asyncio.run(open_loop(ask, arrivals, seconds=0.1, warmup=0.0, timeout=9))
+    measured = asyncio.run(open_loop(ask, arrivals, seconds=0.1, warmup=0.0, timeout=FOREVER))
     assert len(measured.counted) == 5
     assert all(r.failure is None for r in measured.counted)
 
@@ -115,12 +119,12 @@ def test_failures_have_a_kind_and_a_timeout_is_one() -> None:
         if prompt % 4 == 2:
             heard()
             await asyncio.sleep(60)
-        if prompt % 4 == 3:
-            return COUNTS
-        return await _answer(prompt, heard)
+        if prompt % 4 == 0:
+            heard()
+        return COUNTS
 
     arrivals = ((0.02 * n, n) for n in itertools.count())
-    measured = asyncio.run(open_loop(ask, arrivals, seconds=0.4, warmup=0.0, timeout=0.5))
+    measured = asyncio.run(open_loop(ask, arrivals, seconds=0.4, warmup=0.0, timeout=0.2))
     found = summarise(measured, ttft_ms=1e6, itl_ms=1e6)
     assert found.requests == 20
     assert found.failures == {"HTTP 503": 5, "timeout": 5, "no text in the answer": 5}
@@ -136,7 +140,7 @@ def test_a_refusal_at_once_does_not_become_a_flood() -> None:
         raise RequestFailed("HTTP 429")
 
     measured = asyncio.run(
-        closed_loop(ask, itertools.count(), streams=2, seconds=0.5, warmup=0.1, timeout=9)
+        closed_loop(ask, itertools.count(), streams=2, seconds=0.5, warmup=0.1, timeout=FOREVER)
     )
     assert asked <= 2 * (1 + measured.seconds / PAUSE + 2)
 
@@ -149,7 +153,7 @@ def test_a_defect_of_the_model_ends_the_measurement(kind: str) -> None:
         return await _answer(prompt, heard)
 
     async def run() -> None:
-        shared = {"seconds": 5.0, "warmup": 0.0, "timeout": 9.0}
+        shared = {"seconds": 5.0, "warmup": 0.0, "timeout": FOREVER}
         if kind == "closed":
             await closed_loop(ask, itertools.count(), streams=2, **shared)
         else:

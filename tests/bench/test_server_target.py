@@ -17,7 +17,7 @@ from .conftest import FakeServer
 
 Serve = Callable[..., FakeServer]
 SHORT = BenchSettings(
-    prompt_tokens=(5,), output_tokens=4, streams=(2,), loads=(), seconds=0.4, warmup=0.1, timeout=9
+    prompt_tokens=(5,), output_tokens=4, streams=(2,), loads=(), seconds=0.4, warmup=0.1
 )
 
 
@@ -57,11 +57,9 @@ def test_known_delays_are_what_is_measured(endpoint: str, serve: Serve) -> None:
     # Sleeps do not end early, so no request can have been faster than the server's own delays.
     assert found.ttft_ms.least >= 100
     assert found.end_to_end_ms.least >= 100 + 3 * 30
-    # A chunk may be late and the one after it in time, so single gaps may be shorter.
-    assert found.itl_ms.mean >= 25
-    assert found.tokens_per_second <= 2 * 4 / (0.1 + 3 * 0.03)
     for request in variant.grid[0].raw:
         assert request["chunks"] == 4 and request["tokens"] == 4
+        assert request["last_s"] - request["due_s"] >= 0.1 + 3 * 0.03
         assert request["due_s"] <= request["sent_s"] <= request["first_s"] <= request["last_s"]
         assert request["last_s"] <= request["ended_s"]
 
