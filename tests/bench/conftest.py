@@ -17,7 +17,7 @@ import uvicorn
 
 from ..inference.conftest import tally_folder, tokenizer  # noqa: F401  (fixtures)
 
-PATIENCE = 120
+PATIENCE = 600
 Json = dict[str, Any]
 
 
@@ -35,6 +35,7 @@ class FakeServer:
         spoil: what happens to the request of this number: "", "503", "cut", "error", "empty".
         tokens_per_word: of prompts.
         overhead: tokens that every prompt has besides.
+        context: most tokens of a prompt.
         seen: bodies of requests.
     """
 
@@ -48,6 +49,7 @@ class FakeServer:
     spoil: Callable[[int], str] = lambda number: ""
     tokens_per_word: float = 1.0
     overhead: int = 0
+    context: int = 1000
     seen: list[Json] = field(default_factory=list)
     url: str = ""
 
@@ -69,6 +71,10 @@ class FakeServer:
             return await _json(send, 404, {"error": error})
         if "ignore_eos" in body and not self.knows_ignore_eos:
             return await _json(send, 400, {"error": {"message": "ignore_eos is not known"}})
+        prompt = body["messages"][0]["content"] if chat else body["prompt"]
+        tokens = self.overhead + round(self.tokens_per_word * len(prompt.split()))
+        if tokens > self.context:
+            return await _json(send, 400, {"error": {"message": "the prompt is too long"}})
         self.seen.append(body)
         spoilt = self.spoil(len(self.seen))
         if spoilt == "503":

@@ -10,12 +10,15 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tallyformer.cli.failures import exit_status_of
 from tallyformer.cli.main import invoke
 
 from ..cli.conftest import command
+from ..server.conftest import until
+from ..server.test_process import process
 from .conftest import PATIENCE, FakeServer
 
 SHORT = (
@@ -70,6 +73,25 @@ def test_a_folders_report_has_every_cell_in_every_form(tally_folder: Path, tmp_p
     assert "<h1>" in page and page.count("<table>") >= 6 and "No request failed" in page
     plots = list((out / "plots").glob("*.svg"))
     assert plots and all("var(" not in plot.read_text() for plot in plots)
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_our_own_server_is_measured_without_a_failure(
+    endpoint: str, tally_folder: Path, tmp_path: Path
+) -> None:
+    with process("--model", f"tiny={tally_folder}") as (_, url):
+        until(lambda: httpx2.get(url + "/ready").status_code == 200)
+        out = tmp_path / "report"
+        options = (*SHORT, "--prompt-tokens", "16", "--endpoint", endpoint)
+        status, _, said = _run(url, *options, "--out", out)
+    assert status == 0, said
+    variant = json.loads((out / "results.json").read_text())["variants"][0]
+    assert variant["facts"]["endpoint"] == endpoint and variant["model"] == "tiny"
+    for cell in [*variant["closed_loops"], variant["capacity"]]:
+        assert cell["requests"] > 0 and not cell["failures"]
+        assert cell["output_tokens"] == 4
+        # A tiny vocabulary has several tokens a word, so lengths are met on average alone.
+        assert 8 <= cell["prompt_tokens"] <= 24
 
 
 def test_a_folder_that_is_in_use_is_not_touched(tally_folder: Path, tmp_path: Path) -> None:

@@ -96,6 +96,15 @@ def test_prompts_have_the_length_that_is_asked_for(
         assert cell.summary.prompt_tokens == pytest.approx(cell.prompt_tokens[0], abs=1)
 
 
+def test_a_length_is_found_even_if_the_first_try_is_too_long(serve: Serve) -> None:
+    server = serve(tokens_per_word=5, overhead=3, context=32)
+    settings = BenchSettings(
+        prompt_tokens=(18,), output_tokens=2, streams=(1,), loads=(), seconds=0.1, warmup=0.1
+    )
+    found = measured(server.url, settings).grid[0].summary
+    assert not found.failed and found.prompt_tokens == 18
+
+
 def test_no_prompt_is_sent_twice(serve: Serve) -> None:
     server = serve()
     settings = BenchSettings(

@@ -110,7 +110,7 @@ class Measuring:
         if not rate:
             raise RunError(
                 f"{self._target.name}: no answer came while the capacity was measured "
-                f"({_failures(capacity.summary)}), so there is no load to be a share of it. "
+                f"({_failures(capacity)}), so there is no load to be a share of it. "
                 "Give more --seconds or fewer --streams, or --load none"
             )
         assert capacity.summary.end_to_end_ms is not None
@@ -168,8 +168,11 @@ class Measuring:
         return cell
 
 
-def _failures(summary: Summary) -> str:
-    return ", ".join(f"{n} times {kind}" for kind, n in summary.failures.items()) or "none failed"
+def _failures(cell: Cell) -> str:
+    """How many requests failed and how, with what was said of one."""
+    counted = ", ".join(f"{n} times {kind}" for kind, n in cell.summary.failures.items())
+    said = next((r["detail"] for r in cell.raw if r["detail"]), "")
+    return f"{counted}: {said}" if said else counted or "none failed"
 
 
 def foreseen_seconds(settings: BenchSettings, variants: int) -> float:

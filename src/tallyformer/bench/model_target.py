@@ -31,6 +31,8 @@ class ModelTarget:
             "runner": llm.runner_name,
             "context": llm.context_length,
         }
+        if (gpu := _gpu(llm.device)) is not None:
+            self.facts["gpu"] = gpu
         self._llm = llm
         self._answers = AsyncLLM(llm)
 
@@ -67,3 +69,12 @@ class ModelTarget:
     async def close(self) -> None:
         """End the engine's thread."""
         await self._answers.close(drain=False)
+
+
+def _gpu(device: str) -> str | None:
+    """The name of an NVIDIA GPU, if the device is one."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return torch.cuda.get_device_name(device)

@@ -9,8 +9,14 @@ from tallyformer.bench.measuring import Cell, Variant
 from tallyformer.bench.plots import variant_plots
 from tallyformer.bench.results import Results
 from tallyformer.bench.settings import BenchSettings
-from tallyformer.bench.tables import details_table, failures_table, grid_table, load_table
-from tallyformer.report.html import Card, Part, page_html
+from tallyformer.bench.tables import (
+    details_table,
+    failures_table,
+    grid_table,
+    load_table,
+    number_text,
+)
+from tallyformer.report.html import Card, Part, PlotGroup, page_html
 from tallyformer.report.tables import Table
 
 
@@ -20,21 +26,19 @@ def bench_page(results: Results) -> str:
     return page_html(
         "TallyFormer benchmark",
         results.target,
-        cards=[_card(variant, results) for variant in results.variants],
+        cards=[_card(*named, results) for named in _named(results.variants)],
         notes=[*([partial] if results.partial else []), *_method(results.settings)],
         sections=_sections(results.variants),
     )
 
 
 def _sections(variants: Sequence[Variant]) -> list[Part]:
-    captions = _captions(variants)
-    several = len(variants) > 1
+    named = _named(variants)
     plots = [
-        type(group)(f"{caption}: {group.name}" if several else group.name, group.plots, [])
-        for variant, caption in zip(variants, captions, strict=True)
+        PlotGroup(_caption(caption, group.name), group.plots, [])
+        for variant, caption in named
         for group in variant_plots(variant)
     ]
-    named = list(zip(variants, captions, strict=True))
     failures = failures_table(variants)
     return [
         Part(
@@ -64,7 +68,7 @@ def _sections(variants: Sequence[Variant]) -> list[Part]:
     ]
 
 
-def _card(variant: Variant, results: Results) -> Card:
+def _card(variant: Variant, caption: str, results: Results) -> Card:
     findings = [
         ("one stream", _one_stream(variant.grid)),
         ("most", _most(variant.grid)),
@@ -76,7 +80,7 @@ def _card(variant: Variant, results: Results) -> Card:
         ("measured from", _machine_text(results.machine)),
         ("date", results.date),
     ]
-    return Card(variant.name, "", [f for f in findings if f[1]], facts)
+    return Card(caption or variant.name, "", [f for f in findings if f[1]], facts)
 
 
 def _one_stream(grid: Sequence[Cell]) -> str:
@@ -95,15 +99,16 @@ def _most(grid: Sequence[Cell]) -> str:
     best = max(grid, key=lambda c: c.summary.tokens_per_second, default=None)
     if best is None or not best.summary.tokens_per_second:
         return ""
-    return f"{best.summary.tokens_per_second:,.0f} tokens/s ({best.title})"
+    return f"{number_text(best.summary.tokens_per_second)} tokens/s ({best.title})"
 
 
 def _capacity(variant: Variant) -> str:
     if variant.capacity is None:
         return ""
     summary = variant.capacity.summary
+    answers, tokens = map(number_text, (summary.requests_per_second, summary.tokens_per_second))
     return (
-        f"{summary.requests_per_second:.3g} answers/s, {summary.tokens_per_second:,.0f} tokens/s "
+        f"{answers} answers/s, {tokens} tokens/s "
         f"({variant.capacity.streams} streams, all prompt lengths)"
     )
 
@@ -112,7 +117,9 @@ def _goodput(variant: Variant) -> str:
     best = max(variant.loads, key=lambda c: c.summary.goodput, default=None)
     if best is None:
         return ""
-    return f"up to {best.summary.goodput:.3g} answers/s within both targets, at {best.title}"
+    return (
+        f"up to {number_text(best.summary.goodput)} answers/s within both targets, at {best.title}"
+    )
 
 
 def _machine_text(machine: dict[str, Any]) -> str:
@@ -136,10 +143,11 @@ def _method(settings: BenchSettings) -> list[str]:
     ]
 
 
-def _captions(variants: Sequence[Variant]) -> list[str]:
+def _named(variants: Sequence[Variant]) -> list[tuple[Variant, str]]:
+    """Each variant with what tells it from the others; nothing if it is the only one."""
     if len(variants) < 2:
-        return [""] * len(variants)
-    return [f"{v.facts.get('dtype', '')} on {v.facts.get('device', '')}" for v in variants]
+        return [(variant, "") for variant in variants]
+    return [(v, f"{v.facts.get('dtype')} on {v.facts.get('device')}") for v in variants]
 
 
 def _caption(variant: str, text: str) -> str:
@@ -151,5 +159,5 @@ def _there(tables: Sequence[Table | None]) -> list[Table]:
 
 
 def _span(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    low, high = number_text(min(values)), number_text(max(values))
     return low if low == high else f"{low} to {high}"

@@ -36,6 +36,7 @@ def _by_length(grid: Sequence[Cell]) -> list[Plot | None]:
             y_label="ms, median",
             x_label=x,
             log=True,
+            limits=(0, None),
             salt="length",
         ),
         line_plot(
@@ -99,7 +100,9 @@ def _percentiles(title: str, loads: Sequence[Cell], field: str, x_label: str) ->
         ]
         name = "median" if percent == 50 else f"{percent}th percentile"
         lines.append(Line(name, [x for x, _ in points], [y for _, y in points]))
-    return line_plot(title, lines, y_label="ms", x_label=x_label, log=True, salt="load")
+    return line_plot(
+        title, lines, y_label="ms", x_label=x_label, log=True, limits=(0, None), salt="load"
+    )
 
 
 def _lines(

@@ -51,20 +51,21 @@ class ServerTarget:
 
     async def prepare(self, prompt_tokens: int) -> None:
         """Find out how many words make a prompt of so many tokens, by asking."""
-        words = best = prompt_tokens
-        nearest: float = float("inf")
-        tried: dict[int, int] = {}
-        while words not in tried and len(tried) < _TRIES:
+        words = prompt_tokens
+        found: dict[int, int] = {}
+        refused: set[int] = set()
+        while words not in found and words not in refused and len(found) < _TRIES:
             try:
                 prompt = prompt_of_words(words, "length", prompt_tokens)
-                got = (await self.ask(prompt, 1, _nothing)).prompt
-            except RequestFailed:
-                break
-            tried[words] = got
-            if abs(got - prompt_tokens) < nearest:
-                nearest, best = abs(got - prompt_tokens), words
-            words = max(1, words + round((prompt_tokens - got) / _slope(tried)))
-        self._words[prompt_tokens] = best
+                found[words] = (await self.ask(prompt, 1, _nothing)).prompt
+            except RequestFailed:  # it may be too long, if words have several tokens
+                refused.add(words)
+                words = max(1, words // 2)
+            else:
+                lacking = prompt_tokens - found[words]
+                words = max(1, words + round(lacking / _slope(found)))
+        nearest = min(found, key=lambda w: abs(found[w] - prompt_tokens), default=prompt_tokens)
+        self._words[prompt_tokens] = nearest
 
     def prompt(self, tokens: int, *key: int | str) -> Any:
         """A text of words."""
@@ -292,9 +293,9 @@ def _refused(base: str, status: int, *, keyed: bool) -> RunError:
 
 
 def _slope(tried: Mapping[int, int]) -> float:
-    """Tokens a word, of the two last tries; 1 where that is not known."""
-    if len(tried) < 2:
-        return 1.0
+    """Tokens a word: of the two last tries, or of the only one; at least 1."""
+    if len(tried) == 1:
+        return max(1.0, *(tokens / words for words, tokens in tried.items()))
     (words, tokens), (more_words, more_tokens) = list(tried.items())[-2:]
     return max(1.0, (more_tokens - tokens) / (more_words - words))
 

@@ -44,8 +44,8 @@ def load_table(variant: Variant, caption: str) -> Table | None:
         TableRow(
             f"{cell.load:.0%}",
             (
-                _number(cell.summary.requests / cell.summary.seconds),
-                _number(cell.summary.goodput),
+                number_text(cell.summary.requests / cell.summary.seconds),
+                number_text(cell.summary.goodput),
                 MISSING if cell.summary.good_share is None else share_text(cell.summary.good_share),
                 *_cells(cell, speeds=False),
             ),
@@ -88,9 +88,9 @@ def details_table(variant: Variant, caption: str) -> Table | None:
         TableRow(
             cell.title + (" (capacity)" if cell is variant.capacity else ""),
             (
-                _number(cell.summary.seconds),
-                _number(cell.summary.prompt_tokens),
-                _number(cell.summary.output_tokens),
+                number_text(cell.summary.seconds),
+                number_text(cell.summary.prompt_tokens),
+                number_text(cell.summary.output_tokens),
                 _shown(cell.summary.longest_pause_ms, 50),
                 _shown(cell.summary.longest_pause_ms, 99),
                 _shown(cell.summary.sent_late_ms, 50),
@@ -113,12 +113,19 @@ def details_table(variant: Variant, caption: str) -> Table | None:
     )
 
 
+def number_text(value: float | None) -> str:
+    """With three digits at least."""
+    if value is None:
+        return MISSING
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def _cells(cell: Cell, *, speeds: bool) -> tuple[str, ...]:
     summary = cell.summary
     cells = [str(summary.requests - summary.failed), str(summary.failed)]
     if speeds:
-        cells.append(_number(summary.tokens_per_second or None))
-        cells.append(_number(summary.stream_tokens_per_second))
+        cells.append(number_text(summary.tokens_per_second or None))
+        cells.append(number_text(summary.stream_tokens_per_second))
     for _, field in _LATENCIES:
         cells += [_shown(getattr(summary, field), percent) for percent in _SHOWN]
     return tuple(cells)
@@ -142,11 +149,4 @@ def _note(summaries: Sequence[Summary]) -> str:
 
 
 def _shown(found: Spread | None, percent: int) -> str:
-    return _number(found.percentiles.get(percent) if found else None)
-
-
-def _number(value: float | None) -> str:
-    """With three digits at least."""
-    if value is None:
-        return MISSING
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return number_text(found.percentiles.get(percent) if found else None)

@@ -99,7 +99,7 @@ def line_plot(
         x_label: name of the horizontal axis.
         log: logarithmic vertical axis, if all values are above 0 and they differ by a factor that
             no other axis can show.
-        limits: of the vertical axis; by default, or where one is None, they follow the values.
+        limits: of a linear vertical axis; by default, or where one is None, they follow the values.
         salt: makes ids inside the SVG differ from those of a plot of the same title.
     """
     drawn = [line for line in lines if len(line.x)]
@@ -126,7 +126,7 @@ def line_plot(
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         _scale(axes, drawn, log)
         axes.set_xlim(left=0)
-        if limits:
+        if limits and axes.get_yscale() == "linear":
             axes.set_ylim(*limits)
         if len(drawn) > 1:
             axes.legend().set_in_layout(False)
