@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CHAT ?= 1
 SHIPPED := src/tallyformer/inference/native/shipped
 
-.PHONY: install quickstart test test-versions lint docs wheel clean test-exports
+.PHONY: install quickstart test test-versions lint docs web web-schema web-tools wheel clean test-exports
 
 install: $(VENV)/.installed
 
@@ -18,9 +18,29 @@ quickstart: $(VENV)/.installed
 		echo "Chat with it: $(BIN)/tallyformer chat --model runs/quickstart/model"; \
 	fi
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev web-tools
 	$(MAKE) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+
+# The chat page, from web/ to where the package ships it.
+web: web/node_modules/.installed
+	cd web && npm run build
+
+# Types of the API's requests, after the server's schemas changed.
+web-schema: $(VENV)/.installed-dev web/node_modules/.installed
+	mkdir -p build
+	$(BIN)/python scripts/page_schema.py > build/openapi.json
+	cd web && npm run schema -- ../build/openapi.json
+
+# What the page's tests need. Without Node.js they are skipped, but not in CI.
+web-tools:
+	@if command -v npm >/dev/null; then $(MAKE) web/node_modules/.installed; \
+	elif [ -n "$${CI:-}" ]; then echo "error: CI needs Node.js 20.19 or newer" >&2; exit 1; \
+	else echo "No Node.js: the page's tests are skipped"; fi
+
+web/node_modules/.installed: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	touch $@
 
 # Slow; once before a release. TEST_VERSIONS="--keep torch lowest" narrows it.
 test-versions: $(VENV)/.installed-dev

@@ -77,3 +77,5 @@ def test_without_it_it_is_for_any_machine_and_holds_the_sources(tmp_path: Path) 
     names = zipfile.ZipFile(wheel).namelist()
     assert f"{NATIVE}/source/model.cpp" in names and f"{NATIVE}/source/lanes.h" in names
     assert not [name for name in names if name.endswith(".so")]
+    built = [path for path in (ROOT / "src/tallyformer/server/page").rglob("*") if path.is_file()]
+    assert {str(path.relative_to(ROOT / "src")) for path in built} <= set(names) and built

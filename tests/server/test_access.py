@@ -15,6 +15,7 @@ from tallyformer.server.keys import ApiKeys, key_line, new_key
 from tallyformer.server.middleware.access_log import JsonLines
 from tallyformer.server.routes.docs import OPEN_DOCS
 from tallyformer.server.routes.health import OPEN_PATHS
+from tallyformer.server.routes.page import PAGE_PATHS
 from tallyformer.server.settings import ServerSettings, server_settings
 
 from .conftest import KEY, Running
@@ -37,7 +38,9 @@ def test_without_a_key_every_route_is_closed_but_those_declared_open(keyed: Runn
             path = route.path.replace("{name:path}", "tiny").replace("{", "").replace("}", "")
             for method in route.methods or ():
                 answer = http.request(method, path)
-                if route.path in OPEN:
+                if route.path in PAGE_PATHS:
+                    assert answer.status_code != 401, path
+                elif route.path in OPEN:
                     assert answer.status_code < 400, path
                 elif method == "HEAD":
                     assert answer.status_code == 401, path
@@ -53,7 +56,7 @@ def test_a_route_that_is_added_behind_the_guards_back_is_noticed() -> None:
 
 def test_all_guarded_routes_have_one_guard(keyed: Running) -> None:
     for route in _routes(keyed):
-        assert isinstance(route.app, Guard) == (route.path not in OPEN)
+        assert isinstance(route.app, Guard) == (route.path not in OPEN | PAGE_PATHS)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from tallyformer.server.routes.generations import add_generation_routes
 from tallyformer.server.routes.health import OPEN_PATHS, add_health_routes
 from tallyformer.server.routes.metrics import add_metrics_route
 from tallyformer.server.routes.models import add_model_routes
+from tallyformer.server.routes.page import PAGE_PATHS, add_page_routes
 from tallyformer.server.routes.responses import add_response_routes
 from tallyformer.server.routes.tokens import add_token_routes
 from tallyformer.server.schemas.errors import EVERYWHERE, documented
@@ -98,7 +99,8 @@ def create_app(
     if settings.feedback and exchanges is not None:
         _add_feedback(app, settings.feedback, exchanges)
     add_docs_route(app)
-    close_routes(app.router.routes, keys, OPEN_PATHS | OPEN_DOCS)
+    add_page_routes(app)
+    close_routes(app.router.routes, keys, OPEN_PATHS | OPEN_DOCS | PAGE_PATHS)
     return app
 
 

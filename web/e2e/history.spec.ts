@@ -1,0 +1,64 @@
+import { readFile } from "node:fs/promises";
+import { answered, ask, beginWith, importFile } from "./actions";
+import { expect, test } from "./server";
+
+test.beforeEach(async ({ page }) => {
+  await beginWith(page);
+  await page.goto("/");
+});
+
+test("conversations are renamed, searched, forked, and deleted with a way back", async ({ page }) => {
+  await ask(page, "What is a share?");
+  await answered(page, 1);
+  await page.getByRole("button", { name: "Actions for What is a share?" }).click();
+  await page.getByRole("menuitem", { name: "Rename" }).click();
+  await page.getByRole("textbox", { name: "Rename" }).fill("Shares");
+  await page.keyboard.press("Enter");
+  await expect(page.getByRole("link", { name: "Shares" })).toBeVisible();
+  await page.getByLabel("Search conversations").fill("nowhere");
+  await expect(page.getByText("No conversation holds these words.")).toBeVisible();
+  await page.getByLabel("Search conversations").fill("WHAT share");
+  await expect(page.getByRole("link", { name: "Shares" })).toBeVisible();
+  await page.getByLabel("Search conversations").fill("");
+  await page.getByRole("button", { name: "Actions for Shares" }).click();
+  await page.getByRole("menuitem", { name: "Fork" }).click();
+  await expect(page.getByRole("link", { name: "Shares (fork)" })).toBeVisible();
+  await expect(page.locator(".message")).toHaveCount(2);
+  await page.getByRole("button", { name: "Actions for Shares (fork)" }).click();
+  await page.getByRole("menuitem", { name: "Delete" }).click();
+  await expect(page.getByRole("link", { name: "Shares (fork)" })).toBeHidden();
+  await page.getByRole("button", { name: "Undo" }).click();
+  await expect(page.getByRole("link", { name: "Shares (fork)" })).toBeVisible();
+});
+
+test("what is exported is imported whole, branches too", async ({ page }) => {
+  await ask(page, "One");
+  await answered(page, 1);
+  await page.getByRole("button", { name: "Answer again" }).click();
+  await expect(page.locator(".branches")).toHaveText("2 of 2");
+  await answered(page, 1);
+  await page.getByRole("button", { name: "Menu" }).click();
+  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("menuitem", { name: "Export everything" }).click()]);
+  const content: unknown = JSON.parse(await readFile(await file.path(), "utf8"));
+  await page.getByRole("button", { name: "Menu" }).click();
+  await page.getByRole("menuitem", { name: "Delete all conversations" }).click();
+  await page.getByRole("button", { name: "Delete", exact: true }).click();
+  await expect(page.getByText("Your conversations appear here.")).toBeVisible();
+  await importFile(page, content);
+  await page.getByRole("link", { name: "One" }).click();
+  await expect(page.locator(".branches")).toHaveText("2 of 2");
+});
+
+test("two tabs show the same history", async ({ page, context }) => {
+  const other = await context.newPage();
+  await other.goto("/");
+  await ask(page, "Seen in both");
+  await other.getByRole("link", { name: "Seen in both" }).click();
+  await answered(page, 1);
+  await answered(other, 1);
+});
+
+test("what is not an export says so", async ({ page }) => {
+  await importFile(page, { conversations: [{ id: 1 }] });
+  await expect(page.getByText("This file is not an export of this page.").first()).toBeVisible();
+});

@@ -1,0 +1,100 @@
+/** A real server with a real model, on a free port of this machine. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { createServer } from "node:net";
+import { test as base } from "@playwright/test";
+
+const PROGRAM = process.env.TALLYFORMER ?? "../.venv/bin/tallyformer";
+const MODEL = process.env.PAGE_MODEL ?? "../runs/quickstart/model";
+
+export class Server {
+  private process: ChildProcess | null = null;
+
+  constructor(
+    readonly port: number,
+    private readonly options: string[],
+  ) {}
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  async start(): Promise<void> {
+    const started = spawn(PROGRAM, ["serve", "--port", String(this.port), "--shutdown-grace", "0", ...this.options], {
+      stdio: ["ignore", "ignore", process.env.PAGE_LOG ? "inherit" : "ignore"],
+    });
+    this.process = started;
+    for (;;) {
+      const ready = await fetch(`${this.url}/ready`).then(
+        (response) => response.ok,
+        () => false,
+      );
+      if (ready) return;
+      if (started.exitCode !== null) throw new Error(`the server ended with ${started.exitCode}`);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  }
+
+  async kill(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
+    const running = this.process;
+    this.process = null;
+    if (!running || running.exitCode !== null) return;
+    const ended = new Promise((resolve) => running.once("exit", resolve));
+    running.kill(signal);
+    await ended;
+  }
+
+  /** How many answers are being made, by the server's own count. */
+  async running(): Promise<number> {
+    const text = await (await fetch(`${this.url}/metrics`)).text();
+    const counts = [...text.matchAll(/^tallyformer_running_answers.* (\S+)$/gmu)];
+    if (counts.length === 0) throw new Error("the server's metrics have no count of running answers");
+    return counts.reduce((sum, found) => sum + Number(found[1]), 0);
+  }
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const listener = createServer().listen(0, "127.0.0.1", () => {
+      const address = listener.address();
+      listener.close(() => resolve(typeof address === "object" && address ? address.port : 0));
+    });
+  });
+}
+
+export async function startServer(...options: string[]): Promise<Server> {
+  const models = ["--model", `sft=${MODEL}`, "--model", `pretrain=${MODEL}`];
+  const server = new Server(await freePort(), [...models, ...options]);
+  await server.start();
+  return server;
+}
+
+/** Names are anything printable without an equals sign, so one of them tries to be markup. */
+const EVIL_MODEL = ["--model", `<img src onerror><script>window.hacked++</script>=${MODEL}`];
+
+export const test = base.extend<{ problems: string[] }, { server: Server }>({
+  server: [
+    async ({}, use) => {
+      const server = await startServer(...EVIL_MODEL);
+      await use(server);
+      await server.kill("SIGKILL");
+    },
+    { scope: "worker", timeout: 120_000 },
+  ],
+  baseURL: async ({ server }, use) => use(server.url),
+  // Whatever the browser complains of fails the test: errors of scripts, of the policy, of the network.
+  problems: [
+    async ({ page, server }, use) => {
+      const problems: string[] = [];
+      page.on("pageerror", (error) => problems.push(error.message));
+      page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
+      page.on("request", (request) => {
+        if (!request.url().startsWith(server.url) && !request.url().startsWith("blob:")) problems.push(`foreign: ${request.url()}`);
+      });
+      await use(problems);
+      if (problems.length > 0) throw new Error(problems.join("\n"));
+    },
+    { auto: true },
+  ],
+});
+
+export { expect } from "@playwright/test";

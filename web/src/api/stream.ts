@@ -1,0 +1,70 @@
+import { createParser } from "eventsource-parser";
+import { ApiError, CUT_OFF, isEnvelope } from "./errors";
+import { ask } from "./http";
+import type { ChatRequest, Chunk, TokenChoice, Usage } from "./types";
+
+/** What an answer's stream says, in its order. */
+export type StreamEvent =
+  | { kind: "begun"; id: string }
+  | { kind: "text"; text: string; tokens: TokenChoice[] }
+  | { kind: "finish"; reason: string }
+  | { kind: "usage"; usage: Usage };
+
+/** An answer as it is made. Ending the iteration, or aborting, closes the request. */
+export async function* streamChat(request: ChatRequest, signal: AbortSignal): AsyncGenerator<StreamEvent> {
+  const body = { ...request, stream: true, stream_options: { include_usage: true } };
+  const response = await ask("/v1/chat/completions", { body, signal });
+  if (!response.body) throw new ApiError("", 0, CUT_OFF);
+  yield* decode(response.body, signal);
+}
+
+/** The events of a body in OpenAI's form.
+ *
+ * @throws ApiError the server says so in mid-stream, or the stream ends without its end mark.
+ */
+export async function* decode(body: ReadableStream<Uint8Array>, signal: AbortSignal): AsyncGenerator<StreamEvent> {
+  const arrived: string[] = [];
+  const parser = createParser({ onEvent: (event) => arrived.push(event.data) });
+  const reader = body.getReader();
+  const text = new TextDecoder();
+  let begun = false;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read().catch((error: unknown) => {
+        if (signal.aborted) throw error;
+        throw new ApiError("", 0, CUT_OFF);
+      });
+      if (done) throw new ApiError("", 0, CUT_OFF);
+      parser.feed(text.decode(value, { stream: true }));
+      for (const data of arrived.splice(0)) {
+        if (data === "[DONE]") return;
+        const chunk = parsed(data);
+        if (!begun) yield { kind: "begun", id: chunk.id };
+        begun = true;
+        yield* eventsOf(chunk);
+      }
+    }
+  } finally {
+    await reader.cancel().catch(() => undefined);
+  }
+}
+
+function parsed(data: string): Chunk {
+  let value: unknown;
+  try {
+    value = JSON.parse(data);
+  } catch {
+    throw new ApiError("", 0, CUT_OFF);
+  }
+  if (isEnvelope(value)) throw new ApiError(value.error.message, 0, value.error.code);
+  return value as Chunk;
+}
+
+function* eventsOf(chunk: Chunk): Generator<StreamEvent> {
+  const choice = chunk.choices[0];
+  const tokens = choice?.logprobs?.content ?? [];
+  const text = choice?.delta.content ?? "";
+  if (text !== "" || tokens.length > 0) yield { kind: "text", text, tokens };
+  if (choice?.finish_reason) yield { kind: "finish", reason: choice.finish_reason };
+  if (chunk.usage) yield { kind: "usage", usage: chunk.usage };
+}

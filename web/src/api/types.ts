@@ -1,0 +1,33 @@
+/** Shapes of the API. Requests come from its own schema, chunks of a stream are OpenAI's. */
+import type { components } from "./schema";
+
+type Schemas = components["schemas"];
+export type ModelCard = Schemas["ModelCard"];
+export type Welcome = Schemas["Welcome"];
+export type ChatRequest = Schemas["ChatRequest"];
+export type ErrorEnvelope = Schemas["ErrorEnvelope"];
+
+export type ChatTurn = { role: "system" | "user" | "assistant"; content: string };
+
+/** A token that was chosen, and those that might have been. */
+export interface TokenChoice {
+  token: string;
+  logprob: number;
+  top_logprobs: { token: string; logprob: number }[];
+}
+
+export interface Usage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  context_left_out?: number;
+}
+
+export interface Chunk {
+  id: string;
+  choices: {
+    delta: { content?: string | null };
+    logprobs: { content: TokenChoice[] | null } | null;
+    finish_reason: string | null;
+  }[];
+  usage?: Usage | null;
+}

@@ -1,0 +1,121 @@
+import { CSPProvider } from "@base-ui/react/csp-provider";
+import { Dialog } from "@base-ui/react/dialog";
+import { PanelLeft, X } from "lucide-react";
+import { lazy, Suspense, useEffect, useState } from "react";
+import { Route, Switch, useLocation } from "wouter";
+import { ChatPage } from "../features/chat/ChatPage";
+import { Sidebar } from "../features/history/Sidebar";
+import { strings } from "../lib/strings";
+import { readText, writeText } from "../lib/storage";
+import { useMedia } from "../lib/useMedia";
+import { KeyDialog } from "../parts/KeyDialog";
+import { loadModels } from "../store/models";
+import { recoverInterrupted } from "../store/recovery";
+import { IconButton } from "../ui/Button";
+import { Toasts } from "../ui/toasts";
+import { Boundary } from "./Boundary";
+
+const ComparePage = lazy(() => import("../features/compare/ComparePage").then((file) => ({ default: file.ComparePage })));
+const ModelsPage = lazy(() => import("../features/models/ModelsPage").then((file) => ({ default: file.ModelsPage })));
+
+// Fetched while the reader thinks about a question, so that the first answer finds it here.
+const fetchLater = () => void Promise.all([import("../markdown/Rich"), import("../parts/SettingsDialog")]).catch(() => undefined);
+
+const NARROW = "(max-width: 860px)";
+const CLOSED = "tallyformer.sidebar";
+
+function Pages() {
+  return (
+    <Suspense fallback={<p className="page-loading">{strings.loadingPage}</p>}>
+      <Switch>
+        <Route path="/compare">
+          <ComparePage />
+        </Route>
+        <Route path="/info">
+          <ModelsPage />
+        </Route>
+        <Route path="/c/:id">{({ id }) => <ChatPage id={id} />}</Route>
+        <Route>
+          <ChatPage id={null} />
+        </Route>
+      </Switch>
+    </Suspense>
+  );
+}
+
+function Drawer({ open, onClose }: { open: boolean; onClose: () => void }) {
+  return (
+    <Dialog.Root open={open} onOpenChange={(now) => !now && onClose()}>
+      <Dialog.Portal>
+        <Dialog.Backdrop className="backdrop" />
+        <Dialog.Popup className="drawer" aria-label={strings.nav.label}>
+          <Sidebar close={<Dialog.Close render={<IconButton label={strings.nav.close} icon={<X />} />} />} />
+        </Dialog.Popup>
+      </Dialog.Portal>
+    </Dialog.Root>
+  );
+}
+
+function Shell() {
+  const narrow = useMedia(NARROW);
+  const [place] = useLocation();
+  const [closed, setClosed] = useState(() => readText(CLOSED) === "closed");
+  const [drawer, setDrawer] = useState(false);
+  const [seen, setSeen] = useState(place);
+  if (seen !== place) {
+    setSeen(place);
+    setDrawer(false);
+  }
+  const toggle = (now: boolean) => {
+    setClosed(now);
+    writeText(CLOSED, now ? "closed" : null);
+  };
+  return (
+    <div className="shell">
+      <a className="skip" href="#main">
+        {strings.skip}
+      </a>
+      {narrow ? (
+        <Drawer open={drawer} onClose={() => setDrawer(false)} />
+      ) : (
+        !closed && (
+          <aside className="sidebar">
+            <Sidebar close={<IconButton label={strings.nav.close} icon={<PanelLeft />} onClick={() => toggle(true)} />} />
+          </aside>
+        )
+      )}
+      <main id="main" tabIndex={-1}>
+        {(narrow || closed) && (
+          <IconButton className="open-sidebar" label={strings.nav.open} icon={<PanelLeft />} onClick={() => (narrow ? setDrawer(true) : toggle(false))} />
+        )}
+        <Pages />
+      </main>
+      <KeyDialog />
+      <Toasts />
+    </div>
+  );
+}
+
+export function App() {
+  useEffect(() => {
+    void loadModels();
+    const later = window.setTimeout(fetchLater, 1500);
+    const recover = () => void recoverInterrupted().catch(() => undefined);
+    recover();
+    const timer = window.setInterval(recover, 5000);
+    const online = () => void loadModels();
+    window.addEventListener("online", online);
+    return () => {
+      window.clearInterval(timer);
+      window.clearTimeout(later);
+      window.removeEventListener("online", online);
+    };
+  }, []);
+  return (
+    <CSPProvider disableStyleElements>
+      <Boundary>
+        <Shell />
+      </Boundary>
+    </CSPProvider>
+  );
+}

@@ -1,0 +1,101 @@
+import { Copy, GitFork, MoreHorizontal, Palette, RefreshCw, StepForward, Trash2, TriangleAlert } from "lucide-react";
+import { useEffect, useState } from "react";
+import { strings } from "../../lib/strings";
+import { Markdown } from "../../markdown/Markdown";
+import { failureText, needsKey } from "../../parts/failures";
+import { askForKey } from "../../parts/KeyDialog";
+import { Probabilities } from "../../parts/Probabilities";
+import { setLive, useLive } from "../../store/live";
+import type { Failure, Message } from "../../store/records";
+import { Button, IconButton } from "../../ui/Button";
+import { Menu, MenuItem } from "../../ui/Menu";
+import { AnswerDetails, MetricsLine } from "./AnswerDetails";
+import { Branches } from "./Branches";
+import type { Actions } from "./Thread";
+
+const words = strings.message;
+
+/** Only an answer that is being made follows the stream; all others are drawn once. */
+function Growing({ message }: { message: Message }) {
+  const live = useLive((state) => state.answers.get(message.id));
+  const text = live?.text ?? message.content;
+  if (text === "") {
+    return (
+      <p className="waiting" role="status">
+        <span className="dots" aria-hidden="true" />
+        <span className="visually-hidden">{words.waiting}</span>
+      </p>
+    );
+  }
+  return <Markdown text={text} growing />;
+}
+
+function Failed({ failure, onRetry }: { failure: Failure; onRetry: () => void }) {
+  return (
+    <div className="failure" role="alert">
+      <TriangleAlert aria-hidden="true" />
+      <p>{failureText(failure)}</p>
+      {needsKey(failure) && <Button onClick={askForKey}>{strings.errors.enterKey}</Button>}
+      <Button onClick={onRetry}>{strings.errors.retry}</Button>
+    </div>
+  );
+}
+
+function endOf(message: Message): string | null {
+  if (message.status === "stopped") return words.stopped;
+  if (message.status === "interrupted") return words.interrupted;
+  return message.finish === "length" ? words.lengthReached : null;
+}
+
+interface Props {
+  message: Message;
+  siblings: readonly Message[];
+  last: boolean;
+  actions: Actions;
+}
+
+function Tools({ message, siblings, last, actions, colours, onColours }: Props & { colours: boolean; onColours: () => void }) {
+  const end = endOf(message);
+  const canContinue = last && end !== null && message.content !== "";
+  return (
+    <div className="message-tools">
+      <Branches message={message} siblings={siblings} />
+      {canContinue && <IconButton label={words.continue} icon={<StepForward />} onClick={() => actions.continue(message)} />}
+      <IconButton label={words.copy} icon={<Copy />} onClick={() => actions.copy(message)} />
+      <IconButton label={words.regenerate} icon={<RefreshCw />} onClick={() => actions.regenerate(message)} />
+      {message.tokens && (
+        <IconButton label={colours ? words.hideProbabilities : words.showProbabilities} icon={<Palette />} aria-pressed={colours} onClick={onColours} />
+      )}
+      <AnswerDetails message={message} />
+      <Menu trigger={<IconButton label={words.more} icon={<MoreHorizontal />} />}>
+        <MenuItem icon={<GitFork />} onClick={() => actions.fork(message)}>
+          {words.fork}
+        </MenuItem>
+        <MenuItem icon={<Trash2 />} danger onClick={() => actions.remove(message)}>
+          {words.delete}
+        </MenuItem>
+      </Menu>
+      {end !== null && <span className="message-end">{end}</span>}
+      {message.metrics && <MetricsLine metrics={message.metrics} />}
+    </div>
+  );
+}
+
+export function Answer(props: Props) {
+  const { message, actions } = props;
+  const [colours, setColours] = useState(false);
+  const finished = message.status !== "streaming";
+  useEffect(() => {
+    if (finished) setLive(message.id, null);
+  }, [finished, message.id]);
+  if (!finished) return <Growing message={message} />;
+  return (
+    <>
+      {colours && message.tokens ? <Probabilities tokens={message.tokens} /> : message.content !== "" && <Markdown text={message.content} />}
+      {message.failure && message.status !== "done" && message.status !== "stopped" && (
+        <Failed failure={message.failure} onRetry={() => actions.regenerate(message)} />
+      )}
+      <Tools {...props} colours={colours} onColours={() => setColours(!colours)} />
+    </>
+  );
+}

@@ -1,0 +1,83 @@
+import { Copy, GitFork, MoreHorizontal, Pencil, Trash2 } from "lucide-react";
+import { useState, type KeyboardEvent } from "react";
+import { strings } from "../../lib/strings";
+import type { Message } from "../../store/records";
+import { sendsOn } from "../../parts/Composer";
+import { Button, IconButton } from "../../ui/Button";
+import { Menu, MenuItem } from "../../ui/Menu";
+import { Branches } from "./Branches";
+import type { Actions } from "./Thread";
+
+const words = strings.message;
+
+function Editor({ text, onSave, onCancel }: { text: string; onSave: (text: string) => void; onCancel: () => void }) {
+  const [draft, setDraft] = useState(text);
+  const onKey = (event: KeyboardEvent) => {
+    if (event.key === "Escape") onCancel();
+    else if (sendsOn(event, matchMedia("(pointer: coarse)").matches) && draft.trim() !== "") {
+      event.preventDefault();
+      onSave(draft);
+    }
+  };
+  return (
+    <div className="editor">
+      <textarea
+        autoFocus
+        dir="auto"
+        rows={Math.min(10, draft.split("\n").length + 1)}
+        aria-label={words.editLabel}
+        value={draft}
+        onChange={(event) => setDraft(event.target.value)}
+        onKeyDown={onKey}
+      />
+      <div className="editor-actions">
+        <Button onClick={onCancel}>{words.cancel}</Button>
+        <Button look="primary" disabled={draft.trim() === ""} onClick={() => onSave(draft)}>
+          {words.saveEdit}
+        </Button>
+      </div>
+    </div>
+  );
+}
+
+interface Props {
+  message: Message;
+  siblings: readonly Message[];
+  actions: Actions;
+}
+
+export function Question({ message, siblings, actions }: Props) {
+  const [editing, setEditing] = useState(false);
+  if (editing) {
+    return (
+      <Editor
+        text={message.content}
+        onCancel={() => setEditing(false)}
+        onSave={(text) => {
+          setEditing(false);
+          actions.edit(message, text);
+        }}
+      />
+    );
+  }
+  return (
+    <>
+      <div className="bubble" dir="auto">
+        {message.content}
+      </div>
+      <div className="message-tools">
+        <Branches message={message} siblings={siblings} />
+        <IconButton label={words.edit} icon={<Pencil />} onClick={() => setEditing(true)} />
+        <IconButton label={words.copy} icon={<Copy />} onClick={() => actions.copy(message)} />
+        <Menu trigger={<IconButton label={words.more} icon={<MoreHorizontal />} />}>
+          <MenuItem icon={<GitFork />} onClick={() => actions.fork(message)}>
+            {words.fork}
+          </MenuItem>
+          <MenuItem icon={<Trash2 />} danger onClick={() => actions.remove(message)}>
+            {words.delete}
+          </MenuItem>
+        </Menu>
+      </div>
+    </>
+  );
+}

@@ -1,0 +1,120 @@
+import { Plus, SlidersHorizontal, X } from "lucide-react";
+import { useEffect, useState } from "react";
+import { count, duration, rate } from "../../lib/format";
+import { newSeed } from "../../lib/ids";
+import { strings } from "../../lib/strings";
+import { Markdown } from "../../markdown/Markdown";
+import { Composer } from "../../parts/Composer";
+import { failureText } from "../../parts/failures";
+import { ModelSelect } from "../../parts/ModelSelect";
+import { Probabilities } from "../../parts/Probabilities";
+import { SettingsDialog } from "../../parts/LazySettings";
+import { useModels } from "../../store/models";
+import { usePreferences } from "../../store/preferences";
+import type { Settings } from "../../store/settings";
+import { Button, IconButton } from "../../ui/Button";
+import { askAll, type Column, MOST_COLUMNS, newColumn, setColumns, stopAll, useColumns } from "./columns";
+
+const words = strings.compare;
+
+function ColumnBody({ column }: { column: Column }) {
+  if (column.failure) return <p className="failure" role="alert">{failureText(column.failure)}</p>;
+  if (column.state === "empty") return <p className="column-empty">{words.empty}</p>;
+  if (column.text === "" && column.state === "streaming") return <p className="waiting"><span className="dots" aria-hidden="true" /></p>;
+  if (column.tokens.length > 0 && column.state !== "streaming") return <Probabilities tokens={column.tokens} />;
+  return <Markdown text={column.text} growing={column.state === "streaming"} />;
+}
+
+function ColumnView({ column, at, all }: { column: Column; at: number; all: readonly Column[] }) {
+  const { metrics } = column;
+  return (
+    <section className="column" aria-label={words.column(at + 1)} aria-busy={column.state === "streaming"}>
+      <header>
+        <ModelSelect
+          label={words.column(at + 1)}
+          value={column.model}
+          onChange={(model) => setColumns(all.map((one) => (one.id === column.id ? newColumn(model) : one)))}
+        />
+        {all.length > 2 && (
+          <IconButton label={words.remove(column.model)} icon={<X />} onClick={() => setColumns(all.filter((one) => one.id !== column.id))} />
+        )}
+      </header>
+      <div className="column-body" tabIndex={0} role="region" aria-label={column.model}>
+        <ColumnBody column={column} />
+      </div>
+      {metrics && (
+        <footer className="metrics">
+          {[
+            metrics.tokens === null ? null : strings.message.tokens(count(metrics.tokens)),
+            metrics.tokensPerSecond === null ? null : strings.message.rate(rate(metrics.tokensPerSecond)),
+            metrics.ttftMs === null ? null : strings.message.ttft(duration(metrics.ttftMs)),
+          ]
+            .filter(Boolean)
+            .join(" · ")}
+        </footer>
+      )}
+    </section>
+  );
+}
+
+function useFirstColumns(): void {
+  const cards = useModels((state) => state.cards);
+  const columns = useColumns((state) => state.columns);
+  useEffect(() => {
+    const first = cards[0];
+    if (columns.length === 0 && first) setColumns([newColumn(first.id), newColumn((cards[1] ?? first).id)]);
+  }, [cards, columns.length]);
+}
+
+export function ComparePage() {
+  useFirstColumns();
+  const { columns, question } = useColumns();
+  const cards = useModels((state) => state.cards);
+  const defaults = usePreferences((state) => state.defaults);
+  const [settings, setSettings] = useState<Settings>(() => ({ ...defaults, seed: defaults.seed ?? newSeed() }));
+  const [text, setText] = useState("");
+  const [open, setOpen] = useState(false);
+  const answering = columns.some((column) => column.state === "streaming");
+  return (
+    <div className="compare">
+      <header className="compare-head">
+        <h1>{words.title}</h1>
+        <p className="page-lead">{cards.length === 1 ? words.needTwo : words.lead}</p>
+        {question !== "" && <p className="bubble" dir="auto">{question}</p>}
+      </header>
+      <div className="columns">
+        {columns.map((column, at) => (
+          <ColumnView key={column.id} column={column} at={at} all={columns} />
+        ))}
+      </div>
+      <div className="dock">
+        <Composer
+          text={text}
+          onText={setText}
+          onSend={() => {
+            askAll(text, settings);
+            setText("");
+          }}
+          onStop={stopAll}
+          answering={answering}
+          placeholder={words.placeholder}
+          sendLabel={words.ask}
+          stopLabel={words.stop}
+        >
+          <IconButton label={strings.settings.open} icon={<SlidersHorizontal />} onClick={() => setOpen(true)} />
+          <span className="seed">
+            {words.seed} {settings.seed}
+          </span>
+          {columns.length < MOST_COLUMNS && cards[0] && (
+            <Button look="quiet" onClick={() => cards[0] && setColumns([...columns, newColumn((cards[columns.length] ?? cards[0]).id)])}>
+              <Plus aria-hidden="true" />
+              {words.add}
+            </Button>
+          )}
+        </Composer>
+        <p className="notice">{strings.notice}</p>
+      </div>
+      <SettingsDialog open={open} onClose={() => setOpen(false)} title={strings.settings.open} settings={settings} onChange={setSettings} />
+    </div>
+  );
+}

@@ -1,0 +1,105 @@
+import { Copy } from "lucide-react";
+import { type ComponentProps, lazy, memo, Suspense, type ReactNode } from "react";
+import ReactMarkdown, { type Components, type Options } from "react-markdown";
+import remarkGfm from "remark-gfm";
+import { copyText } from "../lib/clipboard";
+import { strings } from "../lib/strings";
+import { IconButton } from "../ui/Button";
+import { notify } from "../ui/toasts";
+import { safeAddress } from "./address";
+
+const WithMathematics = lazy(() => import("./WithMathematics"));
+const MATHEMATICS = /\$[^$\s]|\$\$|\\\(|\\\[/u;
+
+function Link({ href, children }: ComponentProps<"a">) {
+  const address = safeAddress(href);
+  if (address === undefined) return <span>{children}</span>;
+  return (
+    <a href={address} target="_blank" rel="noopener noreferrer nofollow" title={address}>
+      {children}
+    </a>
+  );
+}
+
+/** An image is never loaded: its text stands there, and its address is a link that one may follow. */
+function Picture({ src, alt }: ComponentProps<"img">) {
+  const address = safeAddress(typeof src === "string" ? src : undefined);
+  const name = strings.message.image(alt ?? "");
+  return address === undefined ? <span className="no-image">{name}</span> : <Link href={address}>{name}</Link>;
+}
+
+function textOf(node: ReactNode): string {
+  if (typeof node === "string") return node;
+  if (Array.isArray(node)) return node.map(textOf).join("");
+  if (typeof node === "object" && node !== null && "props" in node) {
+    return textOf((node.props as { children?: ReactNode }).children);
+  }
+  return "";
+}
+
+function CodeBlock({ children }: ComponentProps<"pre">) {
+  const copy = async () => {
+    const done = await copyText(textOf(children).replace(/\n$/u, ""));
+    notify(done ? { text: strings.message.copied } : { text: strings.message.copyFailed, problem: true });
+  };
+  return (
+    <div className="code-block">
+      <pre tabIndex={0} role="region" aria-label={strings.code.label}>
+        {children}
+      </pre>
+      <IconButton className="code-copy" label={strings.code.copy} icon={<Copy />} onClick={() => void copy()} />
+    </div>
+  );
+}
+
+function Table({ children }: ComponentProps<"table">) {
+  return (
+    <div className="table-scroll" tabIndex={0} role="region" aria-label={strings.code.table}>
+      <table>{children}</table>
+    </div>
+  );
+}
+
+/** A heading in an answer is below the page's own. */
+const heading = (level: 3 | 4 | 5) => {
+  const Tag = `h${level}` as const;
+  return ({ children }: { children?: ReactNode }) => <Tag>{children}</Tag>;
+};
+
+const components: Components = {
+  a: Link,
+  img: Picture,
+  pre: CodeBlock,
+  table: Table,
+  input: ({ checked }) => <span>{checked ? "☑" : "☐"}</span>,
+  h1: heading(3),
+  h2: heading(3),
+  h3: heading(4),
+  h4: heading(5),
+  h5: heading(5),
+  h6: heading(5),
+};
+
+/** HTML in the text stays text; addresses are checked where they are used. */
+export const BASE_OPTIONS: Options = {
+  components,
+  remarkPlugins: [remarkGfm],
+  urlTransform: (address) => address,
+  skipHtml: false,
+};
+
+const Plain = ({ text }: { text: string }) => <ReactMarkdown {...BASE_OPTIONS}>{text}</ReactMarkdown>;
+
+const Block = memo(function Block({ text }: { text: string }) {
+  if (!MATHEMATICS.test(text)) return <Plain text={text} />;
+  return (
+    <Suspense fallback={<Plain text={text} />}>
+      <WithMathematics text={text} />
+    </Suspense>
+  );
+});
+
+/** Parts of a text, each parsed once. */
+export default function Rich({ blocks }: { blocks: string[] }) {
+  return blocks.map((block, at) => <Block key={at} text={block} />);
+}

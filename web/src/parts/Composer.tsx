@@ -1,0 +1,81 @@
+import { ArrowUp, Square } from "lucide-react";
+import { useEffect, useLayoutEffect, useRef, type KeyboardEvent, type ReactNode } from "react";
+import { strings } from "../lib/strings";
+import { TOUCH, useMedia } from "../lib/useMedia";
+import { IconButton } from "../ui/Button";
+
+interface Props {
+  text: string;
+  onText: (text: string) => void;
+  onSend: () => void;
+  onStop: () => void;
+  answering: boolean;
+  disabled?: boolean;
+  placeholder?: string;
+  sendLabel?: string;
+  stopLabel?: string;
+  /** Changes when the focus should come here. */
+  focusOn?: string;
+  children?: ReactNode;
+}
+
+/** While a word is being composed (Japanese, Chinese, Korean, ...) Enter belongs to the input method. */
+export function sendsOn(event: KeyboardEvent, touch: boolean): boolean {
+  const composing = event.nativeEvent.isComposing || event.keyCode === 229;
+  if (event.key !== "Enter" || composing) return false;
+  return event.ctrlKey || event.metaKey || (!event.shiftKey && !touch);
+}
+
+export function Composer(props: Props) {
+  const { text, onText, onSend, onStop, answering, disabled = false, focusOn, children } = props;
+  const touch = useMedia(TOUCH);
+  const box = useRef<HTMLTextAreaElement>(null);
+  const empty = text.trim() === "";
+
+  useLayoutEffect(() => {
+    const area = box.current;
+    if (!area) return;
+    area.style.blockSize = "auto";
+    area.style.blockSize = `${area.scrollHeight}px`;
+  }, [text]);
+
+  useEffect(() => {
+    if (!matchMedia(TOUCH).matches) box.current?.focus({ preventScroll: true });
+  }, [focusOn]);
+
+  const onKey = (event: KeyboardEvent) => {
+    if (!sendsOn(event, touch)) return;
+    event.preventDefault();
+    if (!empty && !answering && !disabled) onSend();
+  };
+  return (
+    <form
+      className="composer"
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (!empty && !answering && !disabled) onSend();
+      }}
+    >
+      <textarea
+        ref={box}
+        rows={1}
+        dir="auto"
+        value={text}
+        aria-label={strings.composer.label}
+        placeholder={props.placeholder ?? strings.composer.placeholder}
+        onChange={(event) => onText(event.target.value)}
+        onKeyDown={onKey}
+        enterKeyHint={touch ? "enter" : "send"}
+      />
+      <div className="composer-row">
+        {children}
+        <span className="spring" />
+        {answering ? (
+          <IconButton key="stop" look="primary" className="send" label={props.stopLabel ?? strings.composer.stop} icon={<Square fill="currentColor" />} onClick={onStop} />
+        ) : (
+          <IconButton key="send" type="submit" look="primary" className="send" label={props.sendLabel ?? strings.composer.send} icon={<ArrowUp />} disabled={empty || disabled} />
+        )}
+      </div>
+    </form>
+  );
+}

@@ -1,0 +1,42 @@
+import { count } from "../lib/format";
+import { strings } from "../lib/strings";
+import { Facts, Popover } from "../ui/Popover";
+
+interface Props {
+  used: number | null;
+  all: number | null;
+}
+
+const words = strings.context;
+
+/** How full the model's context is. The server leaves a quarter of it to the answer. */
+export function ContextBar({ used, all }: Props) {
+  if (used === null || all === null) return <span className="context-text">{words.unknown}</span>;
+  const level = used >= all ? "over" : used > all * 0.75 ? "high" : "fine";
+  const text = words.of(count(used), count(all));
+  return (
+    <Popover
+      title={words.title}
+      trigger={
+        <button type="button" className={`context context-${level}`}>
+          <meter className="visually-hidden" min={0} max={all} value={Math.min(used, all)} aria-label={words.label}>
+            {text}
+          </meter>
+          <span className="context-track" aria-hidden="true">
+            <span className="context-fill" style={{ inlineSize: `${Math.min(100, (used / all) * 100)}%` }} />
+          </span>
+          <span className="context-text">{text}</span>
+        </button>
+      }
+    >
+      <Facts
+        facts={[
+          [words.used, count(used)],
+          [words.room, count(Math.max(0, all - used))],
+          [words.all, count(all)],
+        ]}
+      />
+      {level !== "fine" && <p className="popover-note">{words.full}</p>}
+    </Popover>
+  );
+}

@@ -1,0 +1,121 @@
+import { newId } from "../lib/ids";
+import { db } from "./db";
+import type { Conversation, Message } from "./records";
+import type { Settings } from "./settings";
+import { childrenOf, newestLeaf, pathTo, subtree } from "./tree";
+
+const LONGEST_TITLE = 60;
+
+/** The first words of a question. No model is asked for a title. */
+export function titleOf(text: string): string {
+  const line = text.trim().replace(/\s+/gu, " ");
+  if (line.length <= LONGEST_TITLE) return line;
+  const cut = line.slice(0, LONGEST_TITLE);
+  return `${cut.slice(0, cut.lastIndexOf(" ") > 20 ? cut.lastIndexOf(" ") : LONGEST_TITLE)}…`;
+}
+
+export async function createConversation(model: string | null, settings: Settings, title = ""): Promise<Conversation> {
+  const now = Date.now();
+  const conversation = { id: newId(), title, created: now, updated: now, model, settings, leaf: null };
+  await db.conversations.add(conversation);
+  return conversation;
+}
+
+export type NewMessage = Omit<Message, "id" | "created" | "revision">;
+
+/** Adds a message and makes it the end of what is shown. */
+export async function addMessage(given: NewMessage): Promise<Message> {
+  const message: Message = { ...given, id: newId(), created: Date.now(), revision: 0 };
+  await db.transaction("rw", db.messages, db.conversations, async () => {
+    await db.messages.add(message);
+    await db.conversations.update(message.conversation, { leaf: message.id, updated: message.created });
+  });
+  return message;
+}
+
+export async function changeMessage(id: string, changes: globalThis.Partial<Message>): Promise<void> {
+  await db.messages.where("id").equals(id).modify((message) => {
+    Object.assign(message, changes, { revision: message.revision + 1 });
+  });
+}
+
+export const renameConversation = (id: string, title: string) => db.conversations.update(id, { title });
+export const setConversation = (id: string, changes: globalThis.Partial<Pick<Conversation, "model" | "settings" | "leaf">>) =>
+  db.conversations.update(id, changes);
+
+const messagesOf = (conversation: string) => db.messages.where("conversation").equals(conversation);
+
+/** Deletes a conversation; the result puts it back. */
+export async function deleteConversation(id: string): Promise<() => Promise<void>> {
+  return db.transaction("rw", db.conversations, db.messages, db.partials, async () => {
+    const conversation = await db.conversations.get(id);
+    const messages = await messagesOf(id).toArray();
+    await db.conversations.delete(id);
+    await messagesOf(id).delete();
+    await db.partials.bulkDelete(messages.map((message) => message.id));
+    return async () => {
+      if (!conversation) return;
+      await db.transaction("rw", db.conversations, db.messages, async () => {
+        await db.conversations.put(conversation);
+        await db.messages.bulkPut(messages);
+      });
+    };
+  });
+}
+
+export async function deleteEverything(): Promise<void> {
+  await db.transaction("rw", db.conversations, db.messages, db.partials, async () => {
+    await Promise.all([db.conversations.clear(), db.messages.clear(), db.partials.clear()]);
+  });
+}
+
+/** Shows the branch of a message: down to its newest end. */
+export async function showBranch(conversation: string, message: string): Promise<void> {
+  const children = childrenOf(await messagesOf(conversation).toArray());
+  await setConversation(conversation, { leaf: newestLeaf(children, message) });
+}
+
+/** Deletes a message with all below it, and shows a sibling or what was before. */
+export async function deleteMessage(message: Message): Promise<void> {
+  await db.transaction("rw", db.conversations, db.messages, async () => {
+    const all = await messagesOf(message.conversation).toArray();
+    const children = childrenOf(all);
+    const siblings = (children.get(message.parent) ?? []).filter((other) => other.id !== message.id);
+    await db.messages.bulkDelete(subtree(children, message.id));
+    const next = siblings.at(-1);
+    await setConversation(message.conversation, { leaf: next ? newestLeaf(children, next.id) : message.parent });
+  });
+}
+
+/** A new conversation with the messages up to one. */
+export async function forkAt(message: Message, suffix: string): Promise<Conversation> {
+  return db.transaction("rw", db.conversations, db.messages, async () => {
+    const source = await db.conversations.get(message.conversation);
+    const all = await messagesOf(message.conversation).toArray();
+    const path = pathTo(new Map(all.map((one) => [one.id, one])), message.id);
+    const fork = await createConversation(source?.model ?? null, source?.settings ?? {}, `${source?.title ?? ""} ${suffix}`.trim());
+    let parent: string | null = null;
+    for (const one of path) {
+      const status = one.status === "streaming" ? "interrupted" : one.status;
+      const copy: Message = { ...one, id: newId(), conversation: fork.id, parent, revision: 0, status };
+      await db.messages.add(copy);
+      parent = copy.id;
+    }
+    await setConversation(fork.id, { leaf: parent });
+    return fork;
+  });
+}
+
+/** Ids of conversations whose title or text holds all words. */
+export async function search(words: string): Promise<Set<string>> {
+  const wanted = words.toLocaleLowerCase().split(/\s+/u).filter(Boolean);
+  const holds = (text: string) => wanted.every((word) => text.toLocaleLowerCase().includes(word));
+  const found = new Set<string>();
+  await db.conversations.each((one) => {
+    if (holds(one.title)) found.add(one.id);
+  });
+  await db.messages.each((one) => {
+    if (!found.has(one.conversation) && holds(one.content)) found.add(one.conversation);
+  });
+  return found;
+}

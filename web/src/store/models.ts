@@ -1,0 +1,41 @@
+import { create } from "zustand";
+import { fetchModels, fetchWelcome } from "../api/models";
+import type { ModelCard, Welcome } from "../api/types";
+import { failureOf } from "./collect";
+import type { Failure } from "./records";
+
+const AGAIN_MS = 1500;
+
+interface Models {
+  cards: ModelCard[];
+  /** Sizes of the first model. */
+  welcome: Welcome | null;
+  failure: Failure | null;
+  loaded: boolean;
+}
+
+export const useModels = create<Models>(() => ({ cards: [], welcome: null, failure: null, loaded: false }));
+
+let timer: number | undefined;
+
+/** Reads which models there are, and again until all are ready. */
+export async function loadModels(): Promise<void> {
+  window.clearTimeout(timer);
+  let again = true;
+  try {
+    const cards = await fetchModels();
+    again = cards.some((card) => card.status === "loading");
+    useModels.setState({ cards, failure: null, loaded: true });
+    if (cards[0]?.status === "ready" && !useModels.getState().welcome) useModels.setState({ welcome: await fetchWelcome() });
+  } catch (error) {
+    const failure = failureOf(error);
+    again = failure.status !== 401;
+    useModels.setState({ failure, loaded: true });
+  }
+  if (again) timer = window.setTimeout(() => void loadModels(), AGAIN_MS);
+}
+
+/** A model's card, or that of the first ready one. */
+export function cardOf(cards: ModelCard[], name: string | null): ModelCard | undefined {
+  return cards.find((card) => card.id === name) ?? cards.find((card) => card.id === "sft") ?? cards[0];
+}

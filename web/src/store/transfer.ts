@@ -1,0 +1,119 @@
+/** Export and import of everything, branches included. Nothing of an imported file is trusted. */
+import { newId } from "../lib/ids";
+import { db } from "./db";
+import type { Conversation, Message, Metrics } from "./records";
+import { cleanSettings } from "./settings";
+import { newestLeaf, childrenOf } from "./tree";
+
+const FORMAT = "tallyformer-conversations";
+const VERSION = 1;
+
+export class NotAnExport extends Error {}
+
+export async function exportAll(only?: string): Promise<string> {
+  const conversations = only === undefined ? await db.conversations.toArray() : await db.conversations.where("id").equals(only).toArray();
+  const messages = only === undefined ? await db.messages.toArray() : await db.messages.where("conversation").equals(only).toArray();
+  return JSON.stringify({ format: FORMAT, version: VERSION, conversations, messages }, null, 1);
+}
+
+/** Adds the conversations of a file; those that are here stay. Returns how many were added.
+ *
+ * @throws NotAnExport the text is not such a file.
+ */
+export async function importAll(text: string): Promise<number> {
+  const { conversations, messages } = readExport(text);
+  await db.transaction("rw", db.conversations, db.messages, async () => {
+    await db.conversations.bulkAdd(conversations);
+    await db.messages.bulkAdd(messages);
+  });
+  return conversations.length;
+}
+
+/** Checked records with new ids, so that nothing that is here is overwritten. */
+export function readExport(text: string): { conversations: Conversation[]; messages: Message[] } {
+  let given: unknown;
+  try {
+    given = JSON.parse(text);
+  } catch {
+    throw new NotAnExport();
+  }
+  if (!isRecord(given) || given.format !== FORMAT || given.version !== VERSION) throw new NotAnExport();
+  if (!Array.isArray(given.conversations) || !Array.isArray(given.messages)) throw new NotAnExport();
+  const ids = new Ids();
+  const conversations = given.conversations.filter(isRecord).map((one) => readConversation(one, ids));
+  const known = new Set(conversations.map((one) => one.id));
+  const messages = given.messages.filter(isRecord).map((one) => readMessage(one, ids)).filter((one) => known.has(one.conversation));
+  return { conversations: conversations.map((one) => withLeaf(one, messages)), messages: withParents(messages) };
+}
+
+class Ids {
+  private readonly fresh = new Map<string, string>();
+
+  of(old: unknown): string {
+    if (typeof old !== "string") return newId();
+    const id = this.fresh.get(old) ?? newId();
+    this.fresh.set(old, id);
+    return id;
+  }
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
+const textOf = (value: unknown, otherwise = ""): string => (typeof value === "string" ? value : otherwise);
+const timeOf = (value: unknown): number => (typeof value === "number" && Number.isFinite(value) ? value : Date.now());
+
+function readConversation(given: Record<string, unknown>, ids: Ids): Conversation {
+  return {
+    id: ids.of(given.id),
+    title: textOf(given.title).slice(0, 500),
+    created: timeOf(given.created),
+    updated: timeOf(given.updated),
+    model: typeof given.model === "string" ? given.model : null,
+    settings: cleanSettings(given.settings),
+    leaf: typeof given.leaf === "string" ? ids.of(given.leaf) : null,
+  };
+}
+
+function readMessage(given: Record<string, unknown>, ids: Ids): Message {
+  const stopped = given.status === "stopped" || given.status === "interrupted" || given.status === "streaming";
+  const metrics = readMetrics(given.metrics);
+  return {
+    id: ids.of(given.id),
+    conversation: ids.of(given.conversation),
+    parent: typeof given.parent === "string" ? ids.of(given.parent) : null,
+    role: given.role === "user" ? "user" : "assistant",
+    content: textOf(given.content),
+    created: timeOf(given.created),
+    revision: 0,
+    status: stopped ? "stopped" : "done",
+    ...(typeof given.model === "string" ? { model: given.model } : {}),
+    ...(typeof given.finish === "string" ? { finish: given.finish } : {}),
+    ...(metrics ? { metrics } : {}),
+    ...(given.settings === undefined ? {} : { settings: cleanSettings(given.settings) }),
+  };
+}
+
+function readMetrics(given: unknown): Metrics | null {
+  if (!isRecord(given)) return null;
+  const number = (value: unknown): number | null => (typeof value === "number" && Number.isFinite(value) ? value : null);
+  return {
+    promptTokens: number(given.promptTokens),
+    tokens: number(given.tokens),
+    leftOut: number(given.leftOut) ?? 0,
+    ttftMs: number(given.ttftMs),
+    totalMs: number(given.totalMs) ?? 0,
+    tokensPerSecond: number(given.tokensPerSecond),
+  };
+}
+
+/** A parent that is missing or in another conversation is none. */
+function withParents(messages: Message[]): Message[] {
+  const home = new Map(messages.map((one) => [one.id, one.conversation]));
+  return messages.map((one) => (one.parent !== null && home.get(one.parent) !== one.conversation ? { ...one, parent: null } : one));
+}
+
+function withLeaf(conversation: Conversation, messages: Message[]): Conversation {
+  const own = messages.filter((one) => one.conversation === conversation.id);
+  if (own.some((one) => one.id === conversation.leaf)) return conversation;
+  const first = childrenOf(withParents(own)).get(null)?.at(-1);
+  return { ...conversation, leaf: first ? newestLeaf(childrenOf(withParents(own)), first.id) : null };
+}

@@ -1,0 +1,58 @@
+import { Toast } from "@base-ui/react/toast";
+import { X } from "lucide-react";
+import { strings } from "../lib/strings";
+import { IconButton } from "./Button";
+
+const manager = Toast.createToastManager();
+
+export interface Notice {
+  text: string;
+  problem?: boolean;
+  action?: { label: string; run: () => void };
+}
+
+/** Says something at the edge of the page, and aloud. */
+export function notify({ text, problem = false, action }: Notice): void {
+  const id = manager.add({
+    description: text,
+    type: problem ? "problem" : "info",
+    priority: problem ? "high" : "low",
+    timeout: problem || action ? 10_000 : 4000,
+    ...(action
+      ? {
+          actionProps: {
+            children: action.label,
+            onClick: () => {
+              manager.close(id);
+              action.run();
+            },
+          },
+        }
+      : {}),
+  });
+}
+
+function List() {
+  const { toasts } = Toast.useToastManager();
+  return toasts.map((toast) => (
+    <Toast.Root key={toast.id} toast={toast} className={`toast toast-${toast.type ?? "info"}`} swipeDirection="down">
+      <Toast.Content className="toast-content">
+        <Toast.Description />
+        <Toast.Action className="button button-quiet toast-action" />
+        <Toast.Close render={<IconButton label={strings.toast.close} icon={<X />} />} />
+      </Toast.Content>
+    </Toast.Root>
+  ));
+}
+
+export function Toasts() {
+  return (
+    <Toast.Provider toastManager={manager}>
+      <Toast.Portal>
+        <Toast.Viewport className="toasts" aria-label={strings.toast.region}>
+          <List />
+        </Toast.Viewport>
+      </Toast.Portal>
+    </Toast.Provider>
+  );
+}
