@@ -114,6 +114,15 @@ export interface components {
         /**
          * ChatRequest
          * @description A conversation to answer.
+         * @example {
+         *       "messages": [
+         *         {
+         *           "content": "What is a bond?",
+         *           "role": "user"
+         *         }
+         *       ],
+         *       "model": "sft"
+         *     }
          */
         ChatRequest: {
             /**
@@ -202,7 +211,7 @@ export interface components {
             } | null;
             /**
              * Response Format
-             * @description {"type": "text"}.
+             * @description text, json_object, or json_schema with a schema.
              */
             response_format?: unknown;
             /**
@@ -342,7 +351,7 @@ export interface components {
             include_usage?: boolean;
             /**
              * Rejoin
-             * @description Number the events and go on without the client, who may join again at /v1/generations/{id}.
+             * @description Number the events and continue without the client, who may join again at /v1/generations/{id}.
              * @default false
              */
             rejoin?: boolean;
@@ -352,6 +361,9 @@ export interface components {
         /**
          * TokenizeRequest
          * @description A text or a conversation.
+         * @example {
+         *       "prompt": "What is a bond?"
+         *     }
          */
         TokenizeRequest: {
             /**
