@@ -62,7 +62,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder), size)
-        llm = LLM.from_pretrained(folder, dtype="bfloat16", device=device)
+        llm = LLM.from_pretrained(folder, dtype="bfloat16", device=device, runner="torch")
         for batch in size.batches:
             found[str(batch)] = measure(llm, batch, size)
             write(options.out, device, size, found)  # what is measured is kept, come what may

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tallyformer.bench.folder import new_folder
-from tallyformer.bench.measuring import Cell
-from tallyformer.bench.running import ModelWanted, ServerWanted, Wanted, run_bench
-from tallyformer.bench.server_target import api_url, read_key
-from tallyformer.bench.settings import BenchSettings
 from tallyformer.cli.quiet import quieten_libraries
 from tallyformer.errors import UsageError
 from tallyformer.inference.runner_names import RUNNERS
 from tallyformer.interrupt import watch_signals
+
+if TYPE_CHECKING:
+    from tallyformer.bench.measuring import Cell
+    from tallyformer.bench.running import Wanted
 
 
 class _Several(click.ParamType[tuple[Any, ...]]):
@@ -167,6 +166,10 @@ def bench(target: str, out: Path | None, **options: Any) -> None:
     page. Ctrl-C leaves a report of what had been measured.
     """
     quieten_libraries()
+    from tallyformer.bench.folder import new_folder
+    from tallyformer.bench.running import run_bench
+    from tallyformer.bench.settings import BenchSettings
+
     wanted = {name: options.pop(name) for name in list(BenchSettings.__dataclass_fields__)}
     targets = _server(target, options) if "://" in target else _models(target, options)
     folder = new_folder(out, target)
@@ -183,6 +186,9 @@ def bench(target: str, out: Path | None, **options: Any) -> None:
 
 
 def _server(url: str, options: dict[str, Any]) -> list[Wanted]:
+    from tallyformer.bench.running import ServerWanted
+    from tallyformer.bench.server_target import api_url, read_key
+
     for name in ("dtype", "device", "runner"):
         if options[name] is not None:
             raise UsageError(
@@ -201,6 +207,8 @@ def _server(url: str, options: dict[str, Any]) -> list[Wanted]:
 
 
 def _models(folder: str, options: dict[str, Any]) -> list[Wanted]:
+    from tallyformer.bench.running import ModelWanted
+
     for name in ("model", "api_key_file", "endpoint", "count_chunks"):
         if options[name]:
             flag = name.replace("_", "-")

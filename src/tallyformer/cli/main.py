@@ -43,7 +43,9 @@ COMMANDS = {
         f"{_HERE}.evaluate", "evaluate", "Measure the models of a run and write the report"
     ),
     "export": CommandEntry(
-        f"{_HERE}.export", "export", "Write the final Hugging Face folder of a run"
+        f"{_HERE}.export",
+        "export",
+        "Write the final Hugging Face folder of a run, or a model for another engine",
     ),
     "report": CommandEntry(
         f"{_HERE}.report", "report", "Write the report page of one run, or of two side by side"
