@@ -66,23 +66,41 @@ def candidates(logits_NV: Tensor, filters: Filters) -> tuple[Tensor, Tensor]:
         ids_NK in falling order of probability, and probs_NK, float64, each row with sum 1 and
         exactly 0 for what its filters exclude.
     """
-    vocabulary = logits_NV.shape[1]
-    limit_N = torch.where(filters.top_k > 0, filters.top_k, vocabulary).clamp(max=vocabulary)
-    whole_N1 = _whole_mass(logits_NV, filters)
+    limit_N = _limit(filters, logits_NV.shape[1])
+    whole_N1 = whole_mass(logits_NV, filters) if bool(_measured(filters).any()) else None
     widest = int(limit_N.max())
     least = int((limit_N * (filters.top_k > 0)).max())
     width = widest if bool((filters.top_k > 0).all()) else min(max(_FIRST_WIDTH, least), widest)
-    temperature_N1 = filters.temperature.double().unsqueeze(1)
     while True:
-        top_NK, ids_NK = greatest(logits_NV, width)
-        wide_NK = top_NK.double()
-        weights_NK = ((wide_NK - wide_NK[:, :1]) / temperature_N1).exp()
-        kept_NK = _kept(weights_NK, limit_N, whole_N1, filters)
-        if width >= widest or not bool(kept_NK[:, -1].any()):
-            break
+        ids_NK, probs_NK, enough_N = bounded_candidates(logits_NV, filters, width, whole_N1)
+        if width >= widest or bool(enough_N.all()):
+            return ids_NK, probs_NK
         width = min(8 * width, widest)
+
+
+def bounded_candidates(
+    logits_NV: Tensor, filters: Filters, width: int, whole_N1: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same from the `width` greatest logits; no shape and no branch depends on numbers.
+
+    Args:
+        logits_NV: see `greatest`.
+        filters: of the rows.
+        width: K, 1 to V.
+        whole_N1: `whole_mass`; None is right where no row measures `top_p` on the vocabulary.
+
+    Returns:
+        ids_NK, probs_NK, and enough_N: whether more candidates would change nothing.
+    """
+    limit_N = _limit(filters, logits_NV.shape[1])
+    top_NK, ids_NK = greatest(logits_NV, width)
+    wide_NK = top_NK.double()
+    temperature_N1 = filters.temperature.double().unsqueeze(1)
+    weights_NK = ((wide_NK - wide_NK[:, :1]) / temperature_N1).exp()
+    kept_NK = _kept(weights_NK, limit_N, whole_N1, filters)
     kept_weights_NK = weights_NK * kept_NK
-    return ids_NK, kept_weights_NK / kept_weights_NK.sum(dim=1, keepdim=True)
+    probs_NK = kept_weights_NK / kept_weights_NK.sum(dim=1, keepdim=True)
+    return ids_NK, probs_NK, ~kept_NK[:, -1] | (limit_N <= width)
 
 
 def full_distribution(logits_NV: Tensor, temperature_N: Tensor) -> Tensor:
@@ -122,12 +140,19 @@ def _first_keys(numbers_NM: Tensor, count: int) -> Tensor:
     return keys_NM.topk(count, dim=1).indices
 
 
-def _whole_mass(logits_NV: Tensor, filters: Filters) -> Tensor | None:
-    """The weights' sum (N, 1) over the vocabulary; None where no row measures `top_p` on it."""
-    measured = (filters.independent | (filters.top_k == 0)) & (filters.top_p < 1)
-    if not bool(measured.any()):
-        return None
+def whole_mass(logits_NV: Tensor, filters: Filters) -> Tensor:
+    """The weights' sum (N, 1) over the vocabulary, relative to the greatest weight."""
     return _scaled(logits_NV, filters.temperature).exp().sum(dim=1, keepdim=True)
+
+
+def _measured(filters: Filters) -> Tensor:
+    """Which rows measure `top_p` on the vocabulary."""
+    return (filters.independent | (filters.top_k == 0)) & (filters.top_p < 1)
+
+
+def _limit(filters: Filters, vocabulary: int) -> Tensor:
+    """The most ids (N,) that `top_k` leaves."""
+    return torch.where(filters.top_k > 0, filters.top_k, vocabulary).clamp(max=vocabulary)
 
 
 def _kept(weights_NK: Tensor, limit_N: Tensor, whole_N1: Tensor | None, filters: Filters) -> Tensor:

@@ -76,6 +76,8 @@ class LLM:
         dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
         runner: RunnerName | None = None,
+        *,
+        batch_invariant: bool = False,
     ) -> LLM:
         """Load a TallyFormer folder, or one of another model that transformers knows.
 
@@ -86,15 +88,23 @@ class LLM:
             device: "cpu", "cuda", "cuda:1", "mps"; None takes the best one, see `choose_device`.
             runner: what computes the model, "native" or "torch"; None takes native where it can,
                 see `choose_runner`.
+            batch_invariant: a prompt's logits are the same bits, and so its greedy and seeded
+                answers the same, alone or among any others. Native is always so. With torch
+                every step then computes as many rows as there are slots, and prompts one by one,
+                padded to the whole context; TallyFormers and stock Llamas alone. It does not
+                cover samples and prompts that share their beginning (`n`, `prefix_key`).
 
         Raises:
             ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged,
                 differs from the manifest that vouches for it, or needs packages that are not
                 installed.
-            UsageError: dtype, device or runner is unknown, not there or not able to, or `folder`
-                is not a path.
+            UsageError: dtype, device or runner is unknown, not there or not able to,
+                `batch_invariant` is not possible, or `folder` is not a path.
         """
-        return cls(*load_ready(folder, dtype=dtype, device=device, runner=runner))
+        ready, tokenizer = load_ready(
+            folder, dtype=dtype, device=device, runner=runner, batch_invariant=batch_invariant
+        )
+        return cls(ready, tokenizer)
 
     @property
     def model(self) -> Any:

@@ -51,6 +51,7 @@ def load_ready(
     dtype: Any = None,
     device: Any = None,
     runner: str | None = None,
+    batch_invariant: bool = False,
 ) -> tuple[ReadyModel, Tokenizer]:
     """A folder's model on the best runner for it, and its tokenizer.
 
@@ -59,6 +60,7 @@ def load_ready(
         dtype: of the weights; None keeps the folder's.
         device: None takes the best one.
         runner: None takes the best one.
+        batch_invariant: the same bits whatever else is computed; native does so anyway.
 
     Raises:
         ArtifactError, CheckpointError, TokenizerError: the folder is missing or damaged, differs
@@ -81,7 +83,10 @@ def load_ready(
         return load_native(path, tokenizer, dtype=dtype), tokenizer
     from tallyformer.inference.torch_model import load_with_torch  # loads torch and transformers
 
-    return load_with_torch(folder, tokenizer, dtype=dtype, device=device), tokenizer
+    ready = load_with_torch(
+        folder, tokenizer, dtype=dtype, device=device, batch_invariant=batch_invariant
+    )
+    return ready, tokenizer
 
 
 def choose_runner(

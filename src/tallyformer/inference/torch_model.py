@@ -6,35 +6,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tallyformer.inference.engine.torch_runner import TorchRunner
 from tallyformer.inference.folder_defaults import check_settings, end_ids, sampling_defaults
 from tallyformer.inference.ready_model import ReadyModel, check_tokenizer
+from tallyformer.inference.torch_runners import torch_runner
 from tallyformer.model.device import choose_device
 from tallyformer.model.loading import load_model
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 
 def load_with_torch(
-    source: str | Path, tokenizer: Tokenizer, *, dtype: Any = None, device: Any = None
+    source: str | Path,
+    tokenizer: Tokenizer,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    batch_invariant: bool = False,
 ) -> ReadyModel:
     """Load a folder, or a name on the hub, with transformers.
 
     Raises:
         ArtifactError, CheckpointError, TokenizerError: it is missing or damaged, or does not fit
             its tokenizer.
-        UsageError: dtype or device is unknown or not there.
+        UsageError: dtype or device is unknown or not there, or `batch_invariant` is not possible.
     """
     check_settings(Path(source))
     model = load_model(source, dtype=dtype, device=choose_device(device))
-    return with_torch(model, tokenizer)
+    return with_torch(model, tokenizer, batch_invariant=batch_invariant)
 
 
-def with_torch(model: Any, tokenizer: Tokenizer) -> ReadyModel:
+def with_torch(model: Any, tokenizer: Tokenizer, *, batch_invariant: bool = False) -> ReadyModel:
     """A transformers model in eval mode.
 
     Raises:
         ArtifactError, TokenizerError: it does not say how much it reads, or does not fit the
             tokenizer.
+        UsageError: `batch_invariant` is not possible with it.
     """
     source = str(model.config.name_or_path)
     rows = int(model.get_input_embeddings().num_embeddings)
@@ -43,7 +49,7 @@ def with_torch(model: Any, tokenizer: Tokenizer) -> ReadyModel:
     of_config = model.config.eos_token_id
     parameter = next(model.parameters())
     return ReadyModel(
-        runner=TorchRunner(model, tokenizer.vocab_size),
+        runner=torch_runner(model, tokenizer.vocab_size, batch_invariant=batch_invariant),
         runner_name="torch",
         source=source,
         device=str(parameter.device),

@@ -47,7 +47,7 @@ class Checked:
             positions[i, width - count :] = torch.arange(start, start + count)
             new = states[:, i, :, width - count :]
             self.held[slot] = torch.cat([self.held[slot], new], dim=2)
-        self.cache.aim(slots, starts, positions)
+        self.cache.aim(slots, starts, positions, max(starts) + width)
         keys, values = self.cache.update(states[0], states[1], 0)
         for i, slot in enumerate(slots):
             length = self.held[slot].shape[2]
@@ -81,9 +81,9 @@ def test_columns_and_slots_that_are_there_are_seldom_copied() -> None:
     column = torch.zeros(1, HEADS, 1, SIZE)
     for at in range(2000):
         for slot in {0, at % 100}:
-            cache.aim([slot], [at], torch.tensor([[at]]))
+            cache.aim([slot], [at], torch.tensor([[at]]), at + 1)
             keys, _ = cache.update(column, column, 0)
-        cache.aim([0], [at], torch.tensor([[at]]))
+        cache.aim([0], [at], torch.tensor([[at]]), at + 1)
         keys, _ = cache.update(column, column, 0)
         places.add(keys.untyped_storage().data_ptr())
     assert len(places) < 30
@@ -92,8 +92,8 @@ def test_columns_and_slots_that_are_there_are_seldom_copied() -> None:
 def test_slots_that_follow_one_another_are_read_where_they_are() -> None:
     cache = SlotCache()
     columns = torch.zeros(3, HEADS, 1, SIZE)
-    cache.aim([0, 1, 2], [4, 7, 5], torch.tensor([[4], [7], [5]]))
+    cache.aim([0, 1, 2], [4, 7, 5], torch.tensor([[4], [7], [5]]), 8)
     keys, _ = cache.update(columns, columns, 0)
-    cache.aim([0, 1, 2], [5, 8, 6], torch.tensor([[5], [8], [6]]))
+    cache.aim([0, 1, 2], [5, 8, 6], torch.tensor([[5], [8], [6]]), 9)
     again, _ = cache.update(columns, columns, 0)
     assert again.untyped_storage().data_ptr() == keys.untyped_storage().data_ptr()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 
+from tallyformer.inference.engine.graph_runner import GraphRunner
 from tallyformer.inference.engine.runner import Work
 from tallyformer.inference.engine.torch_runner import TorchRunner
 from tallyformer.inference.llm import LLM
@@ -43,8 +44,8 @@ _ACTIONS = st.lists(
 class Checked:
     """A runner, and what each sequence holds."""
 
-    def __init__(self, model: Any) -> None:
-        self.model, self.runner = model, TorchRunner(model, VOCABULARY)
+    def __init__(self, model: Any, runner: TorchRunner) -> None:
+        self.model, self.runner = model, runner
         self.windows: dict[int, list[int]] = {}
         self.ids = torch.Generator().manual_seed(0)
         self.next_number = 0
@@ -105,8 +106,8 @@ class Checked:
         assert not found
 
 
-def _check(model: Any, actions: list[Any]) -> None:
-    checked = Checked(model)
+def _check(model: Any, actions: list[Any], runner: TorchRunner | None = None) -> None:
+    checked = Checked(model, runner or TorchRunner(model, VOCABULARY))
     for action, argument in [("begin", [(3, 1), (9, 1)]), *actions, ("decode", 2)]:
         if action == "begin":
             checked.begin(argument)
@@ -128,6 +129,15 @@ def _check(model: Any, actions: list[Any]) -> None:
 @given(actions=_ACTIONS)
 def test_logits_are_the_plain_models_in_any_company(llm: LLM, actions: list[Any]) -> None:
     _check(llm.model, actions)
+
+
+@settings(deadline=None, max_examples=15)
+@given(actions=_ACTIONS, batch_invariant=st.booleans())
+def test_logits_in_static_slots_are_the_plain_models_in_any_company(
+    llm: LLM, actions: list[Any], batch_invariant: bool
+) -> None:
+    how = {"context": CONTEXT, "slots": 48, "batch_invariant": batch_invariant}
+    _check(llm.model, actions, GraphRunner(llm.model, VOCABULARY, **how))
 
 
 @settings(deadline=None, max_examples=10)

@@ -41,23 +41,32 @@ class Aim:
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """A transformers cache whose rows are any of its slots; `aim` before each computation."""
+    """A transformers cache whose rows are any of its slots; `aim` before each computation.
 
-    def __init__(self) -> None:
+    It grows as it is needed.
+
+    Args:
+        rows: slots that it has from the beginning.
+        columns: of each slot from the beginning, one of them for padding.
+    """
+
+    def __init__(self, rows: int = 0, columns: int = 0) -> None:
         self._shared: list[Aim] = []
         super().__init__(layer_class_to_replicate=functools.partial(_SlotLayer, self._shared))
-        self._rows = self._columns = 0
+        self._rows, self._columns = rows, columns
 
-    def aim(self, slots: Sequence[int], starts: Sequence[int], positions_BT: Tensor) -> None:
+    def aim(
+        self, slots: Sequence[int], starts: Sequence[int], positions_BT: Tensor, width: int
+    ) -> None:
         """Say which slots are computed.
 
         Args:
             slots: of the rows; distinct.
             starts: ids of each that are kept.
             positions_BT: of the new ids; -1 for padding.
+            width: S, more than any of the positions.
         """
         device = positions_BT.device
-        width = max(starts) + positions_BT.shape[1]
         if max(slots) >= self._rows:
             self._rows = max(max(slots) + 1, self._rows * 3 // 2)
         # The last column is for padding alone.
@@ -75,6 +84,36 @@ class SlotCache(Cache):  # type: ignore[misc]
                 columns=self._columns,
             )
         ]
+
+    def aim_at_front(self, slots_B1: Tensor, columns_B1: Tensor) -> None:
+        """Say that one column of each of the first B slots is written, and all are read.
+
+        Nothing here depends on the numbers, so that it can be part of a CUDA graph.
+
+        Args:
+            slots_B1: 0 to B - 1.
+            columns_B1: that are written; for a row of padding the last one.
+        """
+        self._shared[:] = [
+            Aim(
+                slots=slice(0, len(slots_B1)),
+                written=(slots_B1, columns_B1),
+                start=0,
+                width=self._columns,
+                rows=self._rows,
+                columns=self._columns,
+            )
+        ]
+
+    def swap(self, slot: int, other: int) -> None:
+        """Exchange what two slots hold."""
+        for layer in self.layers:
+            layer.swap(slot, other)
+
+    def wipe(self) -> None:
+        """Forget all, in place: zeros, whatever was there."""
+        for layer in self.layers:
+            layer.wipe()
 
     def copy(self, slot: int, to: int, length: int) -> None:
         """Copy the first `length` columns of a slot over those of another."""
@@ -116,6 +155,14 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
         self._grow(rows, self.keys.shape[2])
         for buffer in (self.keys, self.values):
             buffer[to, :, :length] = buffer[slot, :, :length]
+
+    def swap(self, slot: int, other: int) -> None:
+        for buffer in (self.keys, self.values):
+            buffer[[slot, other]] = buffer[[other, slot]]
+
+    def wipe(self) -> None:
+        for buffer in (self.keys, self.values):
+            buffer.zero_()
 
     def _grow(self, rows: int, columns: int) -> None:
         held, heads, width, _ = self.keys.shape

@@ -6,8 +6,9 @@ V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ class TorchRunner:
         self.slots = slots
         self._model = model
         self._vocab_size = vocab_size
-        self._sees_all = _sees_all(model.config)
+        self._sees_all = sees_all(model.config)
         self.clear()
 
     def clear(self) -> None:
@@ -62,25 +63,9 @@ class TorchRunner:
     @torch.inference_mode()
     def compute(self, work: Sequence[Work]) -> TorchLogits:
         """Compute these sequences' ids and keep them."""
-        first, row = [], 0
-        for w in work:
-            first.append(row)
-            row += w.logits
-            if w.number not in self._lengths:
-                self._slots.append(w.number)
-            self._lengths[w.number] = w.start + len(w.ids)
-        slot_of = {number: slot for slot, number in enumerate(self._slots)}
-        groups: dict[Hashable, list[int]] = defaultdict(list)
-        for i in sorted(range(len(work)), key=lambda i: slot_of[work[i].number]):
-            groups[self._kind(work[i])].append(i)
-        parts: list[Tensor] = []
-        places: list[int] = []
-        for group in groups.values():
-            together = [work[i] for i in group]
-            parts += self._rows(together, [slot_of[w.number] for w in together])
-            places += [first[i] + j for i in group for j in range(work[i].logits)]
-        logits_NV = torch.cat(parts) if len(parts) != 1 else parts[0]
-        return TorchLogits(logits_NV[:, : self._vocab_size], places)
+        self._begin(work)
+        parts, places = self._computed(work, range(len(work)))
+        return TorchLogits(torch.cat(parts) if len(parts) != 1 else parts[0], places)
 
     @torch.inference_mode()
     def choose(self, logits: TorchLogits, rows: Sequence[LogitsRow]) -> list[Choice]:
@@ -103,11 +88,42 @@ class TorchRunner:
             self.clear()
             return
         for number in numbers:
-            slot, last = self._slots.index(number), self._slots.pop()
-            del self._lengths[number]
-            if last != number:
-                self._cache.copy(len(self._slots), slot, self._lengths[last])
-                self._slots[slot] = last
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        slot, last = self._slots.index(number), self._slots.pop()
+        del self._lengths[number]
+        if last != number:
+            self._cache.copy(len(self._slots), slot, self._lengths[last])
+            self._slots[slot] = last
+
+    def _begin(self, work: Sequence[Work]) -> None:
+        """Give new sequences a slot, and note how long all will be."""
+        for w in work:
+            if w.number not in self._lengths:
+                self._slots.append(w.number)
+            self._lengths[w.number] = w.start + len(w.ids)
+
+    def _slot_of(self) -> dict[int, int]:
+        return {number: slot for slot, number in enumerate(self._slots)}
+
+    def _computed(
+        self, work: Sequence[Work], which: Iterable[int]
+    ) -> tuple[list[Tensor], list[int]]:
+        """Compute some of the works: rows of logits, and their places among all works' rows."""
+        first = list(itertools.accumulate((w.logits for w in work), initial=0))
+        slot_of = self._slot_of()
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for i in sorted(which, key=lambda i: slot_of[work[i].number]):
+            groups[self._kind(work[i])].append(i)
+        parts: list[Tensor] = []
+        places: list[int] = []
+        for group in groups.values():
+            together = [work[i] for i in group]
+            rows = self._rows(together, [slot_of[w.number] for w in together])
+            parts += [part_NV[:, : self._vocab_size] for part_NV in rows]
+            places += [first[i] + j for i in group for j in range(work[i].logits)]
+        return parts, places
 
     def _kind(self, w: Work) -> Hashable:
         """Works of the same kind are computed together."""
@@ -115,9 +131,17 @@ class TorchRunner:
             return w.start, len(w.ids), w.logits
         return len(w.ids) == 1, w.start == 0, w.logits > 1
 
-    def _rows(self, work: list[Work], slots: list[int]) -> list[Tensor]:
-        """Compute works together; the logits (N, V) that they want, in their order."""
-        width = max(len(w.ids) for w in work)
+    def _rows(self, work: list[Work], slots: list[int], width: int = 0) -> list[Tensor]:
+        """Compute works together; the logits (N, V) that they want, in their order.
+
+        Args:
+            work: of one kind.
+            slots: the works'.
+            width: T and S, whatever the works are; 0 is as much as they need.
+        """
+        fixed = width > 0
+        seen = width or max(w.start + len(w.ids) for w in work)
+        width = width or max(len(w.ids) for w in work)
         pads = [width - len(w.ids) for w in work]
         starts = [w.start for w in work]
         # One transfer to the device for ids and positions.
@@ -130,12 +154,12 @@ class TorchRunner:
                 ],
             ]
         )
-        self._cache.aim(slots, starts, positions_BT)
-        even = not any(pads) and len(set(starts)) == 1
+        self._cache.aim(slots, starts, positions_BT, seen)
+        even = not fixed and not any(pads) and len(set(starts)) == 1
         most = max(1, *(w.logits for w in work))
         output = self._model(
             input_ids=ids_BT,
-            attention_mask=None if even else self._mask(positions_BT, max(starts) + width),
+            attention_mask=None if even else self._mask(positions_BT, seen),
             position_ids=positions_BT.clamp(min=0),
             use_cache=True,
             logits_to_keep=most,
@@ -160,7 +184,7 @@ class TorchRunner:
         return torch.tensor(numbers, device=next(self._model.parameters()).device)
 
 
-def _sees_all(config: Any) -> bool:
+def sees_all(config: Any) -> bool:
     """Whether every layer attends to everything before; others make their masks themselves."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     return kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
