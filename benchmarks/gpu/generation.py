@@ -101,7 +101,7 @@ def measure(llm: LLM, batch: int, size: Size) -> dict[str, Any]:
         counts.append(out.shape[0] * (out.shape[1] - size.prompt))
 
     def speed(generate: Any) -> float:
-        seconds = seconds_of(generate, llm.device)
+        seconds = seconds_of(generate, llm.model.device)
         return counts[-1] / seconds
 
     subjects = {"LLM.generate": ours, "transformers": theirs}

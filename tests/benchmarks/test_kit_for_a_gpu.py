@@ -22,7 +22,7 @@ from tallyformer.training.metrics import read_metrics
 KIT = Path(__file__).parents[2] / "benchmarks" / "gpu"
 HANG = 900
 """Seconds after which a script of some seconds is taken for stuck."""
-STEPS = ("machine", "tests", "train-step", "distillation", "generation")
+STEPS = ("machine", "tests", "train-step", "distillation", "generation", "inference")
 FILE_MIB, SHIPMENT_MIB = 0.03, 0.1
 
 NANOGPT = """
@@ -93,6 +93,12 @@ def test_every_step_of_run_all_leaves_a_result_of_what_it_measured(tmp_path: Pat
     step = json.loads((out / "train-step.json").read_text())
     assert 0 < step["share_of_peak"]["tallyformer"] < 1 and step["share_of_peak"]["nanogpt"] > 0
     assert step["ratio"]["least"] <= step["ratio"]["median"] <= step["ratio"]["most"]
+    engine = json.loads((out / "inference.json").read_text())
+    subjects = {"engine", "engine, batch_invariant", "engine without graphs", "transformers"}
+    assert engine["tokens_per_second"].keys() == {"1", "3"}
+    for measured in (*engine["tokens_per_second"].values(), engine["seconds_to_first_token"]):
+        assert measured.keys() == subjects and min(measured.values()) > 0
+    assert engine["launches"].keys() == subjects
     assert {"matmul", "optimizer", "attention", "idle"} <= step["profile"]["shares"].keys()
 
 
@@ -126,6 +132,7 @@ esac
         ("train-step", "out of time"),
         ("distillation", "not begun"),
         ("generation", "not begun"),
+        ("inference", "not begun"),
     ]
     assert "  - the reason" in printed.splitlines()
     step = json.loads((out / "machine.json").read_text())["step"]
