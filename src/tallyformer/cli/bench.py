@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tallyformer.cli.quiet import quieten_libraries
-from tallyformer.errors import UsageError
+from tallyformer.errors import RunError, UsageError
 from tallyformer.inference.runner_names import RUNNERS
 from tallyformer.interrupt import watch_signals
+from tallyformer.packages import what_to_install
 
 if TYPE_CHECKING:
     from tallyformer.bench.measuring import Cell
@@ -166,9 +167,15 @@ def bench(target: str, out: Path | None, **options: Any) -> None:
     page. Ctrl-C leaves a report of what had been measured.
     """
     quieten_libraries()
-    from tallyformer.bench.folder import new_folder
-    from tallyformer.bench.running import run_bench
-    from tallyformer.bench.settings import BenchSettings
+    try:
+        from tallyformer.bench.folder import new_folder
+        from tallyformer.bench.running import run_bench
+        from tallyformer.bench.settings import BenchSettings
+    except ModuleNotFoundError as error:
+        message = what_to_install(error, "bench")
+        if message is None:
+            raise
+        raise RunError(message) from None
 
     wanted = {name: options.pop(name) for name in list(BenchSettings.__dataclass_fields__)}
     targets = _server(target, options) if "://" in target else _models(target, options)
