@@ -76,9 +76,9 @@ describe("a broken answer", () => {
   it("keeps what had come, once its tab is silent", async () => {
     const { home, question } = await branched();
     const message = await addMessage({ conversation: home.id, parent: question.id, role: "assistant", content: "", status: "streaming" });
-    await db.partials.put({ message: message.id, text: "A loan that", at: Date.now() });
-    expect(await recoverInterrupted()).toBe(0);
-    expect(await recoverInterrupted(Date.now() + 60_000)).toBe(1);
+    await db.partials.put({ message: message.id, text: "A loan that", at: Date.now(), place: null });
+    expect(await recoverInterrupted(new Set())).toBe(0);
+    expect(await recoverInterrupted(new Set(), Date.now() + 60_000)).toBe(1);
     expect(await db.messages.get(message.id)).toMatchObject({ status: "interrupted", content: "A loan that" });
   });
 });

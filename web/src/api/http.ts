@@ -2,7 +2,7 @@ import { ApiError, errorOf, UNREACHABLE } from "./errors";
 import { apiKey } from "./key";
 
 /** Asks the server that this page comes from, and no other. */
-export async function ask(path: string, init: { body?: unknown; signal?: AbortSignal; headers?: Record<string, string> } = {}): Promise<Response> {
+export async function ask(path: string, init: { body?: unknown; signal?: AbortSignal; headers?: Record<string, string>; method?: "DELETE" } = {}): Promise<Response> {
   const key = apiKey();
   const headers = new Headers(init.headers);
   if (key !== "") headers.set("Authorization", `Bearer ${key}`);
@@ -10,7 +10,7 @@ export async function ask(path: string, init: { body?: unknown; signal?: AbortSi
   let response: Response;
   try {
     response = await fetch(path, {
-      method: init.body === undefined ? "GET" : "POST",
+      method: init.method ?? (init.body === undefined ? "GET" : "POST"),
       headers,
       credentials: "omit",
       cache: "no-store",

@@ -8,12 +8,32 @@ export type StreamEvent =
   | { kind: "begun"; id: string }
   | { kind: "text"; text: string; tokens: TokenChoice[] }
   | { kind: "finish"; reason: string }
-  | { kind: "usage"; usage: Usage };
+  | { kind: "usage"; usage: Usage }
+  /** All before this has been said; an answer can be joined again behind it. */
+  | { kind: "place"; at: number };
 
-/** An answer as it is made. Ending the iteration, or aborting, closes the request. */
-export async function* streamChat(request: ChatRequest, signal: AbortSignal): AsyncGenerator<StreamEvent> {
-  const body = { ...request, stream: true, stream_options: { include_usage: true } };
-  const response = await ask("/v1/chat/completions", { body, signal });
+/** An answer as it is made. Ending the iteration, or aborting, closes the request.
+ *
+ * With `rejoin` the server goes on for a while without us, so that the answer can be joined again;
+ * `endGeneration` ends it.
+ */
+export async function* streamChat(request: ChatRequest, signal: AbortSignal, rejoin = false): AsyncGenerator<StreamEvent> {
+  const body = { ...request, stream: true, stream_options: { include_usage: true, ...(rejoin ? { rejoin } : {}) } };
+  yield* eventsIn(await ask("/v1/chat/completions", { body, signal }), signal);
+}
+
+/** What follows of an answer behind an event. */
+export async function* rejoinChat(id: string, behind: number, signal: AbortSignal): AsyncGenerator<StreamEvent> {
+  const headers = { "Last-Event-ID": String(behind) };
+  yield* eventsIn(await ask(`/v1/generations/${encodeURIComponent(id)}`, { headers, signal }), signal);
+}
+
+/** Frees the server's place of an answer that is not wanted any more. */
+export async function endGeneration(id: string): Promise<void> {
+  await ask(`/v1/generations/${encodeURIComponent(id)}`, { method: "DELETE" }).catch(() => undefined);
+}
+
+async function* eventsIn(response: Response, signal: AbortSignal): AsyncGenerator<StreamEvent> {
   if (!response.body) throw new ApiError("", 0, CUT_OFF);
   yield* decode(response.body, signal);
 }
@@ -23,8 +43,8 @@ export async function* streamChat(request: ChatRequest, signal: AbortSignal): As
  * @throws ApiError the server says so in mid-stream, or the stream ends without its end mark.
  */
 export async function* decode(body: ReadableStream<Uint8Array>, signal: AbortSignal): AsyncGenerator<StreamEvent> {
-  const arrived: string[] = [];
-  const parser = createParser({ onEvent: (event) => arrived.push(event.data) });
+  const arrived: { data: string; id?: string | undefined }[] = [];
+  const parser = createParser({ onEvent: (event) => arrived.push(event) });
   const reader = body.getReader();
   const text = new TextDecoder();
   let begun = false;
@@ -36,12 +56,13 @@ export async function* decode(body: ReadableStream<Uint8Array>, signal: AbortSig
       });
       if (done) throw new ApiError("", 0, CUT_OFF);
       parser.feed(text.decode(value, { stream: true }));
-      for (const data of arrived.splice(0)) {
+      for (const { data, id } of arrived.splice(0)) {
         if (data === "[DONE]") return;
         const chunk = parsed(data);
         if (!begun) yield { kind: "begun", id: chunk.id };
         begun = true;
         yield* eventsOf(chunk);
+        if (id !== undefined) yield { kind: "place", at: Number(id) };
       }
     }
   } finally {

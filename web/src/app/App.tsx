@@ -10,6 +10,7 @@ import { readText, writeText } from "../lib/storage";
 import { useMedia } from "../lib/useMedia";
 import { KeyDialog } from "../parts/KeyDialog";
 import { loadModels } from "../store/models";
+import { ownedAnswers } from "../store/owned";
 import { recoverInterrupted } from "../store/recovery";
 import { IconButton } from "../ui/Button";
 import { Toasts } from "../ui/toasts";
@@ -100,9 +101,9 @@ export function App() {
   useEffect(() => {
     void loadModels();
     const later = window.setTimeout(fetchLater, 1500);
-    const recover = () => void recoverInterrupted().catch(() => undefined);
-    recover();
-    const timer = window.setInterval(recover, 5000);
+    const recover = (own: ReadonlySet<string>) => void recoverInterrupted(own).catch(() => undefined);
+    recover(ownedAnswers());
+    const timer = window.setInterval(() => recover(new Set()), 2000);
     const online = () => void loadModels();
     window.addEventListener("online", online);
     return () => {

@@ -112,7 +112,8 @@ export const strings = {
     showProbabilities: "Show how sure the model was",
     hideProbabilities: "Show as text",
     chance: (p: string) => `${p} sure`,
-    instead: "It could have been",
+    instead: "Point at a token, or use the arrow keys, to see what it could have been.",
+    tokenList: "Tokens of the answer",
   },
   code: { copy: "Copy code", label: "Code", table: "Table" },
   model: {

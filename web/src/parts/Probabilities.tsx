@@ -1,4 +1,4 @@
-import { useState } from "react";
+import { useId, useState, type KeyboardEvent } from "react";
 import type { TokenChoice } from "../api/types";
 import { percent } from "../lib/format";
 import { strings } from "../lib/strings";
@@ -12,18 +12,19 @@ export function levelOf(probability: number): 1 | 2 | 3 | 4 | 5 {
 }
 
 const shown = (token: string): string => token.replaceAll("\n", "↵").replaceAll(" ", "·") || "∅";
+const chanceOf = (choice: { logprob: number }): string => percent(Math.exp(choice.logprob));
 
 function Alternatives({ choice }: { choice: TokenChoice }) {
   return (
     <>
-      <strong dir="auto">{shown(choice.token)}</strong> {strings.message.chance(percent(Math.exp(choice.logprob)))}
+      <strong dir="auto">{shown(choice.token)}</strong> {strings.message.chance(chanceOf(choice))}
       {choice.top_logprobs.length > 0 && (
         <ol className="alternatives">
-          {choice.top_logprobs.map((other) => (
-            <li key={other.token}>
+          {choice.top_logprobs.map((other, at) => (
+            <li key={at}>
               <span dir="auto">{shown(other.token)}</span>
-              <meter min={0} max={1} value={Math.exp(other.logprob)} aria-label={other.token} />
-              <span>{percent(Math.exp(other.logprob))}</span>
+              <meter min={0} max={1} value={Math.exp(other.logprob)} aria-label={shown(other.token)} />
+              <span>{chanceOf(other)}</span>
             </li>
           ))}
         </ol>
@@ -32,30 +33,53 @@ function Alternatives({ choice }: { choice: TokenChoice }) {
   );
 }
 
-/** An answer's tokens, coloured by how sure the model was; hover, focus or touch shows the others. */
+const STEPS: Record<string, (at: number, last: number) => number> = {
+  ArrowRight: (at) => at + 1,
+  ArrowLeft: (at) => at - 1,
+  Home: () => 0,
+  End: (_, last) => last,
+};
+
+/** An answer's tokens, coloured by how sure the model was; hover, arrow keys or touch shows the others. */
 export function Probabilities({ tokens }: { tokens: TokenChoice[] }) {
+  const id = useId();
   const [at, setAt] = useState<number | null>(null);
   const choice = at === null ? undefined : tokens[at];
+  const onKey = (event: KeyboardEvent) => {
+    const step = STEPS[event.key];
+    if (!step) return;
+    event.preventDefault();
+    setAt(Math.max(0, Math.min(tokens.length - 1, step(at ?? -1, tokens.length - 1))));
+  };
   return (
     <div className="probabilities">
-      <p dir="auto">
+      <div
+        className="tokens"
+        dir="auto"
+        role="listbox"
+        tabIndex={0}
+        aria-label={strings.message.tokenList}
+        aria-orientation="horizontal"
+        aria-activedescendant={at === null ? undefined : `${id}-${at}`}
+        onKeyDown={onKey}
+        onFocus={() => setAt(at ?? 0)}
+      >
         {tokens.map((token, index) => (
-          <button
+          <span
             key={index}
-            type="button"
+            id={`${id}-${index}`}
+            role="option"
+            aria-selected={at === index}
+            aria-label={`${shown(token.token)} ${strings.message.chance(chanceOf(token))}`}
             className={`token token-${levelOf(Math.exp(token.logprob))}`}
-            aria-pressed={at === index}
             onPointerEnter={() => setAt(index)}
-            onFocus={() => setAt(index)}
             onClick={() => setAt(index)}
           >
             {token.token}
-          </button>
+          </span>
         ))}
-      </p>
-      <div className="token-details" aria-live="polite">
-        {choice ? <Alternatives choice={choice} /> : strings.message.instead}
       </div>
+      <div className="token-details">{choice ? <Alternatives choice={choice} /> : strings.message.instead}</div>
     </div>
   );
 }

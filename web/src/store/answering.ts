@@ -1,13 +1,15 @@
 /** Answers being made: from the stream to the page, once a frame, and to the database. */
 import { CUT_OFF } from "../api/errors";
-import { streamChat } from "../api/stream";
+import { endGeneration, streamChat, type StreamEvent } from "../api/stream";
 import type { ChatRequest, ChatTurn } from "../api/types";
 import { perFrame } from "../lib/frames";
 import { Collector, failureOf } from "./collect";
 import { db } from "./db";
 import { changeMessage } from "./history";
+import { lasting } from "./lasting";
 import { setLive } from "./live";
-import type { Failure, Message, Status } from "./records";
+import { setOwned } from "./owned";
+import type { Failure, Message, Partial, Place, Status } from "./records";
 import type { Settings } from "./settings";
 
 const SAVE_MS = 500;
@@ -32,19 +34,35 @@ export function requestOf(model: string, turns: ChatTurn[], settings: Settings):
 
 export const isAnswering = (id: string): boolean => running.has(id);
 
-/** Closes the request, which frees the server's place. */
+/** Ends the answer here and at the server, whose place is free then. */
 export function stop(id: string): void {
   running.get(id)?.abort();
 }
 
 /** Makes one answer, to its end however it comes. */
-export async function answer(asked: Asked): Promise<void> {
-  const { id } = asked.message;
+export function answer(asked: Asked): Promise<void> {
+  const request = requestOf(asked.model, asked.turns, asked.settings);
+  return follow(asked.message.id, asked.before ?? "", null, (signal) => streamChat(request, signal, true));
+}
+
+/** Goes on with an answer whose connection or page is gone. */
+export function resume(partial: Partial): Promise<void> {
+  return follow(partial.message, partial.text, partial.place, () => null);
+}
+
+async function follow(
+  id: string,
+  before: string,
+  begun: Place | null,
+  start: (signal: AbortSignal) => AsyncGenerator<StreamEvent> | null,
+): Promise<void> {
   const controller = new AbortController();
   running.set(id, controller);
-  const collected = new Collector(asked.before ?? "", () => performance.now());
+  setOwned(running.keys());
+  const collected = new Collector(before, () => performance.now());
+  const place = { now: begun };
   const show = () => setLive(id, { text: collected.text, tokens: [...collected.tokens], waiting: collected.waiting });
-  const save = () => void db.partials.put({ message: id, text: collected.text, at: Date.now() }).catch(() => undefined);
+  const save = () => void db.partials.put({ message: id, text: collected.text, at: Date.now(), place: place.now }).catch(() => undefined);
   const frames = perFrame(show);
   show();
   save();
@@ -53,7 +71,7 @@ export async function answer(asked: Asked): Promise<void> {
   let status: Status = "done";
   let failure: Failure | null = null;
   try {
-    for await (const event of streamChat(requestOf(asked.model, asked.turns, asked.settings), controller.signal)) {
+    for await (const event of lasting(start(controller.signal), place, controller.signal)) {
       if (collected.take(event)) frames.ask();
     }
   } catch (error) {
@@ -67,14 +85,17 @@ export async function answer(asked: Asked): Promise<void> {
   window.clearInterval(saving);
   show();
   running.delete(id);
-  await keep(id, collected, status, failure);
+  setOwned(running.keys());
+  if (status === "stopped" && place.now) void endGeneration(place.now.id);
+  await keep(id, collected, status, failure, place.now);
 }
 
-async function keep(id: string, collected: Collector, status: Status, failure: Failure | null): Promise<void> {
+async function keep(id: string, collected: Collector, status: Status, failure: Failure | null, place: Place | null): Promise<void> {
   await changeMessage(id, {
     content: collected.text,
     status,
     metrics: collected.metrics(),
+    ...(place ? { answer: place.id } : {}),
     ...(collected.finish ? { finish: collected.finish } : {}),
     ...(collected.tokens.length > 0 ? { tokens: collected.tokens } : {}),
     ...(failure ? { failure } : {}),

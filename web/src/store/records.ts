@@ -36,6 +36,10 @@ export interface Message {
   failure?: Failure;
   tokens?: TokenChoice[];
   settings?: Settings;
+  /** Its id at the server, by which it can be rated. */
+  answer?: string;
+  rating?: "up" | "down";
+  corrected?: string;
 }
 
 export interface Conversation {
@@ -49,9 +53,17 @@ export interface Conversation {
   leaf: string | null;
 }
 
+/** An answer at the server, and the last of its events that the text holds. */
+export interface Place {
+  id: string;
+  event: number;
+}
+
 /** Text of an answer that is still being made; a table of its own, as it changes often. */
 export interface Partial {
   message: string;
   text: string;
   at: number;
+  /** Where the answer can be joined again. */
+  place: Place | null;
 }
