@@ -21,7 +21,7 @@ const TOKENS = [{ token: "A", logprob: -0.1, top_logprobs: [{ token: "A", logpro
 
 for (const [scheme, width] of [["light", 1280], ["dark", 390]] as const) {
   test.describe(`${scheme}, ${width} wide`, () => {
-    test.use({ colorScheme: scheme, viewport: { width, height: 800 } });
+    test.use({ colorScheme: scheme, viewport: { width, height: 800 }, contextOptions: { reducedMotion: "reduce" } });
 
     test("axe finds nothing on any page and state", async ({ page }) => {
       test.setTimeout(120_000);

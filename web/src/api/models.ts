@@ -1,4 +1,4 @@
-import { askJson } from "./http";
+import { ask, askJson } from "./http";
 import type { ChatTurn, ModelCard, Welcome } from "./types";
 
 export const fetchModels = async (): Promise<ModelCard[]> => (await askJson<{ data: ModelCard[] }>("/v1/models")).data;
@@ -8,4 +8,20 @@ export const fetchWelcome = (): Promise<Welcome> => askJson<Welcome>("/welcome")
 /** Tokens of a conversation up to where its answer begins. */
 export async function countTokens(model: string, messages: ChatTurn[], signal: AbortSignal): Promise<number> {
   return (await askJson<{ count: number }>("/tokenize", { body: { model, messages }, signal })).count;
+}
+
+/** Whether the server keeps ratings: it does only where it was told to. */
+export async function takesFeedback(): Promise<boolean> {
+  const { paths } = await askJson<{ paths: Record<string, unknown> }>("/openapi.json");
+  return "/v1/feedback" in paths;
+}
+
+export interface Rating {
+  id: string;
+  rating?: "up" | "down";
+  corrected?: string;
+}
+
+export async function rate(rating: Rating): Promise<void> {
+  await ask("/v1/feedback", { body: rating });
 }

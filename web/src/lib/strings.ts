@@ -115,6 +115,17 @@ export const strings = {
     instead: "Point at a token, or use the arrow keys, to see what it could have been.",
     tokenList: "Tokens of the answer",
   },
+  rate: {
+    up: "Good answer",
+    down: "Bad answer",
+    title: "What should the answer have been?",
+    lead: "This server keeps rated answers, to make its next model better. Only this exchange is sent.",
+    label: "A better answer",
+    send: "Send the correction",
+    skip: "Without a correction",
+    thanks: "Thank you. The rating is kept.",
+    gone: "The server has forgotten this answer. Rate answers sooner after they are made.",
+  },
   code: { copy: "Copy code", label: "Code", table: "Table" },
   model: {
     choose: "Model",

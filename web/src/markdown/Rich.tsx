@@ -61,7 +61,7 @@ function Table({ children }: ComponentProps<"table">) {
 }
 
 /** A heading in an answer is below the page's own. */
-const heading = (level: 3 | 4 | 5) => {
+const heading = (level: 2 | 3 | 4) => {
   const Tag = `h${level}` as const;
   return ({ children }: { children?: ReactNode }) => <Tag>{children}</Tag>;
 };
@@ -72,12 +72,12 @@ const components: Components = {
   pre: CodeBlock,
   table: Table,
   input: ({ checked }) => <span>{checked ? "☑" : "☐"}</span>,
-  h1: heading(3),
-  h2: heading(3),
-  h3: heading(4),
-  h4: heading(5),
-  h5: heading(5),
-  h6: heading(5),
+  h1: heading(2),
+  h2: heading(2),
+  h3: heading(3),
+  h4: heading(4),
+  h5: heading(4),
+  h6: heading(4),
 };
 
 /** HTML in the text stays text; addresses are checked where they are used. */

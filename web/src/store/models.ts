@@ -1,5 +1,5 @@
 import { create } from "zustand";
-import { fetchModels, fetchWelcome } from "../api/models";
+import { fetchModels, fetchWelcome, takesFeedback } from "../api/models";
 import type { ModelCard, Welcome } from "../api/types";
 import { failureOf } from "./collect";
 import type { Failure } from "./records";
@@ -12,9 +12,11 @@ interface Models {
   welcome: Welcome | null;
   failure: Failure | null;
   loaded: boolean;
+  /** Whether answers can be rated. */
+  feedback: boolean | null;
 }
 
-export const useModels = create<Models>(() => ({ cards: [], welcome: null, failure: null, loaded: false }));
+export const useModels = create<Models>(() => ({ cards: [], welcome: null, failure: null, loaded: false, feedback: null }));
 
 let timer: number | undefined;
 
@@ -26,6 +28,7 @@ export async function loadModels(): Promise<void> {
     const cards = await fetchModels();
     again = cards.some((card) => card.status === "loading");
     useModels.setState({ cards, failure: null, loaded: true });
+    if (useModels.getState().feedback === null) useModels.setState({ feedback: await takesFeedback() });
     if (cards[0]?.status === "ready" && !useModels.getState().welcome) useModels.setState({ welcome: await fetchWelcome() });
   } catch (error) {
     const failure = failureOf(error);

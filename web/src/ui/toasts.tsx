@@ -14,7 +14,7 @@ export interface Notice {
 /** Says something at the edge of the page, and aloud. */
 export function notify({ text, problem = false, action }: Notice): void {
   const id = manager.add({
-    description: text,
+    title: text,
     type: problem ? "problem" : "info",
     priority: problem ? "high" : "low",
     timeout: problem || action ? 10_000 : 4000,
@@ -37,7 +37,7 @@ function List() {
   return toasts.map((toast) => (
     <Toast.Root key={toast.id} toast={toast} className={`toast toast-${toast.type ?? "info"}`} swipeDirection="down">
       <Toast.Content className="toast-content">
-        <Toast.Description />
+        <Toast.Title className="toast-text" render={<p />} />
         <Toast.Action className="button button-quiet toast-action" />
         <Toast.Close render={<IconButton label={strings.toast.close} icon={<X />} />} />
       </Toast.Content>

@@ -10,6 +10,7 @@ import type { Failure, Message } from "../../store/records";
 import { Button, IconButton } from "../../ui/Button";
 import { Menu, MenuItem } from "../../ui/Menu";
 import { AnswerDetails, MetricsLine } from "./AnswerDetails";
+import { Rate } from "./Rate";
 import { Branches } from "./Branches";
 import type { Actions } from "./Thread";
 
@@ -67,6 +68,7 @@ function Tools({ message, siblings, last, actions, colours, onColours }: Props &
         <IconButton label={colours ? words.hideProbabilities : words.showProbabilities} icon={<Palette />} aria-pressed={colours} onClick={onColours} />
       )}
       <AnswerDetails message={message} />
+      <Rate message={message} />
       <Menu trigger={<IconButton label={words.more} icon={<MoreHorizontal />} />}>
         <MenuItem icon={<GitFork />} onClick={() => actions.fork(message)}>
           {words.fork}
