@@ -28,7 +28,6 @@ export async function loadModels(): Promise<void> {
     const cards = await fetchModels();
     again = cards.some((card) => card.status === "loading");
     useModels.setState({ cards, failure: null, loaded: true });
-    if (useModels.getState().feedback === null) useModels.setState({ feedback: await takesFeedback() });
     if (cards[0]?.status === "ready" && !useModels.getState().welcome) useModels.setState({ welcome: await fetchWelcome() });
   } catch (error) {
     const failure = failureOf(error);
@@ -36,6 +35,18 @@ export async function loadModels(): Promise<void> {
     useModels.setState({ failure, loaded: true });
   }
   if (again) timer = window.setTimeout(() => void loadModels(), AGAIN_MS);
+}
+
+let asked = false;
+
+/** Asks once whether answers can be rated; not before there is an answer, as that is a large file. */
+export function loadFeedback(): void {
+  if (asked) return;
+  asked = true;
+  takesFeedback().then(
+    (feedback) => useModels.setState({ feedback }),
+    () => (asked = false),
+  );
 }
 
 /** A model's card, or that of the first ready one. */

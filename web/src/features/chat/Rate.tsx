@@ -1,11 +1,11 @@
 import { ThumbsDown, ThumbsUp } from "lucide-react";
-import { useId, useState } from "react";
+import { useEffect, useId, useState } from "react";
 import { rate, type Rating } from "../../api/models";
 import { strings } from "../../lib/strings";
 import { failureText } from "../../parts/failures";
 import { failureOf } from "../../store/collect";
 import { changeMessage } from "../../store/history";
-import { useModels } from "../../store/models";
+import { loadFeedback, useModels } from "../../store/models";
 import type { Message } from "../../store/records";
 import { Button, IconButton } from "../../ui/Button";
 import { Dialog } from "../../ui/Dialog";
@@ -50,6 +50,7 @@ export function Rate({ message }: { message: Message }) {
   const kept = useModels((state) => state.feedback);
   const [open, setOpen] = useState(false);
   const { answer } = message;
+  useEffect(loadFeedback, []);
   if (!kept || answer === undefined || message.content === "") return null;
   return (
     <>
