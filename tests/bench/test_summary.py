@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallyformer.bench.loads import Measured
-from tallyformer.bench.summary import PERCENTILES, spread, summarise
+from tallyformer.bench.loads import LoadRecord
+from tallyformer.bench.summary import PERCENTILES, spread_of, summarise
 from tallyformer.bench.timeline import Timeline
 
 SECONDS = st.lists(st.floats(0, 100), min_size=1, max_size=300)
@@ -31,7 +31,7 @@ def answer(
 
 @given(SECONDS)
 def test_a_percentile_is_a_value_that_so_many_do_not_exceed(seconds: list[float]) -> None:
-    found = spread(seconds)
+    found = spread_of(seconds)
     assert found is not None
     for percent, value in found.percentiles.items():
         not_above = sum(1000 * s <= value + 1e-3 for s in seconds)
@@ -43,7 +43,7 @@ def test_a_percentile_is_a_value_that_so_many_do_not_exceed(seconds: list[float]
 
 @given(SECONDS)
 def test_a_percentile_that_so_few_values_cannot_tell_is_left_out(seconds: list[float]) -> None:
-    found = spread(seconds)
+    found = spread_of(seconds)
     assert found is not None
     for percent in PERCENTILES[1:]:
         assert (percent in found.percentiles) == (len(seconds) * (100 - percent) >= 100)
@@ -83,7 +83,7 @@ def test_spans_that_meet_share_an_answers_tokens(
 def test_requests_outside_of_the_span_count_for_their_tokens_alone() -> None:
     early, inside = answer(-5, [-1, 1]), answer(2, [3, 4])
     late = answer(11, [12, 13])
-    found = summarise(Measured(0, 10, [early, inside, late]), ttft_ms=1e6, itl_ms=1e6)
+    found = summarise(LoadRecord(0, 10, [early, inside, late]), ttft_ms=1e6, itl_ms=1e6)
     assert found.requests == 1
     assert found.tokens_per_second == 3 / 10
     assert found.ttft_ms is not None and found.ttft_ms.count == 1
@@ -93,7 +93,7 @@ def test_a_failure_is_counted_apart_and_never_as_a_fast_answer() -> None:
     good = answer(0, [2, 3])
     refused = answer(1, [], failure="HTTP 503")
     cut = answer(2, [2.001], failure="stream cut off")
-    found = summarise(Measured(0, 10, [good, refused, cut]), ttft_ms=3000, itl_ms=2000)
+    found = summarise(LoadRecord(0, 10, [good, refused, cut]), ttft_ms=3000, itl_ms=2000)
     assert found.requests == 3 and found.failed == 2
     assert found.failures == {"HTTP 503": 1, "stream cut off": 1}
     assert found.ttft_ms is not None and found.ttft_ms.least == 2000
@@ -106,11 +106,11 @@ def test_a_failure_is_counted_apart_and_never_as_a_fast_answer() -> None:
     ("ttft_ms", "itl_ms", "good"), [(2000, 1000, 1), (1999, 1000, 0), (2000, 999, 0)]
 )
 def test_a_good_answer_meets_both_targets(ttft_ms: float, itl_ms: float, good: int) -> None:
-    measured = Measured(0, 10, [answer(0, [2, 3])])
+    measured = LoadRecord(0, 10, [answer(0, [2, 3])])
     assert summarise(measured, ttft_ms=ttft_ms, itl_ms=itl_ms).good_share == good
 
 
 def test_nothing_measured_is_nothing_and_no_zero() -> None:
-    found = summarise(Measured(0, 10, []), ttft_ms=1, itl_ms=1)
+    found = summarise(LoadRecord(0, 10, []), ttft_ms=1, itl_ms=1)
     assert found.ttft_ms is None and found.good_share is None and found.output_tokens is None
     assert found.stream_tokens_per_second is None

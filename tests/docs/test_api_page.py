@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tallyformer.server.routes.page import PAGE_PATHS
 from tallyformer.server.settings import ServerSettings
 
 from ..inference.conftest import tally_folder, tokenizer  # noqa: F401  (fixtures)
@@ -60,5 +61,6 @@ def test_every_path_of_the_page_is_one_that_is_served(sft: Running) -> None:
     table = PAGE.partition("## Endpoints")[2].partition("## What")[0]
     named = {path.rstrip("`") for path in re.findall(r"`(?:GET |POST )?(/[\w/{}]+)`", table)}
     below = {"/v1/feedback"}  # served where the settings name a database
-    served = below | {route.path.replace(":path", "") for route in sft.app.router.routes}
+    paths = {route.path for route in sft.app.router.routes} - PAGE_PATHS
+    served = below | {path.replace(":path", "") for path in paths}
     assert named == served - {"/openapi.json"}

@@ -33,7 +33,7 @@ Ask = Callable[[Any, Callable[[], None]], Awaitable[Counts]]
 
 
 @dataclass(frozen=True)
-class Measured:
+class LoadRecord:
     """What was seen under one load.
 
     Attributes:
@@ -109,7 +109,7 @@ async def closed_loop(
     seconds: float,
     warmup: float,
     timeout: float,
-) -> Measured:
+) -> LoadRecord:
     """Keep `streams` requests under way.
 
     The warm-up ends when each stream has had its first answer and `warmup` seconds are over.
@@ -137,7 +137,7 @@ async def closed_loop(
         await requests.until_ended(end)
         for task in tasks:
             task.cancel()
-    return Measured(begin, end, requests.ended)
+    return LoadRecord(begin, end, requests.ended)
 
 
 async def open_loop(
@@ -147,7 +147,7 @@ async def open_loop(
     seconds: float,
     warmup: float,
     timeout: float,
-) -> Measured:
+) -> LoadRecord:
     """Send requests when they are due, whatever became of earlier ones.
 
     Args:
@@ -176,7 +176,7 @@ async def open_loop(
             await requests.until_ended(end)
         for task in tasks:
             task.cancel()
-    return Measured(begin, end, requests.ended)
+    return LoadRecord(begin, end, requests.ended)
 
 
 @contextlib.contextmanager

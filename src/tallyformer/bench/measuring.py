@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tallyformer.bench.arrivals import poisson_times
-from tallyformer.bench.loads import Measured, closed_loop, open_loop
+from tallyformer.bench.loads import LoadRecord, closed_loop, open_loop
 from tallyformer.bench.settings import BenchSettings
 from tallyformer.bench.summary import Summary, summarise
 from tallyformer.bench.target import Counts, Target
@@ -152,7 +152,7 @@ class Measuring:
     async def _ask(self, prompt: Any, heard: Callable[[], None]) -> Counts:
         return await self._target.ask(prompt, self._settings.output_tokens, heard)
 
-    def _cell(self, measured: Measured, **what: Any) -> Cell:
+    def _cell(self, measured: LoadRecord, **what: Any) -> Cell:
         summary = summarise(
             measured,
             ttft_ms=self._settings.target_ttft_ms,

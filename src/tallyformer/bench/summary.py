@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tallyformer.bench.loads import Measured
+from tallyformer.bench.loads import LoadRecord
 from tallyformer.bench.timeline import Timeline
 
 PERCENTILES = (50, 90, 95, 99)
@@ -32,7 +32,7 @@ class Spread:
     percentiles: dict[int, float]
 
 
-def spread(seconds: Iterable[float | None]) -> Spread | None:
+def spread_of(seconds: Iterable[float | None]) -> Spread | None:
     """Of the values that are there, in seconds; None if none is."""
     values = np.array([v for v in seconds if v is not None]) * 1000
     if not len(values):
@@ -97,7 +97,7 @@ class Summary:
         return 1000 / self.itl_ms.percentiles[50]
 
 
-def summarise(measured: Measured, *, ttft_ms: float, itl_ms: float) -> Summary:
+def summarise(measured: LoadRecord, *, ttft_ms: float, itl_ms: float) -> Summary:
     """Numbers of a cell.
 
     Args:
@@ -118,11 +118,11 @@ def summarise(measured: Measured, *, ttft_ms: float, itl_ms: float) -> Summary:
         requests_per_second=per_second / mean_tokens if mean_tokens else 0.0,
         prompt_tokens=_mean([r.prompt_tokens for r in answered]),
         output_tokens=mean_tokens,
-        ttft_ms=spread(r.ttft for r in answered),
-        itl_ms=spread(r.itl for r in answered),
-        end_to_end_ms=spread(r.end_to_end for r in answered),
-        longest_pause_ms=spread(r.longest_pause for r in answered),
-        sent_late_ms=spread(r.sent - r.due for r in counted),
+        ttft_ms=spread_of(r.ttft for r in answered),
+        itl_ms=spread_of(r.itl for r in answered),
+        end_to_end_ms=spread_of(r.end_to_end for r in answered),
+        longest_pause_ms=spread_of(r.longest_pause for r in answered),
+        sent_late_ms=spread_of(r.sent - r.due for r in counted),
         good_share=good / len(counted) if counted else None,
         goodput=good / measured.seconds,
     )
