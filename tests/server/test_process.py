@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,10 @@ def process(*arguments: object, **variables: str) -> Iterator[tuple[subprocess.P
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
     ) as server:
         try:
-            yield server, _address(server)
+            url = _address(server)
+            # A log that nobody reads would stop the server when its pipe is full.
+            threading.Thread(target=_read_on, args=[server], daemon=True).start()
+            yield server, url
         finally:
             server.kill()
 
@@ -40,6 +44,13 @@ def _address(server: subprocess.Popen[str]) -> str:
     raise AssertionError("it never listened")
 
 
+def _read_on(server: subprocess.Popen[str]) -> None:
+    assert server.stderr
+    with contextlib.suppress(ValueError):  # closed
+        for _ in server.stderr:
+            pass
+
+
 def _ready(url: str) -> bool:
     return httpx2.get(url + "/ready", timeout=PATIENCE).status_code == 200
 
@@ -50,6 +61,13 @@ def test_it_lives_before_it_is_ready_and_sigterm_ends_it_with_0(tally_folder: Pa
         until(lambda: _ready(url))
         server.send_signal(signal.SIGTERM)
         assert server.wait(PATIENCE) == 0
+
+
+def test_an_option_that_is_0_is_not_left_out(tally_folder: Path) -> None:
+    """Port 0 takes a free one, whoever has another."""
+    model = f"tiny={tally_folder}"
+    with process("--model", model) as (_, one), process("--model", model) as (_, other):
+        assert one != other and not {one, other} & {"http://127.0.0.1:8000", "http://127.0.0.1:0"}
 
 
 def test_variables_of_the_environment_are_options(tally_folder: Path) -> None:

@@ -86,7 +86,8 @@ def serve(models: tuple[str, ...], **values: Any) -> None:
     """
     if not models:
         raise click.UsageError("--model: required. Give NAME=FOLDER, as sft=runs/quickstart/model")
-    given = {name: value for name, value in values.items() if value not in (None, (), False)}
+    # 0 is a value (and equal to False).
+    given = {n: v for n, v in values.items() if v is not None and v is not False and v != ()}
     settings = server_settings({**given, "models": _named(models)})
     try:
         from tallyformer.server.run import serve as serve_with

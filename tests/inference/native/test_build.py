@@ -12,7 +12,7 @@ import pytest
 
 from tallyformer.inference.native import build
 from tallyformer.inference.native.build import BuildError, library_file
-from tallyformer.inference.native.library import load_library
+from tallyformer.inference.native.c_functions import load_library
 
 
 @pytest.fixture

@@ -20,12 +20,16 @@ V = 2600  # more than the sampler's first width, and no whole number of register
 
 @pytest.fixture(scope="module")
 def runner() -> NativeRunner:
+    return _runner(V)
+
+
+def _runner(vocab: int) -> NativeRunner:
     sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
     shape: ModelShape = shape_of(
-        {"model_type": "tallyformer", "vocab_size": V, "intermediate_size": 8, **sizes}
+        {"model_type": "tallyformer", "vocab_size": vocab, "intermediate_size": 8, **sizes}
     )
     tensors = {name: np.ones(size, np.float32) for name, size in shape.tensors().items()}
-    return NativeRunner(shape, tensors.__getitem__, dtype="float32", vocab_size=V, threads=2)
+    return NativeRunner(shape, tensors.__getitem__, dtype="float32", vocab_size=vocab, threads=2)
 
 
 def _row(uniform: float = 0.5, **fields: object) -> LogitsRow:
@@ -184,3 +188,14 @@ def test_a_row_does_not_depend_on_others(runner: NativeRunner) -> None:
     together = [c.id for c in runner.choose(logits.copy(), rows)]
     alone = [runner.choose(logits[i : i + 1].copy(), [row])[0].id for i, row in enumerate(rows)]
     assert together == alone
+
+
+def test_any_number_of_rows_is_chosen_at_once() -> None:
+    """More than the threads' ticket counts."""
+    rows, vocab = 66_000, 8
+    logits = np.zeros((rows, vocab), np.float32)
+    wanted = np.arange(rows) % vocab
+    logits[np.arange(rows), wanted] = 1
+    row = _row(params=SamplingParams(temperature=0))
+    chosen = _runner(vocab).choose(logits, [row] * rows)
+    assert [choice.id for choice in chosen] == wanted.tolist()

@@ -2,6 +2,6 @@
 
 source/      the library: kernels for several processors, the forward pass, the sampler
 build.py     the library is built, once, where it does not come with the package
-library.py   its functions, for Python
+c_functions.py   its functions, for Python
 runner.py    `NativeRunner`: the engine's `Runner`
 """

@@ -6,7 +6,7 @@ import ctypes
 from functools import cache
 
 from tallyformer.inference.native.build import BuildError, library_file
-from tallyformer.inference.native.library import load_library
+from tallyformer.inference.native.c_functions import load_library
 
 
 def available() -> str | None:

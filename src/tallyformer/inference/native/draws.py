@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tallyformer.inference.engine.runner import Choice, LogitsRow
-from tallyformer.inference.native.library import CDraw
+from tallyformer.inference.native.c_functions import CDraw
 
 
 def fill(draw: CDraw, row: LogitsRow, vocab: int) -> dict[str, np.ndarray]:

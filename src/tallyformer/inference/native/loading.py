@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tallyformer.inference.native.library import KINDS, NORMS, PARTS, CShape
+from tallyformer.inference.native.c_functions import KINDS, NORMS, PARTS, CShape
 from tallyformer.model.quantized import Quantized, quantize, to_bfloat16
 from tallyformer.model.shape import Affine, ModelShape
 from tallyformer.model.weights import Weight, wide

@@ -16,9 +16,9 @@ from tallyformer.artifacts.json_files import read_json
 from tallyformer.errors import CheckpointError, InvalidRequestError
 from tallyformer.inference.engine.runner import Choice, LogitsRow, Work
 from tallyformer.inference.native.available import library
+from tallyformer.inference.native.c_functions import CDraw
 from tallyformer.inference.native.cores import usable_cores
 from tallyformer.inference.native.draws import choice, fill
-from tallyformer.inference.native.library import CDraw
 from tallyformer.inference.native.loading import Loader, create
 from tallyformer.model.shape import ModelShape, shape_of
 from tallyformer.model.weights import FolderWeights, Weight

@@ -85,8 +85,6 @@ API int tally_copy_slot(void* handle, int from, int to, int positions) {
   return guarded([&] { ((Handle*)handle)->model.copy_slot(from, to, positions); });
 }
 
-API void tally_free_slot(void* handle, int slot) { ((Handle*)handle)->model.free_slot(slot); }
-
 API int tally_step(void* handle, int rows, const int32_t* ids, const int32_t* slots,
                const int32_t* positions, int count, const int32_t* wanted, float* logits) {
   return guarded([&] {

@@ -52,7 +52,6 @@ class Buffer {
   T* get() const { return data_; }
   T& operator[](size_t i) const { return data_[i]; }
   explicit operator bool() const { return data_; }
-  void reset() { *this = Buffer(); }
 
  private:
   T* data_ = nullptr;

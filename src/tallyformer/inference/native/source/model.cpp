@@ -13,7 +13,6 @@ namespace {
 
 constexpr int kAlone = 2;        // rows that are not worth sharing
 constexpr int kPartsEach = 4;    // parts of a matrix for each thread
-constexpr size_t kMostParts = 4096;
 
 int up_to(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 

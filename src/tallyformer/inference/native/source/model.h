@@ -11,7 +11,7 @@
 
 namespace tally {
 
-// Mirrored in library.py.
+// Mirrored in c_functions.py.
 struct Shape {
   int32_t vocab, hidden, layers, heads, kv_heads, head_size, inner, context;
   int32_t layer_norm, post_norm, swiglu, halves, narrow_cache;
@@ -33,10 +33,8 @@ class Model {
 
   // Room for sequences 0 .. slots - 1.
   void reserve(int slots) { slots_.resize(slots); }
-  int slots() const { return (int)slots_.size(); }
   // Let `to` begin with the first `positions` of `from`.
   void copy_slot(int from, int to, int positions);
-  void free_slot(int slot) { slots_[slot].reset(); }
 
   // Computes `rows` ids, each at a position of a slot; a slot's rows follow each other, in the
   // order of their positions, and all earlier positions have been computed. Writes the logits of

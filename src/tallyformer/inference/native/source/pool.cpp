@@ -6,7 +6,6 @@ namespace tally {
 
 namespace {
 
-constexpr int kMostParts = 0xffff;
 constexpr auto kLook = std::chrono::microseconds(150);
 
 void pause() {
@@ -17,8 +16,8 @@ void pause() {
 #endif
 }
 
-uint64_t parts_of(uint64_t ticket) { return ticket >> 16 & kMostParts; }
-uint64_t next_of(uint64_t ticket) { return ticket & kMostParts; }
+uint64_t parts_of(uint64_t ticket) { return ticket >> 16 & 0xffff; }
+uint64_t next_of(uint64_t ticket) { return ticket & 0xffff; }
 
 }  // namespace
 

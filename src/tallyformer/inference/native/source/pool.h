@@ -31,10 +31,17 @@ class Pool {
       for (int part = 0; part < parts; ++part) work(part, 0);
       return;
     }
-    share(parts, [](const void* f, int part, int thread) { (*(const F*)f)(part, thread); }, &work);
+    for (int first = 0; first < parts; first += kMostParts) {
+      const auto slice = [&](int part, int thread) { work(first + part, thread); };
+      using Slice = decltype(slice);
+      share(
+          parts - first < kMostParts ? parts - first : kMostParts,
+          [](const void* f, int part, int thread) { (*(Slice*)f)(part, thread); }, &slice);
+    }
   }
 
  private:
+  static constexpr int kMostParts = 0xffff;  // that a ticket can count
   using Call = void (*)(const void*, int part, int thread);
   void share(int parts, Call call, const void* work);
   bool take(int thread);

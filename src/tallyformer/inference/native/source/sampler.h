@@ -8,7 +8,7 @@
 
 namespace tally {
 
-// One row's settings, and where its results go. Mirrored in library.py.
+// One row's settings, and where its results go. Mirrored in c_functions.py.
 struct Draw {
   double uniform;                      // in [0, 1)
   float temperature, top_p, min_p;     // temperature 0 is greedy
