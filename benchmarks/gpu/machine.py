@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections import Counter
+from importlib.util import find_spec
 
 from measuring import read_options, the_device, versions, write_result
 
@@ -49,6 +50,8 @@ def import_all() -> dict[str, str]:
         # Those of a database's versions run in Alembic alone.
         if module.name.endswith(".__main__") or ".migrations." in module.name:
             continue
+        if module.name == "tallyformer.export.llama_cpp" and find_spec("llama_cpp") is None:
+            continue  # no extra installs it
         try:
             importlib.import_module(module.name)
         except Exception as error:  # any reason is a finding

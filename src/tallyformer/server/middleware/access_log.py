@@ -43,24 +43,30 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         began, status = self._clock(), 0
-        finished = False
+        ended = False
+
+        def end(whole: bool) -> None:
+            nonlocal ended
+            if ended:
+                return
+            ended = True
+            seconds = self._clock() - began
+            self._ended(getattr(scope.get("route"), "path", None), status, whole)
+            self._logger.info("request", extra={"fields": _fields(scope, status, seconds, whole)})
 
         async def watching(message: Message) -> None:
-            nonlocal status, finished
+            nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif not message.get("more_body"):
-                finished = True
+                # Before the last byte: whoever has the answer finds it counted.
+                end(whole=True)
             await send(message)
 
         try:
             await self._app(scope, receive, watching)
         finally:
-            seconds = self._clock() - began
-            self._ended(getattr(scope.get("route"), "path", None), status, finished)
-            self._logger.info(
-                "request", extra={"fields": _fields(scope, status, seconds, finished)}
-            )
+            end(whole=False)
 
 
 def _fields(scope: Scope, status: int, seconds: float, finished: bool) -> dict[str, Any]:
