@@ -209,3 +209,47 @@ def test_doctor_does_not_wait_for_a_hub_that_hangs(tallyformer: Any) -> None:
         done = tallyformer("doctor", env={"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"})
     assert done.returncode == 0
     assert "cannot be reached" in done.stdout
+
+
+def test_other_options_are_those_of_the_api(tallyformer: Any, model_folder: Path, llm: LLM) -> None:
+    params = SamplingParams(max_tokens=30, seed=3, repetition_penalty=1.3, min_tokens=30, look_up=4)
+    flags = ["--max-tokens", "30", "--seed", "3", "--repetition-penalty", "1.3"]
+    flags += ["--min-tokens", "30", "--look-up", "4"]
+    done = tallyformer("generate", "--model", model_folder, "--device", "cpu", *flags, stdin="Bond")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == llm.generate("Bond", params)[0].text + "\n"
+
+
+def test_an_answer_has_the_form_of_a_schema(
+    tallyformer: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"enum": ["buy", "sell"]}')
+    flags = ("--model", model_folder, "--device", "cpu", "--json-schema", schema)
+    done = tallyformer("generate", *flags, "--prompt", "Bond")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) in ("buy", "sell")
+    told = tallyformer("chat", *flags, stdin="What now?\n")
+    assert json.loads(told.stdout) in ("buy", "sell")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "schema.json"),
+        ("{", "schema.json: "),
+        ('{"type": "nothing"}', "--json-schema: cannot be used"),
+        ('{"$ref": "http://example.com/x"}', "--json-schema: cannot be used"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_one_line(
+    tallyformer: Any, model_folder: Path, tmp_path: Path, text: str | None, expected: str
+) -> None:
+    schema = tmp_path / "schema.json"
+    if text is not None:
+        schema.write_text(text)
+    done = tallyformer(
+        "generate", "--model", model_folder, "--json-schema", schema, "--prompt", "Bond"
+    )
+    assert done.returncode in (2, 3) and done.stdout == ""
+    assert expected in done.stderr and done.stderr.count("\n") == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import signal
 import sys
@@ -43,11 +42,11 @@ def chat(system: str | None, **flags: Any) -> None:
     given are those of the model's generation_config.json.
     """
     loading = {name: flags.pop(name) for name in LOADING}
-    settings = read_sampling(flags)
+    sampling = read_sampling(flags)
     llm = load_llm(**loading)
     from tallyformer.inference.conversation import Chat
 
-    session = Chat(llm, dataclasses.replace(llm.default_params, **settings), system)
+    session = Chat(llm, sampling(llm), system)
     # From here on Ctrl-C ends a line or an answer; other signals end the chat.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     click.secho(HELP, err=True, dim=True)

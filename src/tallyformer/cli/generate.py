@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import Any
 
@@ -30,10 +29,10 @@ def generate(prompt: str | None, chat: bool, **flags: Any) -> None:
     generation_config.json.
     """
     loading = {name: flags.pop(name) for name in LOADING}
-    settings = read_sampling(flags)
+    sampling = read_sampling(flags)
     text = _read_prompt() if prompt is None else prompt
     llm = load_llm(**loading)
-    params = dataclasses.replace(llm.default_params, **settings)
+    params = sampling(llm)
     answer = llm.stream_chat(text, params) if chat else llm.stream(text, params)
     for piece in answer:
         click.echo(piece.text, nl=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ from tallyformer.errors import UsageError
 if TYPE_CHECKING:
     from tallyformer.artifacts.run_folder import RunFolder
     from tallyformer.config import Recipe
+    from tallyformer.errors import InvalidRequestError
     from tallyformer.inference.llm import LLM
     from tallyformer.inference.runner_names import RunnerName
+    from tallyformer.inference.sampling_params import SamplingParams
 
 Command = Callable[..., Any]
 
@@ -130,16 +133,22 @@ def load_llm(
 
 _SAMPLING_HELP = {
     "max_tokens": (int, "Generate at most this many tokens; 256 unless the model says."),
+    "min_tokens": (int, "Do not draw the end-of-text before this many tokens."),
     "temperature": (float, "0 always takes the most probable token."),
     "top_k": (int, "Sample from this many of the most probable tokens; 0: from all."),
     "top_p": (float, "Sample from the most probable tokens that hold this share of the mass."),
     "min_p": (float, "Drop tokens less probable than this share of the most probable one."),
     "mode": (str, "Where --top-p measures: within --top-k (combined), or on all (independent)."),
+    "repetition_penalty": (float, "Above 1: lower logits of the prompt's and answer's tokens."),
     "frequency_penalty": (float, "Lower a token's logit for each time it was generated."),
     "presence_penalty": (float, "Lower a token's logit once it has been generated."),
     "stop": (str, "End before this text. Repeatable."),
     "seed": (int, "Make the answer reproducible."),
     "ignore_eos": (bool, "Continue after the model's end-of-text."),
+    "look_up": (
+        int,
+        "Guess this many tokens a step from the text; faster where it repeats itself.",
+    ),
 }
 
 
@@ -147,6 +156,12 @@ def sampling_options(command: Command) -> Command:
     """One option a field of `SamplingParams`; what is not given, the model's folder decides."""
     from tallyformer.inference.sampling_params import MODES
 
+    command = click.option(
+        "--json-schema",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Answer in JSON that fits the JSON schema in this file.",
+    )(command)
     for field, (kind, text) in reversed(_SAMPLING_HELP.items()):
         settings: dict[str, Any] = {"help": text, "default": None}
         if kind is bool:
@@ -161,22 +176,56 @@ def sampling_options(command: Command) -> Command:
     return command
 
 
-def read_sampling(flags: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `SamplingParams` that were given as options.
+def read_sampling(flags: dict[str, Any]) -> Callable[[LLM], SamplingParams]:
+    """What makes the settings of a model from its own and from the options that were given.
 
     Raises:
-        UsageError: one is out of range; the flag is named.
+        UsageError: one is out of range, or the schema's file cannot be read; the flag is named.
     """
     from tallyformer.errors import InvalidRequestError
     from tallyformer.inference.sampling_params import SamplingParams
 
+    schema = _read_schema(flags.pop("json_schema"))
     given = {field: value for field, value in flags.items() if value is not None and value != ()}
+    # A smaller limit than the model's own must not be refused for want of the model.
+    most = {"max_tokens": max(given["min_tokens"], 1)} if "min_tokens" in given else {}
     try:
-        SamplingParams(**given)
+        SamplingParams(**{**most, **given})
     except InvalidRequestError as error:
-        field, _, rest = str(error).partition(":")
-        raise UsageError(f"--{field.replace('_', '-')}:{rest}") from None
-    return given
+        raise _of_flag(error) from None
+
+    def params(llm: LLM) -> SamplingParams:
+        mask = {} if schema is None else {"token_mask": _mask(llm, schema)}
+        try:
+            return dataclasses.replace(llm.default_params, **given, **mask)
+        except InvalidRequestError as error:
+            raise _of_flag(error) from None
+
+    return params
+
+
+def _of_flag(error: InvalidRequestError) -> UsageError:
+    field, _, rest = str(error).partition(":")
+    return UsageError(f"--{field.replace('_', '-')}:{rest}")
+
+
+def _read_schema(path: Path | None) -> Any:
+    if path is None:
+        return None
+    from tallyformer.artifacts.json_files import read_json
+
+    fix = 'It must be a JSON schema, as {"type": "object"}. Correct it'
+    return read_json(path, fix=fix, what="not a schema")
+
+
+def _mask(llm: LLM, schema: Any) -> Any:
+    from tallyformer.errors import InvalidRequestError
+    from tallyformer.inference.grammar import Grammars
+
+    try:
+        return Grammars(llm.tokenizer).json_schema(schema)
+    except InvalidRequestError as error:
+        raise _of_flag(error) from None
 
 
 def load(
