@@ -6,8 +6,9 @@
 Two servers: guidellm's own mock-server, which answers after times that it is told, and
 `tallyformer serve` with FOLDER. Both tools keep the same number of streams busy with prompts of the
 same kind and length and answers of the same length, one after the other, in several rounds. The
-clients are Python and need about as much of a processor as a small model does, so give them cores
-of their own (`taskset`) if you can: what they take from the server is part of what they measure.
+clients are Python and need about as much of a processor as a small model does, and what they take
+from the server is part of what they measure: so the servers run on the first half of the cores and
+the clients on the rest.
 
 Writes benchmarks/results/<date>-bench-against-guidellm.json.
 """
@@ -40,6 +41,8 @@ TALLYFORMER = Path(sys.executable).with_name("tallyformer")
 PROMPTS = 20_000
 WARMUP = 2.0
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
+CORES = sorted(os.sched_getaffinity(0))
+SERVERS, CLIENTS = CORES[: len(CORES) // 2], CORES[len(CORES) // 2 :]
 
 
 def main() -> None:
@@ -185,7 +188,7 @@ def served(options: argparse.Namespace, place: Path) -> Iterator[str]:
 def started(command: tuple[object, ...], url: str, path: str) -> Iterator[str]:
     """A server, from when it answers `path` until the end of the block."""
     with subprocess.Popen(
-        [*map(str, command)],
+        on(SERVERS, command),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=ENVIRONMENT,
@@ -215,10 +218,16 @@ def free_port() -> int:
 
 def run(*command: object) -> None:
     done = subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, timeout=900, env=ENVIRONMENT
+        on(CLIENTS, command), capture_output=True, text=True, timeout=900, env=ENVIRONMENT
     )
     if done.returncode:
         sys.exit(f"{command[0]} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+
+
+def on(cores: list[int], command: tuple[object, ...]) -> list[str]:
+    """The command, bound to cores; to all where there is but one."""
+    bound = ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []
+    return [*bound, *map(str, command)]
 
 
 def version(command: Path) -> str:
