@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CHAT ?= 1
 SHIPPED := src/tallyformer/inference/native/shipped
 
-.PHONY: install quickstart test test-versions lint docs web web-schema web-tools wheel clean test-exports
+.PHONY: install quickstart test test-versions lint docs web web-schema web-tools wheel clean test-exports test-ray
 
 install: $(VENV)/.installed
 
@@ -51,6 +51,11 @@ test-versions: $(VENV)/.installed-dev
 test-exports: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --constraint requirements.lock llama-cpp-python
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/export/test_gguf.py tests/docs/test_exports.py -rs
+
+# Slow: Ray is installed first, and a cluster of two replicas started. `make test` skips these.
+test-ray: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock "ray[serve]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/serving -rs
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

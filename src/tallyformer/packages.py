@@ -42,6 +42,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "uvicorn",
         "uvloop",
     ),
+    "ray": ("ray",),
     "export": ("ctranslate2", "gguf", "onnx", "onnxruntime"),
 }
 """The modules of each extra; a test compares them with pyproject.toml."""

@@ -70,6 +70,7 @@ class Models:
         self._watchers: list[Callable[[ServedModel], None]] = []
         self._most_waiting = most_waiting
         self.failed = asyncio.Event()
+        self._all_ready = asyncio.Event()
         self._models = {name: ServedModel(name, folder) for name, folder in folders.items()}
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -108,6 +109,22 @@ class Models:
             seconds = round(time.monotonic() - began, 3)
             fields = {"model": model.name, "seconds": seconds}
             _LOGGER.info("model ready", extra={"fields": fields})
+        self._all_ready.set()
+
+    async def until_ready(self) -> None:
+        """Wait until every model answers.
+
+        Raises:
+            TallyFormerError: one could not be loaded.
+        """
+        ways = [asyncio.create_task(e.wait()) for e in (self._all_ready, self.failed)]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+        if self.failure:
+            raise self.failure
 
     async def close(self) -> None:
         """End the models' threads; what they still answer is broken off."""

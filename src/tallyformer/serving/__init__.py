@@ -1,0 +1,1 @@
+"""The server's application on a Ray cluster: many replicas, more of them under load."""
