@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tallyformer.server.metrics import AnswerTimes, Metrics
 from tallyformer.server.settings import ServerSettings
 
-from .conftest import Running, running
-from .test_load import CHAT, SHORT
+from .conftest import Running, running, until
+from .test_load import CHAT, ENDLESS, SHORT, SLOTS, model_of, nothing_runs
 
 
 def values(text: str) -> dict[tuple[str, str], float]:
@@ -63,6 +68,7 @@ def test_tokens_and_times_are_those_of_the_answers(
     assert found["tallyformer_time_to_first_token_seconds_count", TINY] == 3
     assert found["tallyformer_inter_token_seconds_count", TINY] == 100
     assert found["tallyformer_answer_seconds_count", TINY] == 3
+    assert found["tallyformer_queue_seconds_count", TINY] == 3
     assert 0 < found["tallyformer_answer_seconds_sum", TINY] < 2 * seconds
     assert found["tallyformer_slots", TINY] == 64
     assert found["tallyformer_running_answers", TINY] == 0
@@ -99,3 +105,70 @@ def test_two_servers_in_a_process_share_no_numbers(served: Running) -> None:
     first, second = Metrics(time.monotonic), Metrics(time.monotonic)
     first.prompt("m", 5)
     assert b'prompt_tokens_total{model="m"}' not in second.exposition()
+
+
+STEP = 0.01
+"""Seconds of a step besides its own, so that what others do on this machine weighs little."""
+
+
+@pytest.fixture
+def slow_steps(tally_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    with running(ServerSettings(models={"tiny": tally_folder})) as server:
+        server.wait_until_ready()
+        runner = type(model_of(server).llm.llm.client._engine._runner)
+        compute = runner.compute
+
+        def slow(this: Any, works: Any) -> Any:
+            time.sleep(STEP)
+            return compute(this, works)
+
+        monkeypatch.setattr(runner, "compute", slow)
+        yield server
+
+
+def sums(server: Running) -> dict[str, float]:
+    found = values(httpx2.get(server.url + "/metrics").text)
+    prefix, suffix = "tallyformer_", "_seconds_sum"
+    return {
+        name.removeprefix(prefix).removesuffix(suffix): value
+        for (name, labels), value in found.items()
+        if name.endswith(suffix) and labels == TINY
+    }
+
+
+def chunk_times(server: Running, body: dict[str, Any]) -> list[list[float]]:
+    """Of each choice, the seconds after which its chunks of text came."""
+    came: dict[int, list[float]] = defaultdict(list)
+    began = time.monotonic()
+    with server.client() as http, http.stream("POST", CHAT, json=body) as answer:
+        for line in answer.iter_lines():
+            if '"content":"' in line and '"role"' not in line:
+                choice = json.loads(line.removeprefix("data: "))["choices"][0]
+                came[choice["index"]].append(time.monotonic() - began)
+    return list(came.values())
+
+
+def test_times_are_those_that_a_client_measures(slow_steps: Running) -> None:
+    """Sums, because a single time has what else this machine did; 5% of seconds is much of that."""
+    server = slow_steps
+    body = {**ENDLESS, "n": 4, "stream": True, "max_tokens": 120, "seed": 1}
+    holding = {**ENDLESS, "n": 16, "max_tokens": 150}
+    holders = [threading.Thread(target=chunk_times, args=(server, holding)) for _ in range(4)]
+    for thread in holders:
+        thread.start()
+    until(lambda: model_of(server).llm.running == SLOTS)
+    until(lambda: sums(server).get("inter_token", 0.0) > 0)
+    before = sums(server)
+    queued = sum(times[0] for times in chunk_times(server, body))
+    for thread in holders:
+        thread.join()
+    between = sums(server)
+    first = between["time_to_first_token"] - before["time_to_first_token"]
+    assert first == pytest.approx(queued, rel=0.05)
+    assert 0.5 * first < between["queue"] - before["queue"] < first
+    until(lambda: nothing_runs(server))
+    came = chunk_times(server, body)
+    after = sums(server)
+    client = sum(times[-1] - times[0] for times in came)
+    assert after["inter_token"] - between["inter_token"] == pytest.approx(client, rel=0.05)
+    assert after["queue"] - between["queue"] < 0.5 * client

@@ -67,6 +67,7 @@ class Piece:
         logprobs: one for each of `token_ids`, or none at all.
         prompt_logprobs: as in `Output`, in the first piece.
         guessed, accepted: since the piece before, as in `Output`.
+        queue_seconds: how long the sample waited for a place; in its first piece alone.
     """
 
     text: str
@@ -77,6 +78,7 @@ class Piece:
     prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)
     guessed: int = 0
     accepted: int = 0
+    queue_seconds: float | None = field(default=None, compare=False)
 
 
 def merged(pieces: Sequence[Piece]) -> Piece:
@@ -92,6 +94,7 @@ def merged(pieces: Sequence[Piece]) -> Piece:
         prompt_logprobs=[logprob for piece in pieces for logprob in piece.prompt_logprobs],
         guessed=sum(piece.guessed for piece in pieces),
         accepted=sum(piece.accepted for piece in pieces),
+        queue_seconds=pieces[0].queue_seconds,
     )
 
 

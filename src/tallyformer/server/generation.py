@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import itertools
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tallyformer.errors import InvalidRequestError
-from tallyformer.inference.outputs import FirstSpace, Piece
+from tallyformer.inference.outputs import FirstSpace, Piece, TokenLogprob
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.server.api_error import ApiError, unavailable, usual_message
 from tallyformer.server.drain import Drain
@@ -23,12 +25,12 @@ Event = tuple[int, Piece] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class WantedAnswer:
-    """One answer that is wanted.
+class WantedAnswers:
+    """Answers that are wanted to one prompt.
 
     Attributes:
-        prompt_ids: what it follows.
-        params: how it is sampled.
+        prompt_ids: what they follow.
+        params: how they are sampled, and how many there are.
         chat: leave out the white space that the chat format has before an answer.
     """
 
@@ -42,7 +44,8 @@ class Generation:
 
     Args:
         llm: an `AsyncLLM`.
-        wanted: the answers.
+        wanted: the answers, numbered in this order.
+        prefix_key: whose prompts may share what they begin with; None shares nothing.
         times: measures each of them.
         drain: how the server ends.
         deadline: seconds for everything, waiting included.
@@ -55,15 +58,16 @@ class Generation:
     def __init__(
         self,
         llm: Any,
-        wanted: Sequence[WantedAnswer],
+        wanted: Sequence[WantedAnswers],
         *,
+        prefix_key: Hashable,
         times: Sequence[AnswerTimes],
         drain: Drain,
         deadline: float,
         keep_alive: float,
     ) -> None:
-        self._streams = [llm.stream(w.prompt_ids, w.params) for w in wanted]
-        self._spaces = [FirstSpace() if w.chat else None for w in wanted]
+        self._wanted = wanted
+        self._streams = [llm.stream(w.prompt_ids, w.params, prefix_key=prefix_key) for w in wanted]
         self._times = times
         self._drain = drain
         self._deadline = deadline
@@ -76,8 +80,11 @@ class Generation:
         Raises:
             ApiError: the model failed, the deadline passed, or the server ends.
         """
-        tasks = [asyncio.create_task(self._pump(number)) for number in range(len(self._streams))]
-        left = len(tasks)
+        counts = [one.params.n for one in self._wanted]
+        firsts = itertools.accumulate(counts[:-1], initial=0)
+        pumps = zip(self._streams, self._wanted, firsts, strict=True)
+        tasks = [asyncio.create_task(self._pump(*pump)) for pump in pumps]
+        left = sum(counts)
         with self._limits():
             try:
                 while left:
@@ -91,19 +98,31 @@ class Generation:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _pump(self, number: int) -> None:
-        space, times = self._spaces[number], self._times[number]
+    async def _pump(
+        self, stream: AsyncGenerator[Piece, None], wanted: WantedAnswers, first: int
+    ) -> None:
+        """Pass on the answers to one prompt; `first` is the number of the first of them."""
+        space = FirstSpace() if wanted.chat else None
+        scores = _PromptScores(wanted.params)
         try:
-            async with contextlib.aclosing(self._streams[number]) as pieces:
+            async with contextlib.aclosing(stream) as pieces:
                 async for piece in pieces:
                     self._last = self._clock()
-                    times.tokens(len(piece.token_ids))
-                    kept = space.without(piece) if space else piece
-                    if kept is not None:
-                        self._queue.put_nowait((number, kept))
-            times.finished()
+                    self._measure(self._times[first + piece.index], piece)
+                    for scored in scores.given_to(piece):
+                        kept = space.without(scored) if space else scored
+                        if kept is not None:
+                            self._queue.put_nowait((first + kept.index, kept))
         except Exception as error:
             self._queue.put_nowait(_told(error))
+
+    @staticmethod
+    def _measure(times: AnswerTimes, piece: Piece) -> None:
+        if piece.queue_seconds is not None:
+            times.waited(piece.queue_seconds)
+        times.tokens(len(piece.token_ids))
+        if piece.finish_reason is not None:
+            times.finished()
 
     @contextlib.contextmanager
     def _limits(self) -> Any:
@@ -131,6 +150,35 @@ class Generation:
             silent = 0.0
         loop = asyncio.get_running_loop()
         self._beat = loop.call_later(self._keep_alive - silent, self._maybe_silent)
+
+
+class _PromptScores:
+    """Gives all samples the prompt's log-probabilities, which only the first one's piece has."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        self._shared = params.prompt_logprobs is not None and params.n > 1
+        self._scores: list[TokenLogprob | None] = []
+        self._has_scores = False
+        self._waiting: list[Piece] = []
+        self._begun: set[int] = set()
+
+    def given_to(self, piece: Piece) -> list[Piece]:
+        """The pieces that can be passed on now."""
+        if not self._shared:
+            return [piece]
+        self._waiting.append(piece)
+        if not self._has_scores:
+            if piece.index:
+                return []
+            self._scores, self._has_scores = piece.prompt_logprobs, True
+        ready, self._waiting = self._waiting, []
+        return [self._with_scores(one) for one in ready]
+
+    def _with_scores(self, piece: Piece) -> Piece:
+        if piece.index in self._begun:
+            return piece
+        self._begun.add(piece.index)
+        return dataclasses.replace(piece, prompt_logprobs=self._scores)
 
 
 def _told(error: Exception) -> ApiError:

@@ -31,6 +31,7 @@ class Metrics:
         )
         self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts.", "model")
         self._generated = self._counter("generated_tokens", "Tokens of answers.", "model")
+        self._queue = self._histogram("queue_seconds", "Seconds that an answer waited for a slot.")
         self._first = self._histogram(
             "time_to_first_token_seconds", "From a request's admission to its first token."
         )
@@ -69,6 +70,7 @@ class Metrics:
         return AnswerTimes(
             self.clock,
             generated=self._generated.labels(model),
+            queue=self._queue.labels(model),
             first=self._first.labels(model),
             between=self._between.labels(model),
             whole=self._whole.labels(model),
@@ -99,13 +101,15 @@ class AnswerTimes:
         clock: Callable[[], float],
         *,
         generated: Counter,
+        queue: Histogram,
         first: Histogram,
         between: Histogram,
         whole: Histogram,
         rate: Histogram,
     ) -> None:
         self._clock = clock
-        self._generated, self._first, self._between = generated, first, between
+        self._generated = generated
+        self._queue, self._first, self._between = queue, first, between
         self._whole, self._rate = whole, rate
         self._began = self._last = clock()
         self._came: float | None = None
@@ -120,6 +124,10 @@ class AnswerTimes:
     def seconds(self) -> float:
         """From admission to the newest token."""
         return self._last - self._began
+
+    def waited(self, seconds: float) -> None:
+        """The answer has had a slot after so long."""
+        self._queue.observe(seconds)
 
     def tokens(self, count: int) -> None:
         """So many tokens have come."""

@@ -17,7 +17,7 @@ from tallyformer.server.answers import AnswerShape, AnswerUsage
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.drain import Drain
 from tallyformer.server.feedback.exchanges import Exchange, Exchanges
-from tallyformer.server.generation import Generation, WantedAnswer
+from tallyformer.server.generation import Generation, WantedAnswers
 from tallyformer.server.metrics import AnswerTimes, Metrics
 from tallyformer.server.models import Models, ServedModel
 from tallyformer.server.rate_limits import RateLimits
@@ -40,7 +40,7 @@ class Ask:
 
     Attributes:
         model: who answers.
-        wanted: the answers, those to one prompt one after another.
+        wanted: the answers, prompt by prompt.
         shape: how they are written.
         stream: as a stream.
         prompt_tokens: of all prompts.
@@ -53,7 +53,7 @@ class Ask:
     """
 
     model: ServedModel
-    wanted: list[WantedAnswer]
+    wanted: list[WantedAnswers]
     shape: AnswerShape
     stream: bool
     prompt_tokens: int
@@ -122,6 +122,9 @@ class Service:
         self._drain = drain
         self._metrics = metrics
         self._exchanges = exchanges
+        # How fast a prompt is answered tells whether another one began alike. Strangers would
+        # learn that of each other; without keys on this machine alone there is one caller.
+        self._callers_are_known = bool(settings.api_key_file) or not settings.allow_anonymous
         self._recordings = Recordings(settings.rejoin_seconds, settings.stream_keep_alive)
         self._limits = RateLimits(
             requests=settings.requests_per_minute,
@@ -200,7 +203,7 @@ class Service:
         return EventStream(events, headers, place=held, seconds=seconds)
 
     async def one_answer(
-        self, request: Request, model: ServedModel, wanted: WantedAnswer
+        self, request: Request, model: ServedModel, wanted: WantedAnswers
     ) -> tuple[Output, AnswerTimes]:
         """One whole answer, and how long it took.
 
@@ -213,18 +216,20 @@ class Service:
         return outputs[0], started.times[0]
 
     async def _start(
-        self, request: Request, model: ServedModel, wanted: list[WantedAnswer], prompt_tokens: int
+        self, request: Request, model: ServedModel, wanted: list[WantedAnswers], prompt_tokens: int
     ) -> Started:
         """Let answers in, or refuse them."""
         owner = request.state.owner
-        longest = sum(w.params.max_tokens for w in wanted)
+        answers = sum(w.params.n for w in wanted)
+        longest = sum(w.params.n * w.params.max_tokens for w in wanted)
         with contextlib.ExitStack() as place:
             place.enter_context(self._limits.at_once(owner))
-            place.enter_context(model.admission.admitted(len(wanted)))
-            times = [self._metrics.answer(model.name) for _ in wanted]
+            place.enter_context(model.admission.admitted(answers))
+            times = [self._metrics.answer(model.name) for _ in range(answers)]
             generation = Generation(
                 model.llm,
                 wanted,
+                prefix_key=owner if self._callers_are_known else None,
                 times=times,
                 drain=self._drain,
                 deadline=self._settings.request_timeout,
@@ -237,13 +242,14 @@ class Service:
             )
 
 
-async def _outputs(generation: Generation, wanted: list[WantedAnswer]) -> list[Output]:
-    pieces: list[list[Piece]] = [[] for _ in wanted]
+async def _outputs(generation: Generation, wanted: list[WantedAnswers]) -> list[Output]:
+    prompts = [w.prompt_ids for w in wanted for _ in range(w.params.n)]
+    pieces: list[list[Piece]] = [[] for _ in prompts]
     async with contextlib.aclosing(generation.events()) as events:
         async for event in events:
             if event is not None:
                 pieces[event[0]].append(event[1])
-    return [joined(w.prompt_ids, parts) for w, parts in zip(wanted, pieces, strict=True)]
+    return [joined(ids, parts) for ids, parts in zip(prompts, pieces, strict=True)]
 
 
 async def _stream(
@@ -251,7 +257,7 @@ async def _stream(
 ) -> AsyncGenerator[bytes, None]:
     """The events of a stream; what fails after its begin is one of them."""
     completion = 0
-    texts = [""] * len(ask.wanted)
+    texts = [""] * sum(w.params.n for w in ask.wanted)
     yield ask.shape.begin()
     try:
         async with contextlib.aclosing(generation.events()) as events:

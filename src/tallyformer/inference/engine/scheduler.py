@@ -163,7 +163,7 @@ class Scheduler:
         if source is not None:
             moves.append(Fork(source.number, sequence.number, sequence.kept))
         self.waiting.remove(sequence)
-        sequence.state = "running"
+        sequence.run()
         self.running.append(sequence)
 
     def _wait_again(self, left: list[Sequence]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from collections.abc import Sequence as Several
 from typing import TYPE_CHECKING, Literal
 
@@ -45,6 +46,7 @@ class Sequence:
         leader: the sequence of the first sample, whose prefill the others share.
         prefix_key: sequences with the same one may share what they begin with alike.
         stays: whether its keys and values are of use after its end.
+        clock: seconds that never go back.
 
     Attributes:
         window: the newest ids, all that the model sees.
@@ -72,6 +74,7 @@ class Sequence:
         leader: Sequence | None = None,
         prefix_key: Hashable = None,
         stays: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         ids = list(prompt_ids)
         assert context >= 2 and ids
@@ -87,6 +90,9 @@ class Sequence:
         self.generated: list[int] = []
         self.counts: Counter[int] = Counter()
         self.state: State = "waiting"
+        self._clock, self._asked_at = clock, clock()
+        self._queue_seconds: float | None = None
+        self._has_begun = False
         self._context, self._vocab_size = context, vocab_size
         self._key = key_of("draw", seed, sample) if sample else key_of("draw", seed)
         end_ids = {*params.stop_token_ids, *(() if params.ignore_eos else eos_ids)}
@@ -124,6 +130,13 @@ class Sequence:
     def unscored(self) -> bool:
         """Whether every id of the window needs a row of logits, as the prompt is scored."""
         return self._unscored
+
+    def run(self) -> None:
+        """It has got a place."""
+        self.state = "running"
+        if not self._has_begun:
+            self._has_begun = True
+            self._queue_seconds = self._clock() - self._asked_at
 
     def shorten(self) -> None:
         """Keep the newest half of the window, to be computed again with positions from 0.
@@ -250,6 +263,7 @@ class Sequence:
         unsent, self._unsent = self._unsent, []
         scores, self._scores = self._scores, []
         logprobs = [one for one in unsent if isinstance(one, TokenLogprob)]
+        queue_seconds, self._queue_seconds = self._queue_seconds, None
         guessed, accepted = self._guessed, self._accepted
         self._guessed = self._accepted = 0
         return Piece(
@@ -261,6 +275,7 @@ class Sequence:
             prompt_logprobs=scores,
             guessed=guessed,
             accepted=accepted,
+            queue_seconds=queue_seconds,
         )
 
 

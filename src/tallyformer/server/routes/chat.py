@@ -12,7 +12,7 @@ from tallyformer.inference.grammar import MakeMask
 from tallyformer.server.answers import AnswerHead, CompletionShape
 from tallyformer.server.chat_prompt import ChatPrompt, GivenMessage, chat_prompt, in_turn
 from tallyformer.server.formats import mask_of
-from tallyformer.server.generation import WantedAnswer
+from tallyformer.server.generation import WantedAnswers
 from tallyformer.server.models import ServedModel
 from tallyformer.server.schemas.chat import ChatRequest
 from tallyformer.server.schemas.errors import documented
@@ -62,7 +62,7 @@ def chat_wanted(
     prompt: ChatPrompt,
     most_tokens: int | None,
     **more: Any,
-) -> list[WantedAnswer]:
+) -> WantedAnswers:
     """The answers that a request wants; by default as long as there is room.
 
     Raises:
@@ -70,17 +70,10 @@ def chat_wanted(
     """
     llm = model.llm.llm
     most = max(1, llm.context_length - len(prompt.ids)) if most_tokens is None else most_tokens
-    wanted = []
-    for choice in range(body.n):
-        params = body.params(llm.default_params, max_tokens=most, choice=choice, **more)
-        wanted.append(
-            WantedAnswer(
-                prompt_ids=prompt.ids,
-                params=llm.chat_params(params),
-                chat=not prompt.continued,
-            )
-        )
-    return wanted
+    params = body.params(llm.default_params, max_tokens=most, n=body.n, **more)
+    return WantedAnswers(
+        prompt_ids=prompt.ids, params=llm.chat_params(params), chat=not prompt.continued
+    )
 
 
 def _ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt, mask: MakeMask | None) -> Ask:
@@ -92,11 +85,12 @@ def _ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt, mask: MakeMa
         usage=body.usage_in_stream,
         logprobs=ChatLogprobs(model.llm.llm.tokenizer) if body.logprobs else None,
     )
+    wanted = chat_wanted(
+        model, body, prompt, body.most_tokens, logprobs=alternatives, token_mask=mask
+    )
     return Ask(
         model=model,
-        wanted=chat_wanted(
-            model, body, prompt, body.most_tokens, logprobs=alternatives, token_mask=mask
-        ),
+        wanted=[wanted],
         shape=shape,
         stream=body.stream,
         rejoin=body.may_rejoin,

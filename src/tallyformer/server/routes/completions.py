@@ -11,7 +11,7 @@ from tallyformer.server.answers import AnswerHead, CompletionShape
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.chat_prompt import too_long
 from tallyformer.server.formats import mask_of
-from tallyformer.server.generation import WantedAnswer
+from tallyformer.server.generation import WantedAnswers
 from tallyformer.server.models import ServedModel
 from tallyformer.server.routes.chat import LONG_TEXT
 from tallyformer.server.schemas.completions import CompletionRequest
@@ -62,11 +62,7 @@ def _ask(
     )
     return Ask(
         model=model,
-        wanted=[
-            _wanted(model, body, ids, choice, mask)
-            for ids in prompts
-            for choice in range(body.made)
-        ],
+        wanted=[_wanted(model, body, ids, mask) for ids in prompts],
         shape=shape,
         stream=body.stream,
         rejoin=body.may_rejoin,
@@ -77,12 +73,8 @@ def _ask(
 
 
 def _wanted(
-    model: ServedModel,
-    body: CompletionRequest,
-    ids: list[int],
-    choice: int,
-    mask: MakeMask | None,
-) -> WantedAnswer:
+    model: ServedModel, body: CompletionRequest, ids: list[int], mask: MakeMask | None
+) -> WantedAnswers:
     llm = model.llm.llm
     most = body.max_tokens
     if most is None:
@@ -91,13 +83,13 @@ def _wanted(
     params = body.params(
         llm.default_params,
         max_tokens=most,
-        choice=choice,
+        n=body.made,
         token_mask=mask,
         logprobs=0 if body.made > body.n and body.logprobs is None else body.logprobs,
         # An answer without tokens is one that is scored.
         prompt_logprobs=0 if most == 0 and scored is None else scored,
     )
-    return WantedAnswer(prompt_ids=ids, params=params)
+    return WantedAnswers(prompt_ids=ids, params=params)
 
 
 def _text(tokenizer: Tokenizer, prompt: str | list[int]) -> str:

@@ -12,7 +12,7 @@ from tallyformer.artifacts.json_files import read_json
 from tallyformer.artifacts.tensor_files import stored_tensors
 from tallyformer.inference.outputs import Output
 from tallyformer.server.chat_prompt import too_long
-from tallyformer.server.generation import WantedAnswer
+from tallyformer.server.generation import WantedAnswers
 from tallyformer.server.metrics import AnswerTimes
 from tallyformer.server.models import ServedModel
 from tallyformer.server.schemas.earlier import (
@@ -49,7 +49,7 @@ def add_earlier_routes(app: FastAPI, service: Service) -> None:
         return Generated(generated_text=output.text, metrics=metrics)
 
 
-def _wanted(model: ServedModel, body: GenerateRequest) -> WantedAnswer:
+def _wanted(model: ServedModel, body: GenerateRequest) -> WantedAnswers:
     llm = model.llm.llm
     chat = model.name == ANSWERING
     if chat:
@@ -66,7 +66,7 @@ def _wanted(model: ServedModel, body: GenerateRequest) -> WantedAnswer:
     }
     most = body.max_new_tokens or llm.context_length - len(ids)
     params = dataclasses.replace(llm.default_params, **given, max_tokens=most)
-    return WantedAnswer(
+    return WantedAnswers(
         prompt_ids=ids, params=llm.chat_params(params) if chat else params, chat=chat
     )
 

@@ -39,8 +39,8 @@ def _ask(
     head = AnswerHead(kind="chat", model=model.name, fingerprint=model.fingerprint)
     return Ask(
         model=model,
-        wanted=wanted,
-        shape=ResponseShape(head, body, wanted[0].params),
+        wanted=[wanted],
+        shape=ResponseShape(head, body, wanted.params),
         stream=body.stream,
         rejoin=body.may_rejoin,
         asked=None if prompt.continued else in_turn(body.messages),

@@ -113,14 +113,14 @@ class SamplingFields(RequestBody):
         return self.stream_options is not None and self.stream_options.rejoin
 
     def params(
-        self, defaults: SamplingParams, *, max_tokens: int, choice: int, **more: Any
+        self, defaults: SamplingParams, *, max_tokens: int, n: int, **more: Any
     ) -> SamplingParams:
-        """The engine's settings of one choice.
+        """The engine's settings of the answers to one prompt.
 
         Args:
             defaults: how the model's folder wants to be sampled, where the request does not say.
             max_tokens: of the answer.
-            choice: its number; each has another seed.
+            n: answers.
             more: of the engine's settings.
 
         Raises:
@@ -130,10 +130,10 @@ class SamplingFields(RequestBody):
             name: value for name in _ENGINE_FIELDS if (value := getattr(self, name)) is not None
         }
         if self.seed is not None:
-            given["seed"] = (self.seed + choice) % _SEEDS
+            given["seed"] = self.seed % _SEEDS
         if self.logit_bias:
             given["logit_bias"] = {int(name): bias for name, bias in self.logit_bias.items()}
-        return dataclasses.replace(defaults, **given, **more, max_tokens=max_tokens)
+        return dataclasses.replace(defaults, **given, **more, max_tokens=max_tokens, n=n)
 
 
 def refuse_unless(given: Any, allowed: tuple[Any, ...], message: str) -> Any:
