@@ -32,7 +32,7 @@ export default tseslint.config(
     plugins: { boundaries, "react-hooks": hooks },
     settings: {
       "boundaries/elements": elements,
-      "boundaries/ignore": ["src/main.tsx"],
+      "boundaries/ignore": ["src/main.ts"],
       "import/resolver": { typescript: { project: "tsconfig.json" } },
     },
     rules: {

@@ -1,12 +1,13 @@
 import { fileURLToPath } from "node:url";
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
+import { firstFrame } from "./plugins/first-frame";
 
 const API = process.env.TALLYFORMER_API ?? "http://127.0.0.1:8000";
 const PATHS = ["/v1", "/tokenize", "/detokenize", "/welcome", "/ready", "/health", "/openapi.json"];
 
 export default defineConfig({
-  plugins: [react()],
+  plugins: [react(), firstFrame()],
   resolve: {
     alias: {
       // In browsers it parses with innerHTML, which the page's policy forbids; this one is plain code.
@@ -21,6 +22,18 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
+    rolldownOptions: {
+      output: {
+        // What every start needs, each evaluated in a task of its own: see src/main.ts.
+        codeSplitting: {
+          groups: [
+            { name: "react", test: /node_modules\/(react|react-dom|scheduler)\//u },
+            { name: "database", test: /node_modules\/dexie/u },
+            { name: "kit", test: /node_modules\/(@base-ui|@floating-ui)\//u },
+          ],
+        },
+      },
+    },
   },
   server: { proxy: Object.fromEntries(PATHS.map((path) => [path, { target: API, changeOrigin: true }])) },
   test: { include: ["tests/**/*.test.ts"], environment: "node" },

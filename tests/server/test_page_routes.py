@@ -70,7 +70,7 @@ def test_assets_are_kept_and_named_by_their_content(http: httpx2.Client) -> None
         "/assets/",
         "/assets",
         "/index.html",
-        "/theme.js/",
+        "/first.js/",
         "/assets/index.html%00",
         "/unknown",
     ],

@@ -16,6 +16,7 @@ from tallyformer.errors import TallyFormerError
 from tallyformer.inference.grammar import Grammars
 from tallyformer.server.admission import Admission
 from tallyformer.server.api_error import ApiError, unavailable
+from tallyformer.server.model_sizes import ModelSizes, sizes_of
 
 ModelState = Literal["loading", "ready", "failed"]
 _LOGGER = logging.getLogger("tallyformer.server")
@@ -30,6 +31,7 @@ class ServedModel:
         folder: where it is from.
         state: `ready` when it has answered once.
         llm: None until it is ready.
+        sizes: None until it is ready.
         admission: who may wait for it; of no use until it is ready.
         grammars: what makes its masks, once one has been asked for.
         fingerprint: equal as long as the same seed gives the same answer.
@@ -41,6 +43,7 @@ class ServedModel:
     folder: Path
     state: ModelState = "loading"
     llm: Any = None
+    sizes: ModelSizes | None = None
     admission: Admission = field(default_factory=lambda: Admission(1, 0))
     grammars: Grammars | None = None
     fingerprint: str = ""
@@ -96,6 +99,7 @@ class Models:
             began = time.monotonic()
             try:
                 model.llm = await asyncio.to_thread(self._load, model.folder)
+                model.sizes = await asyncio.to_thread(sizes_of, model.folder)
                 model.admission = Admission(model.llm.slots, self._most_waiting)
                 model.fingerprint = _fingerprint(model)
                 model.state = "ready"

@@ -298,7 +298,7 @@ export interface components {
         };
         /**
          * ModelCard
-         * @description One model, in OpenAI's shape; `status` and `context_length` are ours.
+         * @description One model, in OpenAI's shape; `status` and the sizes are ours, known once it is ready.
          */
         ModelCard: {
             /** Id */
@@ -323,6 +323,14 @@ export interface components {
             status: "loading" | "ready" | "failed";
             /** Context Length */
             context_length: number | null;
+            /** Parameters */
+            parameters: number | null;
+            /** Layers */
+            layers: number | null;
+            /** Heads */
+            heads: number | null;
+            /** Hidden Size */
+            hidden_size: number | null;
         };
         /**
          * ModelList

@@ -3,7 +3,6 @@ import type { components } from "./schema";
 
 type Schemas = components["schemas"];
 export type ModelCard = Schemas["ModelCard"];
-export type Welcome = Schemas["Welcome"];
 export type ChatRequest = Schemas["ChatRequest"];
 export type ErrorEnvelope = Schemas["ErrorEnvelope"];
 

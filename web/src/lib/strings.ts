@@ -1,7 +1,8 @@
 /** Every text of the page, in English. */
 export const strings = {
   app: "TallyFormer",
-  tagline: "A small finance model, on this machine",
+  description: "Chat with a small finance model that runs on this server.",
+  noscript: "This page needs JavaScript. The API works without it: see /v1/models.",
   skip: "Skip to the conversation",
   notice: "Answers come from a small model and can be wrong. They are not financial advice.",
   loadingPage: "Loading…",
@@ -38,9 +39,8 @@ export const strings = {
   },
   welcome: {
     title: "What would you like to know about finance?",
-    lead: (name: string, size: string, context: string) =>
-      `You are talking to ${name}, a model of ${size} parameters that reads ${context} tokens at once. It runs on this server; nothing leaves it.`,
-    leadShort: "Ask a question about money, markets or accounts. The model runs on this server; nothing leaves it.",
+    lead: "Ask a question about money, markets or accounts. The model runs on this server; nothing leaves it.",
+    model: (name: string, size: string, context: string) => `${name}: ${size} parameters, reads ${context} tokens at once`,
     suggestions: "Suggested questions",
     questions: [
       { topic: "Economics", text: "What is inflation?" },
@@ -132,7 +132,14 @@ export const strings = {
     none: "No model",
     loading: "loading",
     failed: "failed",
+    size: (n: string) => `${n} parameters`,
     context: (n: string) => `reads ${n} tokens`,
+    /** Stages of training, by the names that models are usually served under. */
+    stages: {
+      pretrain: "Pretrained: continues texts",
+      distilled: "Distilled: continues texts",
+      sft: "Fine-tuned: answers questions",
+    } as Record<string, string>,
   },
   settings: {
     open: "Settings",

@@ -11,7 +11,18 @@ const words = strings.context;
 
 /** How full the model's context is. The server leaves a quarter of it to the answer. */
 export function ContextBar({ used, all }: Props) {
-  if (used === null || all === null) return <span className="context-text">{words.unknown}</span>;
+  if (used === null || all === null) {
+    // As wide as later, so that nothing moves when the model is ready.
+    return (
+      <span className="context" title={words.unknown}>
+        <span className="context-track" aria-hidden="true" />
+        <span className="context-text" aria-hidden="true">
+          {words.of("…", "…")}
+        </span>
+        <span className="visually-hidden">{words.unknown}</span>
+      </span>
+    );
+  }
   const level = used >= all ? "over" : used > all * 0.75 ? "high" : "fine";
   const text = words.of(count(used), count(all));
   return (

@@ -1,4 +1,5 @@
-import { count } from "../lib/format";
+import type { ModelCard } from "../api/types";
+import { count, parameters } from "../lib/format";
 import { strings } from "../lib/strings";
 import { useModels } from "../store/models";
 import { Select } from "../ui/Select";
@@ -10,27 +11,30 @@ interface Props {
   className?: string;
 }
 
-export function ModelSelect({ value, onChange, label = strings.model.choose, className = "" }: Props) {
+const words = strings.model;
+
+/** What one wants to know before choosing a model: its stage, its size, how much it reads. */
+function noteOf(card: ModelCard): string {
+  if (card.status !== "ready") return card.status === "failed" ? words.failed : words.loading;
+  return [
+    words.stages[card.id],
+    card.parameters === null ? undefined : words.size(parameters(card.parameters)),
+    card.context_length === null ? undefined : words.context(count(card.context_length)),
+  ]
+    .filter((part) => part !== undefined)
+    .join(" · ");
+}
+
+export function ModelSelect({ value, onChange, label = words.choose, className = "" }: Props) {
   const cards = useModels((state) => state.cards);
-  const options = cards.map((card) => ({
-    value: card.id,
-    label: card.id,
-    note:
-      card.status === "ready"
-        ? card.context_length === null
-          ? undefined
-          : strings.model.context(count(card.context_length))
-        : card.status === "failed"
-          ? strings.model.failed
-          : strings.model.loading,
-  }));
+  const options = cards.map((card) => ({ value: card.id, label: card.id, note: noteOf(card) }));
   return (
     <Select
       label={label}
       value={value}
       options={options}
       onChange={onChange}
-      placeholder={strings.model.none}
+      placeholder={words.none}
       disabled={cards.length === 0}
       className={className}
     />

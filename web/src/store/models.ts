@@ -1,6 +1,6 @@
 import { create } from "zustand";
-import { fetchModels, fetchWelcome, takesFeedback } from "../api/models";
-import type { ModelCard, Welcome } from "../api/types";
+import { fetchModels, takesFeedback } from "../api/models";
+import type { ModelCard } from "../api/types";
 import { failureOf } from "./collect";
 import type { Failure } from "./records";
 
@@ -8,15 +8,13 @@ const AGAIN_MS = 1500;
 
 interface Models {
   cards: ModelCard[];
-  /** Sizes of the first model. */
-  welcome: Welcome | null;
   failure: Failure | null;
   loaded: boolean;
   /** Whether answers can be rated. */
   feedback: boolean | null;
 }
 
-export const useModels = create<Models>(() => ({ cards: [], welcome: null, failure: null, loaded: false, feedback: null }));
+export const useModels = create<Models>(() => ({ cards: [], failure: null, loaded: false, feedback: null }));
 
 let timer: number | undefined;
 
@@ -28,7 +26,6 @@ export async function loadModels(): Promise<void> {
     const cards = await fetchModels();
     again = cards.some((card) => card.status === "loading");
     useModels.setState({ cards, failure: null, loaded: true });
-    if (cards[0]?.status === "ready" && !useModels.getState().welcome) useModels.setState({ welcome: await fetchWelcome() });
   } catch (error) {
     const failure = failureOf(error);
     again = failure.status !== 401;

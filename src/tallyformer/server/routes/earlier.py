@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 from fastapi import FastAPI, Request
 
-from tallyformer.artifacts.json_files import read_json
-from tallyformer.artifacts.tensor_files import stored_tensors
 from tallyformer.inference.outputs import Output
 from tallyformer.server.chat_prompt import too_long
 from tallyformer.server.generation import WantedAnswers
@@ -26,7 +23,6 @@ from tallyformer.server.service import Service
 
 ANSWERING = "sft"
 """The model that was fine-tuned on questions: a prompt is one there, and a text elsewhere."""
-_FIX = "Fetch the model again"
 _NAMES = {"topk": "top_k", "topp": "top_p"}
 _SETTINGS = ("temperature", "topk", "topp", "frequency_penalty", "presence_penalty", "mode")
 
@@ -85,14 +81,13 @@ def _metrics(output: Output, times: AnswerTimes) -> GenerateMetrics:
 
 
 def _welcome(model: ServedModel) -> Welcome:
-    config = read_json(model.folder / "config.json", fix=_FIX)
-    tensors = stored_tensors(model.folder, fix=_FIX).values()
-    parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+    sizes = model.sizes
+    assert sizes is not None, "a ready model has sizes"
     return Welcome(
         name=model.name,
-        size=f"{parameters / 1e6:.1f}M",
+        size=f"{sizes.parameters / 1e6:.1f}M",
         context=model.llm.llm.context_length,
-        layers=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        hidden_size=config["hidden_size"],
+        layers=sizes.layers,
+        heads=sizes.heads,
+        hidden_size=sizes.hidden,
     )

@@ -21,7 +21,7 @@ from tallyformer.server.api_error import ApiError
 INDEX = "index.html"
 PAGES = ("/", "/c/{rest:path}", "/compare", "/info")
 """What the page shows by itself; every one is its index."""
-FILES = ("/favicon.svg", "/theme.js", "/assets/{name:path}")
+FILES = ("/favicon.svg", "/first.js", "/assets/{name:path}")
 PAGE_PATHS = {*PAGES, *FILES}
 """Everybody may have them."""
 _ASSETS = "assets"

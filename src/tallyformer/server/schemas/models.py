@@ -10,7 +10,7 @@ from tallyformer.server.models import ModelState, ServedModel
 
 
 class ModelCard(BaseModel):
-    """One model, in OpenAI's shape; `status` and `context_length` are ours."""
+    """One model, in OpenAI's shape; `status` and the sizes are ours, known once it is ready."""
 
     id: str
     object: Literal["model"] = "model"
@@ -18,12 +18,25 @@ class ModelCard(BaseModel):
     owned_by: str = "tallyformer"
     status: ModelState
     context_length: int | None
+    parameters: int | None
+    layers: int | None
+    heads: int | None
+    hidden_size: int | None
 
     @classmethod
     def of(cls, model: ServedModel) -> ModelCard:
         """The card of a model."""
-        length = model.llm.llm.context_length if model.llm else None
-        return cls(id=model.name, created=model.created, status=model.state, context_length=length)
+        sizes = model.sizes
+        return cls(
+            id=model.name,
+            created=model.created,
+            status=model.state,
+            context_length=model.llm.llm.context_length if model.llm else None,
+            parameters=sizes and sizes.parameters,
+            layers=sizes and sizes.layers,
+            heads=sizes and sizes.heads,
+            hidden_size=sizes and sizes.hidden,
+        )
 
 
 class ModelList(BaseModel):

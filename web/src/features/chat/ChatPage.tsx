@@ -1,6 +1,7 @@
 import { SlidersHorizontal } from "lucide-react";
 import { useEffect, useMemo, useRef, useState } from "react";
 import { Link, useLocation } from "wouter";
+import type { ModelCard } from "../../api/types";
 import { copyText } from "../../lib/clipboard";
 import { strings } from "../../lib/strings";
 import { Composer } from "../../parts/Composer";
@@ -26,6 +27,7 @@ import { Welcome } from "./Welcome";
 
 interface Chosen {
   model: string | null;
+  card: ModelCard | undefined;
   ready: boolean;
   context: number | null;
   settings: Settings;
@@ -39,6 +41,7 @@ function useChosen(conversation: ReturnType<typeof useConversation>["conversatio
   const same = card?.id === model;
   return {
     model,
+    card: same ? card : undefined,
     ready: same && card?.status === "ready",
     context: same ? (card?.context_length ?? null) : null,
     settings: conversation?.settings ?? draftSettings ?? defaults,
@@ -120,7 +123,7 @@ export function ChatPage({ id }: { id: string | null }) {
   return (
     <div className="chat">
       <h1 className="visually-hidden">{conversation?.title ?? strings.nav.new}</h1>
-      {id === null ? <Welcome onAsk={ask} /> : <Thread key={id} path={path} versions={children} actions={actions} unseen={unseen} />}
+      {id === null ? <Welcome card={chosen.card} onAsk={ask} /> : <Thread key={id} path={path} versions={children} actions={actions} unseen={unseen} />}
       <Announcer key={`said-${id ?? ""}`} last={last} />
       <div className="dock">
         <Composer

@@ -1,6 +1,6 @@
 import { useLocation } from "wouter";
-import type { ModelCard, Welcome } from "../../api/types";
-import { count } from "../../lib/format";
+import type { ModelCard } from "../../api/types";
+import { count, parameters } from "../../lib/format";
 import { strings } from "../../lib/strings";
 import { failureText, needsKey } from "../../parts/failures";
 import { askForKey } from "../../parts/KeyDialog";
@@ -11,10 +11,10 @@ import { Facts } from "../../ui/Popover";
 
 const words = strings.models;
 
-function Card({ card, welcome }: { card: ModelCard; welcome: Welcome | null }) {
+function Card({ card }: { card: ModelCard }) {
   const [, navigate] = useLocation();
   const setModel = usePreferences((state) => state.setModel);
-  const sizes = welcome?.name === card.id ? welcome : null;
+  const fact = (label: string, value: number | null, show = count): [string, string] | null => (value === null ? null : [label, show(value)]);
   return (
     <li className="card">
       <header>
@@ -24,11 +24,11 @@ function Card({ card, welcome }: { card: ModelCard; welcome: Welcome | null }) {
       {words.kinds[card.id] !== undefined && <p>{words.kinds[card.id]}</p>}
       <Facts
         facts={[
-          sizes && [words.size, sizes.size],
-          card.context_length === null ? null : [words.context, strings.message.tokens(count(card.context_length))],
-          sizes && [words.layers, count(sizes.layers)],
-          sizes && [words.heads, count(sizes.heads)],
-          sizes && [words.hidden, count(sizes.hidden_size)],
+          fact(words.size, card.parameters, parameters),
+          fact(words.context, card.context_length, (n) => strings.message.tokens(count(n))),
+          fact(words.layers, card.layers),
+          fact(words.heads, card.heads),
+          fact(words.hidden, card.hidden_size),
         ]}
       />
       <Button
@@ -45,7 +45,7 @@ function Card({ card, welcome }: { card: ModelCard; welcome: Welcome | null }) {
 }
 
 export function ModelsPage() {
-  const { cards, welcome, failure } = useModels();
+  const { cards, failure } = useModels();
   return (
     <div className="page">
       <h1>{words.title}</h1>
@@ -58,7 +58,7 @@ export function ModelsPage() {
       )}
       <ul className="cards">
         {cards.map((card) => (
-          <Card key={card.id} card={card} welcome={welcome} />
+          <Card key={card.id} card={card} />
         ))}
       </ul>
     </div>

@@ -1,0 +1,1 @@
+export{n as Dexie,n as default,r as DexieYProvider,i as Entity,a as PropModification,o as RangeSet,s as add,c as cmp,l as liveQuery,u as mergeRanges,d as rangesOverlap,f as remove,p as replacePrefix}from"./database-DCM7onUX.js";

@@ -1,0 +1,10 @@
+// Before the first paint: a dark page never flashes white, and what stands in index.html fits the page that comes.
+var look = document.documentElement.dataset;
+if (location.pathname === "/") look.first = "welcome";
+try {
+  var theme = localStorage.getItem("tallyformer.theme");
+  if (theme === "light" || theme === "dark") look.theme = theme;
+  if (localStorage.getItem("tallyformer.sidebar") === "closed") look.sidebar = "closed";
+} catch {
+  /* storage is closed to this page: as the system has it */
+}
