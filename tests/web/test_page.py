@@ -156,16 +156,16 @@ def test_the_lock_names_no_registry_and_binds_every_package() -> None:
 
 
 def _model(folder: Path) -> Path:
-    """A tiny random model that never ends an answer by itself."""
+    """A small random model that never ends an answer by itself, nor soon reaches its limit."""
     tokenizer = Tokenizer.train(["What is a bond? A bond pays interest. Prices rise."], 291)
     torch.manual_seed(0)
     model = TallyFormerForCausalLM(
         TallyFormerConfig(
             vocab_size=tokenizer.vocab_size,
-            hidden_size=32,
-            num_hidden_layers=2,
+            hidden_size=128,
+            num_hidden_layers=4,
             num_attention_heads=2,
-            intermediate_size=64,
+            intermediate_size=512,
             max_position_embeddings=256,
             initializer_range=0.4,
             bos_token_id=tokenizer.eot_id,
@@ -174,8 +174,8 @@ def _model(folder: Path) -> Path:
         )
     )
     with torch.no_grad():
-        # Its logit is 0 then, and the greatest of the others' is above that.
-        model.get_input_embeddings().weight[tokenizer.eot_id] = 0
+        # The logits of what ends an answer are 0 then, and the greatest one is above that.
+        model.get_input_embeddings().weight[sorted(tokenizer.control_ids)] = 0
     model.save_pretrained(folder)
     tokenizer.save(folder)
     return folder

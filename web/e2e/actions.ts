@@ -35,7 +35,7 @@ export async function beginWith(page: Page, settings: object = { max_tokens: 12,
 }
 
 /** Long enough to do something meanwhile. */
-export const LONG = { max_tokens: 60_000, temperature: 0 };
+export const LONG = { max_tokens: 100_000, temperature: 0 };
 
 export async function importFile(page: Page, content: unknown): Promise<void> {
   const buffer = Buffer.from(JSON.stringify(content));

@@ -1,5 +1,5 @@
 import { ArrowDown } from "lucide-react";
-import { memo, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
+import { memo, useCallback, useEffect, useLayoutEffect, useRef, useState, type KeyboardEvent, type WheelEvent } from "react";
 import { Virtualizer } from "virtua";
 import { count } from "../../lib/format";
 import { strings } from "../../lib/strings";
@@ -43,7 +43,13 @@ const Row = memo(function Row({ message, siblings, at, all, actions }: RowProps)
 
 const NEAR = 64;
 
-/** Follows the end while new text comes, until the reader scrolls up. */
+const UP = new Set(["ArrowUp", "PageUp", "Home"]);
+
+/** Follows the end while new text comes, until the reader scrolls up.
+ *
+ * A wheel turned up, a key or a finger lets go at once: were its place alone looked at, text that comes quickly would
+ * pull a slow scroll back to the end before it is far enough away to be seen.
+ */
 function useFollow() {
   const scroller = useRef<HTMLDivElement>(null);
   const content = useRef<HTMLDivElement>(null);
@@ -56,14 +62,29 @@ function useFollow() {
     setAway(false);
     if (box) box.scrollTop = box.scrollHeight;
   }, []);
+  const letGo = () => {
+    const box = scroller.current;
+    if (box && box.scrollTop > 0) following.current = false;
+  };
   const onScroll = () => {
     const box = scroller.current;
     if (!box) return;
     const distance = box.scrollHeight - box.scrollTop - box.clientHeight;
-    if (distance < NEAR) following.current = true;
-    else if (box.scrollTop < lastTop.current - 1) following.current = false;
+    const moved = box.scrollTop - lastTop.current;
+    if (distance < 2 || (distance < NEAR && moved > 0)) following.current = true;
+    else if (distance >= NEAR && moved < -1) following.current = false;
     lastTop.current = box.scrollTop;
     setAway(!following.current && distance >= NEAR);
+  };
+  const handlers = {
+    onScroll,
+    onWheel: (event: WheelEvent) => {
+      if (event.deltaY < 0) letGo();
+    },
+    onKeyDown: (event: KeyboardEvent) => {
+      if (UP.has(event.key) && !(event.target instanceof HTMLTextAreaElement)) letGo();
+    },
+    onTouchMove: letGo,
   };
   useEffect(() => {
     const box = scroller.current;
@@ -76,7 +97,7 @@ function useFollow() {
     observer.observe(box);
     return () => observer.disconnect();
   }, []);
-  return { scroller, content, away, toEnd, onScroll };
+  return { scroller, content, away, toEnd, handlers };
 }
 
 interface Props {
@@ -90,13 +111,13 @@ interface Props {
 const ALONE: readonly Message[] = [];
 
 export function Thread({ path, versions, unseen, actions }: Props) {
-  const { scroller, content, away, toEnd, onScroll } = useFollow();
+  const { scroller, content, away, toEnd, handlers } = useFollow();
   const last = path.at(-1);
   const streaming = last?.status === "streaming";
   useLayoutEffect(toEnd, [toEnd, last?.id]);
   return (
     <div className="thread">
-      <div className="scroller" ref={scroller} onScroll={onScroll} tabIndex={0} role="region" aria-label={strings.nav.label}>
+      <div className="scroller" ref={scroller} {...handlers} tabIndex={0} role="region" aria-label={strings.nav.label}>
         <div ref={content} className="thread-inner" role="feed" aria-busy={streaming}>
           <Virtualizer scrollRef={scroller} bufferSize={600}>
             {path.map((message, at) => {
