@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CHAT ?= 1
+PURELIB := import sysconfig; print(sysconfig.get_path('purelib'))
 SHIPPED := src/tallyformer/inference/native/shipped
 
-.PHONY: install quickstart test test-versions lint docs web web-schema web-tools wheel clean test-exports test-ray
+.PHONY: install quickstart test test-versions lint docs web web-schema web-tools wheel clean test-exports test-ray \
+	clients
 
 install: $(VENV)/.installed
 
@@ -56,6 +58,20 @@ test-exports: $(VENV)/.installed-dev
 test-ray: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock "ray[serve]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/serving -rs
+
+# Slow: clients that people use, as their makers ship them, against the server.
+clients: $(VENV)/.installed-dev build/clients/.installed tests/clients/node_modules/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/clients -rs
+
+build/clients/.installed: tests/clients/requirements.txt
+	$(BIN)/python -m venv --clear --without-pip build/clients
+	$(BIN)/python -c "$(PURELIB)" > $$(build/clients/bin/python -c "$(PURELIB)")/project.pth
+	build/clients/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/package-lock.json
+	cd tests/clients && npm ci --no-audit --no-fund
+	touch $@
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
