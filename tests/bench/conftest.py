@@ -36,7 +36,9 @@ class FakeServer:
         tokens_per_word: of prompts.
         overhead: tokens that every prompt has besides.
         context: most tokens of a prompt.
+        lingers: seconds that the answer stays open after its end.
         seen: bodies of requests.
+        clients: ports that they came from, one a connection.
     """
 
     prefill: float = 0.0
@@ -50,7 +52,9 @@ class FakeServer:
     tokens_per_word: float = 1.0
     overhead: int = 0
     context: int = 1000
+    lingers: float = 0.0
     seen: list[Json] = field(default_factory=list)
+    clients: set[int] = field(default_factory=set)
     url: str = ""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -76,6 +80,7 @@ class FakeServer:
         if tokens > self.context:
             return await _json(send, 400, {"error": {"message": "the prompt is too long"}})
         self.seen.append(body)
+        self.clients.add(scope["client"][1])
         spoilt = self.spoil(len(self.seen))
         if spoilt == "503":
             return await _json(send, 503, {"error": {"message": "too busy"}})
@@ -85,6 +90,7 @@ class FakeServer:
         )
         async for event in self._answer(body, chat, spoilt):
             await send({"type": "http.response.body", "body": event, "more_body": True})
+        await asyncio.sleep(self.lingers)
         await send({"type": "http.response.body", "body": b""})
 
     async def _answer(self, body: Json, chat: bool, spoilt: str) -> AsyncIterator[bytes]:

@@ -64,6 +64,21 @@ def test_known_delays_are_what_is_measured(endpoint: str, serve: Serve) -> None:
         assert request["last_s"] <= request["ended_s"]
 
 
+def test_a_stream_keeps_its_connection(serve: Serve) -> None:
+    """A new one for every request would be measured as time to the first token."""
+    server = serve(step=0.001)
+    variant = measured(server.url)
+    assert len(variant.grid[0].raw) > 20 and not variant.grid[0].summary.failed
+    assert len(server.clients) <= max(SHORT.streams)
+
+
+def test_a_server_that_does_not_close_an_answer_does_not_hold_the_stream(serve: Serve) -> None:
+    server = serve(lingers=60)
+    variant = measured(server.url)
+    assert not variant.grid[0].summary.failed
+    assert len(server.seen) > 2
+
+
 def test_failures_of_every_kind_are_counted_by_it(serve: Serve) -> None:
     kinds = ("", "503", "cut", "error", "empty")
     # The first two requests try the server out and find the words of a prompt.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -21,6 +23,8 @@ _PATHS = {"completions": "/completions", "chat": "/chat/completions"}
 _TRIES = 6
 """Requests that it may take to find out how many words a prompt of some tokens has."""
 _CONNECT_SECONDS = 30.0
+_CLOSING_SECONDS = 1.0
+"""How long a server may take to close an answer after its last event."""
 _LONGEST_DETAIL = 300
 """Letters of what a server says of a failure."""
 _Json = dict[str, Any]
@@ -77,7 +81,7 @@ class ServerTarget:
         async for event in self._events(self._body(prompt, output_tokens)):
             if event is None:
                 finished = True
-                break
+                continue
             if error := event.get("error"):
                 raise RequestFailed("error in the stream", _short(_message(error)))
             usage = event.get("usage") or usage
@@ -121,9 +125,15 @@ class ServerTarget:
                 if response.status_code != 200:
                     told = _told(await response.aread())
                     raise RequestFailed(f"HTTP {response.status_code}", told)
-                async for received in response.aiter_bytes():
+                parts = response.aiter_bytes()
+                done = False
+                async for received in parts:
                     for data in decoder.feed(received):
-                        yield None if data == "[DONE]" else _event(data)
+                        done = done or data == "[DONE]"
+                        yield None if done else _event(data)
+                    if done:
+                        break
+                await _read_to_the_end(parts)
         except httpx.TimeoutException:
             raise RequestFailed("timeout") from None
         except httpx.ConnectError as error:
@@ -298,6 +308,14 @@ def _slope(tried: Mapping[int, int]) -> float:
         return max(1.0, *(tokens / words for words, tokens in tried.items()))
     (words, tokens), (more_words, more_tokens) = list(tried.items())[-2:]
     return max(1.0, (more_tokens - tokens) / (more_words - words))
+
+
+async def _read_to_the_end(parts: AsyncIterator[bytes]) -> None:
+    """Take what follows the last event, so that the connection is kept for the next request."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSING_SECONDS):
+            async for _ in parts:
+                pass
 
 
 def _event(data: str) -> _Json:
