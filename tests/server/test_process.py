@@ -12,18 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+import pytest
+
+from tallyformer.server.developing import PACKAGE
 
 from ..cli.conftest import command
 from .conftest import PATIENCE, until
 
 
 @contextlib.contextmanager
-def process(*arguments: object, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(
+    *arguments: object, start_new_session: bool = False, **variables: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A serving process on a free port, and its address; it is killed at the end of the block."""
     with subprocess.Popen(
         [command(), "serve", "--port", "0", *map(str, arguments)],
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=start_new_session,
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
     ) as server:
         try:
@@ -75,6 +81,29 @@ def test_variables_of_the_environment_are_options(tally_folder: Path) -> None:
     with process(**variables) as (_, url):
         listed = httpx2.get(url + "/v1/models", timeout=PATIENCE).json()["data"]
         assert [card["id"] for card in listed] == ["one", "two"]
+
+
+def _began(url: str) -> str:
+    """When the process that answers began."""
+    try:
+        lines = httpx2.get(url + "/metrics", timeout=PATIENCE).text.splitlines()
+    except httpx2.TransportError:  # the one before has just ended
+        return ""
+    started = (line for line in lines if line.startswith("process_start_time_seconds"))
+    return next(started, "")  # one that ends refuses to answer
+
+
+def test_a_developers_server_begins_again_when_the_code_is_changed(tally_folder: Path) -> None:
+    with process("--model", f"tiny={tally_folder}", "--reload") as (server, url):
+        first = _began(url)
+        until(lambda: _ready(url))
+        (PACKAGE / "__init__.py").touch()
+        until(lambda: _began(url) not in (first, ""))
+        until(lambda: _ready(url))
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE) == 0
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(url + "/health", timeout=PATIENCE)
 
 
 def test_a_key_that_was_made_opens_the_server_and_is_stored_nowhere(

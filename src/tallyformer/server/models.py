@@ -1,22 +1,28 @@
-"""The models that are served, by name: loaded one after the other, while others already answer."""
+"""The models that are served, by name: loaded one after the other, while others already answer.
+
+A model whose folder was changed is replaced: what runs ends on the old weights, which are let go of
+with their last request, and what comes later is answered by the new ones.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from tallyformer import __version__
-from tallyformer.errors import TallyFormerError
 from tallyformer.inference.grammar import Grammars
 from tallyformer.server.admission import Admission
 from tallyformer.server.api_error import ApiError, unavailable
 from tallyformer.server.model_sizes import ModelSizes, sizes_of
+from tallyformer.server.versions import Stamp, content_digest, folder_stamp
 
 ModelState = Literal["loading", "ready", "failed"]
 _LOGGER = logging.getLogger("tallyformer.server")
@@ -36,6 +42,7 @@ class ServedModel:
         grammars: what makes its masks, once one has been asked for.
         fingerprint: equal as long as the same seed gives the same answer.
         created: seconds since 1970, when it was named.
+        stamp: of the folder, as it was when this was loaded.
         failure: why it could not be loaded.
     """
 
@@ -48,7 +55,8 @@ class ServedModel:
     grammars: Grammars | None = None
     fingerprint: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
-    failure: TallyFormerError | None = None
+    stamp: Stamp = ()
+    failure: Exception | None = None
 
 
 class Models:
@@ -74,6 +82,8 @@ class Models:
         self._most_waiting = most_waiting
         self.failed = asyncio.Event()
         self._all_ready = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._ending: set[asyncio.Task[None]] = set()
         self._models = {name: ServedModel(name, folder) for name, folder in folders.items()}
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -85,7 +95,7 @@ class Models:
         return all(model.state == "ready" for model in self)
 
     @property
-    def failure(self) -> TallyFormerError | None:
+    def failure(self) -> Exception | None:
         """Why the first model that could not be loaded could not."""
         return next((model.failure for model in self if model.failure), None)
 
@@ -95,25 +105,67 @@ class Models:
 
     async def load_all(self) -> None:
         """Load the models one after the other; what fails is remembered and logged."""
-        for model in list(self):
-            began = time.monotonic()
-            try:
-                model.llm = await asyncio.to_thread(self._load, model.folder)
-                model.sizes = await asyncio.to_thread(sizes_of, model.folder)
-                model.admission = Admission(model.llm.slots, self._most_waiting)
-                model.fingerprint = _fingerprint(model)
-                model.state = "ready"
-                for watcher in self._watchers:
-                    watcher(model)
-            except TallyFormerError as error:
-                model.state, model.failure = "failed", error
-                self.failed.set()
-                _LOGGER.error("model failed", extra={"fields": {"model": model.name}})
-                return
-            seconds = round(time.monotonic() - began, 3)
-            fields = {"model": model.name, "seconds": seconds}
-            _LOGGER.info("model ready", extra={"fields": fields})
+        async with self._turn:
+            for model in list(self):
+                try:
+                    await self._fill(model)
+                except Exception as error:
+                    model.state, model.failure = "failed", error
+                    self.failed.set()
+                    _LOGGER.error("model failed", extra={"fields": {"model": model.name}})
+                    return
         self._all_ready.set()
+
+    async def reload(self) -> None:
+        """Load again the models whose folders were changed, one after the other.
+
+        Each takes the place of the old one when it is ready. One that cannot be loaded is logged,
+        and the old one stays.
+        """
+        async with self._turn:
+            for name in self._models:
+                fields: dict[str, Any] = {"model": name}
+                try:
+                    replaced = await self._replace(name)
+                except Exception as error:
+                    fields["reason"] = str(error) or type(error).__name__
+                    _LOGGER.error("model kept, as the new one failed", extra={"fields": fields})
+                else:
+                    if not replaced:
+                        _LOGGER.info("model kept, as it is unchanged", extra={"fields": fields})
+
+    async def _replace(self, name: str) -> bool:
+        old = self._models[name]
+        if folder_stamp(old.folder) == old.stamp:
+            return False
+        new = ServedModel(name, old.folder)
+        await self._fill(new)
+        self._models[name] = new
+        # A request may have been given the old one and not have begun, so that only the last
+        # reference tells that nobody needs it.
+        loop = asyncio.get_running_loop()
+        end = weakref.finalize(old, _in_loop, loop, self._end, old.llm)
+        end.atexit = False
+        return True
+
+    async def _fill(self, model: ServedModel) -> None:
+        began = time.monotonic()
+        model.stamp = folder_stamp(model.folder)
+        model.llm = await asyncio.to_thread(self._load, model.folder)
+        model.sizes = await asyncio.to_thread(sizes_of, model.folder)
+        model.admission = Admission(model.llm.slots, self._most_waiting)
+        model.fingerprint = await asyncio.to_thread(_fingerprint, model)
+        model.state = "ready"
+        for watcher in self._watchers:
+            watcher(model)
+        seconds = round(time.monotonic() - began, 3)
+        _LOGGER.info("model ready", extra={"fields": {"model": model.name, "seconds": seconds}})
+
+    def _end(self, llm: Any) -> None:
+        """End the threads of a model that nobody asks any more."""
+        task = asyncio.get_running_loop().create_task(llm.close())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def until_ready(self) -> None:
         """Wait until every model answers.
@@ -167,5 +219,12 @@ class Models:
 
 
 def _fingerprint(model: ServedModel) -> str:
-    secret = f"{__version__} {model.name} {model.llm.llm.tokenizer.fingerprint}"
-    return "fp_" + hashlib.sha256(secret.encode()).hexdigest()[:10]
+    llm = model.llm.llm
+    parts = (__version__, model.name, llm.runner_name, llm.dtype, content_digest(model.folder))
+    return "fp_" + hashlib.sha256(" ".join(parts).encode()).hexdigest()[:10]
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[Any], None], value: Any) -> None:
+    """Call a function in a loop, from wherever Python lets an object go."""
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and all threads with it
+        loop.call_soon_threadsafe(function, value)

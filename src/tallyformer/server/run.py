@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
+import os
 import signal
 import socket
 import sys
@@ -12,9 +14,10 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from tallyformer.errors import RunError
+from tallyformer.errors import RunError, TallyFormerError
 from tallyformer.interrupt import STOP_SIGNALS
 from tallyformer.server.app import create_app, served_models
+from tallyformer.server.developing import served_while_edited
 from tallyformer.server.drain import Drain
 from tallyformer.server.middleware.access_log import JsonLines
 from tallyformer.server.models import Models
@@ -36,22 +39,39 @@ class QuietServer(uvicorn.Server):
 
 
 def serve(settings: ServerSettings) -> None:
-    """Serve until SIGTERM, SIGINT or SIGHUP.
+    """Serve until SIGTERM or SIGINT.
+
+    SIGHUP ends it too where a terminal is closed, and else has changed models loaded again.
 
     Raises:
         RunError: the address cannot be listened on.
         TallyFormerError: a model cannot be loaded.
     """
+    with _listening(settings.host, settings.port) as listener:
+        if settings.reload:
+            served_while_edited(functools.partial(_serve_again, settings), listener)
+        else:
+            _serve_on(listener, settings)
+
+
+def _serve_on(listener: socket.socket, settings: ServerSettings) -> None:
     _log_to_stderr()
     models, drain = served_models(settings), Drain()
     config = uvicorn_config(settings, models, drain)
-    with _listening(settings.host, settings.port) as listener:
-        _log("settings", settings=settings.redacted)
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            server = QuietServer(config)
-            runner.run(_until_stopped(server, listener, models, drain, settings.shutdown_grace))
+    _log("settings", settings=settings.redacted)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        server = QuietServer(config)
+        runner.run(_until_stopped(server, listener, models, drain, settings.shutdown_grace))
     if models.failure:
         raise models.failure
+
+
+def _serve_again(settings: ServerSettings, sockets: list[socket.socket]) -> None:
+    """In a process that another one follows."""
+    try:
+        _serve_on(sockets[0], settings)
+    except TallyFormerError as error:
+        print(f"error: {error}", file=sys.stderr)
 
 
 def uvicorn_config(
@@ -77,7 +97,7 @@ async def _until_stopped(
 ) -> None:
     """Serve; at the first signal refuse what is new, at the second or after the grace end all."""
     signals: asyncio.Queue[int] = asyncio.Queue()
-    with _handled(signals):
+    with _handled(signals, models):
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         host, port = listener.getsockname()[:2]
         _log("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -99,15 +119,30 @@ async def _until_stopped(
 
 
 @contextlib.contextmanager
-def _handled(signals: asyncio.Queue[int]) -> Iterator[None]:
-    """Put signals that ask to stop into a queue. An ignored SIGHUP stays ignored, as by nohup."""
+def _handled(signals: asyncio.Queue[int], models: Models) -> Iterator[None]:
+    """Put signals that ask to stop into a queue. An ignored SIGHUP stays ignored, as by nohup.
+
+    Where no terminal can be closed, SIGHUP is an operator's: models are loaded again.
+    """
     loop = asyncio.get_running_loop()
     numbers = [n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.create_task(models.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
     for number in numbers:
-        loop.add_signal_handler(number, signals.put_nowait, number)
+        if number == signal.SIGHUP and not _has_terminal():
+            loop.add_signal_handler(number, reload)
+        else:
+            loop.add_signal_handler(number, signals.put_nowait, number)
     try:
         yield
     finally:
+        for task in reloads:
+            task.cancel()
         for number in numbers:
             loop.remove_signal_handler(number)
 
@@ -122,6 +157,15 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         raise RunError(f"{host}:{port}: {reason}. Choose another --host or --port") from None
     with listener:
         yield listener
+
+
+def _has_terminal() -> bool:
+    """Whether this process belongs to a terminal, which sends SIGHUP when it is closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _log_to_stderr() -> None:

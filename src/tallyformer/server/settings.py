@@ -94,6 +94,9 @@ class ServerSettings(BaseModel):
     shutdown_grace: float = Field(
         30.0, ge=0, description="Seconds that running answers get after SIGTERM."
     )
+    reload: bool = Field(
+        False, description="For developers: begin again whenever the package's code is changed."
+    )
 
     @field_validator("models")
     @classmethod
