@@ -101,6 +101,30 @@ def test_a_few_rows_take_a_small_graph_though_others_are_kept_before_them(llm: L
     )
 
 
+@pytest.mark.parametrize(
+    ("invariant", "windows", "started"),
+    [
+        (False, [3], [("prefill", 16)]),
+        (False, [17, 2], [("prefill", 32), ("prefill", 16)]),
+        (False, [2] * 5, []),
+        (True, [2] * 5, [("prefill", CONTEXT)] * 5),
+    ],
+)
+def test_few_windows_are_a_graph_each_and_many_go_together(
+    llm: LLM, invariant: bool, windows: list[int], started: list[Any]
+) -> None:
+    runner = graphs(llm, slots=8, batch_invariant=invariant)
+    names = recorded(runner)
+    work = [Work(n, 0, list(range(n + 3, n + 3 + length))) for n, length in enumerate(windows)]
+    rows = runner.compute(work).rows
+
+    assert names == started
+    with torch.inference_mode():
+        for w, row in zip(work, rows, strict=True):
+            plain = llm.model(torch.tensor([w.ids])).logits[0, -1, :VOCABULARY]
+            torch.testing.assert_close(row, plain, atol=1e-3, rtol=1e-5)
+
+
 def recorded(runner: GraphRunner) -> list[Any]:
     """The names of the graphs that are started from now on."""
     names: list[Any] = []

@@ -85,19 +85,20 @@ class SlotCache(Cache):  # type: ignore[misc]
             )
         ]
 
-    def aim_at_front(self, slots_B1: Tensor, columns_B1: Tensor) -> None:
-        """Say that one column of each of the first B slots is written, and all are read.
+    def aim_still(self, slots: slice | Tensor, slots_B1: Tensor, columns_BT: Tensor) -> None:
+        """Say which columns of B slots are written; all columns are read.
 
         Nothing here depends on the numbers, so that it can be part of a CUDA graph.
 
         Args:
-            slots_B1: 0 to B - 1.
-            columns_B1: that are written; for a row of padding the last one.
+            slots: of the rows; a slice where they follow one another from 0 on.
+            slots_B1: the same as numbers.
+            columns_BT: that are written; for padding the last one.
         """
         self._shared[:] = [
             Aim(
-                slots=slice(0, len(slots_B1)),
-                written=(slots_B1, columns_B1),
+                slots=slots,
+                written=(slots_B1, columns_BT),
                 start=0,
                 width=self._columns,
                 rows=self._rows,

@@ -2,9 +2,11 @@
 
 At the size of these models a GPU waits for launches, not for memory. So a step that takes every
 sequence on by one id is a CUDA graph, one for each of a few numbers of rows, and the draw is
-another; a step costs two launches, two small copies to the device and one from it.
+another; a step costs two launches, two small copies to the device and one from it. A window that
+begins alone, which is what the time to the first token is made of, is a graph as well, one for each
+of a few widths.
 
-Shapes: B rows of a graph, row b being slot b, V vocabulary.
+Shapes: B rows of a graph, row b being slot b; W ids of a window, V vocabulary.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.device import has_float64
 from tallyformer.model.protocol import CACHE_NAME
 
+_FEW = 4
+"""Windows that are computed one by one, each by its graph; more of them go together without."""
+_NARROWEST = 16
+"""Ids of the smallest window's graph."""
 _ALIGNED = 8
 """Columns come in multiples of it, as fused attention wants its mask."""
 
@@ -52,7 +58,8 @@ class GraphRunner(TorchRunner):
     """A `Runner` for models whose layers all see everything before. Where the device has no CUDA
     graphs, the same work is done without them.
 
-    Whole windows and several ids at once are computed as in `TorchRunner`.
+    Many windows at once, and rows of which several logits are wanted, are computed as in
+    `TorchRunner`.
 
     Args:
         model: in eval mode; it stays on its device.
@@ -78,13 +85,16 @@ class GraphRunner(TorchRunner):
         device = next(model.parameters()).device
         self._context = context
         self._invariant = batch_invariant
-        self._sizes = [slots] if batch_invariant else _sizes(slots)
+        self._sizes = [slots] if batch_invariant else _doubled(1, slots)
+        self._widths = [context] if batch_invariant else _doubled(_NARROWEST, context)
         columns = static_columns(context)
         self._spare = columns - 1
         self._static = SlotCache(slots, columns)
         self._graphs = CudaGraphs(device)
         # Of each row: id, position, column that is written.
         self._inputs = Staging((slots, 3), torch.int64, device)
+        # Of a window: its slot in the first row, then id and position of each place.
+        self._window = Staging((1 + context, 2), torch.int64, device)
         self._settings: Staging | None = None
         if has_float64(device):
             shape = (slots, device_sampler.SETTINGS)
@@ -112,9 +122,15 @@ class GraphRunner(TorchRunner):
         """Compute these sequences' ids and keep them."""
         self._begin(work)
         decoded = [i for i, w in enumerate(work) if len(w.ids) == w.logits == 1]
-        others = [i for i, w in enumerate(work) if not len(w.ids) == w.logits == 1]
+        windows = [i for i, w in enumerate(work) if len(w.ids) > w.logits == 1]
+        if len(windows) > _FEW and not self._invariant:
+            windows = []
         if decoded:
             self._decode([work[i] for i in decoded])
+        for i in windows:
+            self._prefill(work[i])
+        by_graphs = {*decoded, *windows}
+        others = [i for i in range(len(work)) if i not in by_graphs]
         parts, places = self._computed(work, others) if others else ([], [])
         slot_of = self._slot_of()
         # One for each row of logits.
@@ -123,7 +139,7 @@ class GraphRunner(TorchRunner):
             if places:
                 self._logits_SV[[slots[place] for place in places]] = torch.cat(parts)
             return SlotLogits(self._logits_SV, slots)
-        if decoded:
+        if by_graphs:
             own = [place for place in range(len(slots)) if place not in set(places)]
             parts.append(self._logits_SV[[slots[place] for place in own]])
             places = places + own
@@ -161,7 +177,7 @@ class GraphRunner(TorchRunner):
 
     def _forward(self, size: int) -> None:
         ids_B1, positions_B1, columns_B1 = self._inputs.there[:size, :, None].unbind(dim=1)
-        self._cache.aim_at_front(self._slots_S1[:size], columns_B1)
+        self._cache.aim_still(slice(0, size), self._slots_S1[:size], columns_B1)
         output = self._model(
             input_ids=ids_B1,
             attention_mask=self._mask(positions_B1, self._spare + 1),
@@ -171,6 +187,33 @@ class GraphRunner(TorchRunner):
             **{CACHE_NAME: self._cache},
         )
         self._logits_SV[:size].copy_(output.logits[:, -1, : self._vocab_size])
+
+    def _prefill(self, w: Work) -> None:
+        """Take a sequence on by several ids; the logits of the last come to lie in its slot's row.
+
+        Shorter windows are padded on the left, as in `TorchRunner`.
+        """
+        width = next(width for width in self._widths if width >= len(w.ids))
+        pads = width - len(w.ids)
+        places = enumerate(w.ids, w.start)
+        slot = self._slot_of()[w.number]
+        self._window.send([(slot, 0), *[(0, -1)] * pads, *((i, place) for place, i in places)])
+        self._graphs.run(("prefill", width), lambda: self._forward_window(width))
+
+    def _forward_window(self, width: int) -> None:
+        slot_11 = self._window.there[:1, :1]
+        ids_1W, positions_1W = self._window.there[1 : 1 + width].T[:, None].unbind()
+        columns_1W = positions_1W.where(positions_1W >= 0, self._spare)
+        self._cache.aim_still(slot_11[0], slot_11, columns_1W)
+        output = self._model(
+            input_ids=ids_1W,
+            attention_mask=self._mask(positions_1W, self._spare + 1),
+            position_ids=positions_1W.clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+            **{CACHE_NAME: self._cache},
+        )
+        self._logits_SV[slot_11[0]] = output.logits[:, -1, : self._vocab_size]
 
     def _drawn(self, slots: list[int], rows: Sequence[LogitsRow]) -> dict[int, Choice]:
         """Choices of the rows that the device can draw, by their place."""
@@ -232,6 +275,10 @@ def static_columns(context: int) -> int:
     return (context // _ALIGNED + 1) * _ALIGNED
 
 
-def _sizes(slots: int) -> list[int]:
-    """1, 2, 4 and so on, and `slots`."""
-    return [*(2**i for i in range((slots - 1).bit_length())), slots]
+def _doubled(first: int, last: int) -> list[int]:
+    """`first`, twice that and so on while it is less than `last`, and `last`."""
+    sizes = []
+    while first < last:
+        sizes.append(first)
+        first *= 2
+    return [*sizes, last]
