@@ -11,6 +11,7 @@ from tallyformer.server.api_error import ApiError
 from tallyformer.server.models import ServedModel
 
 _FIELD = "response_format"
+_UNUSABLE = "it is no schema, or has a keyword that is not supported. Use a simpler one"
 _COMPACT = {"x-guidance": {"whitespace_flexible": False}}
 """Where white space may stand between the tokens of JSON, a small model writes nothing else."""
 
@@ -27,7 +28,8 @@ async def mask_of(model: ServedModel, schema: Any) -> MakeMask | None:
         return await asyncio.to_thread(_mask, model, schema)
     except UsageError as error:
         missing = not isinstance(error, InvalidRequestError)
-        reason = "this server has no grammars" if missing else str(error).partition(": ")[2]
+        # The library's own words would repeat parts of the schema.
+        reason = "this server has no grammars" if missing else _UNUSABLE
         raise ApiError(400, f"{_FIELD}: {reason}", param=_FIELD) from None
 
 

@@ -88,6 +88,7 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
             body = json.dumps(ApiError(status, message).envelope).encode()
             head = b"HTTP/1.1 %d %s\r\n" % (status, _REASONS[status])
             head += b"content-type: application/json\r\nconnection: close\r\n"
+            head += b"x-content-type-options: nosniff\r\n"
             head += b"content-length: %d\r\n\r\n" % len(body)
             self.transport.write(head + body)
             self.transport.close()

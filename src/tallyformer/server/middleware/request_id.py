@@ -1,4 +1,4 @@
-"""Every answer says the request's id; a client may choose it."""
+"""Every answer says the request's id, which a client may choose, and is what its type says."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class RequestIds:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = request_id
+                headers["x-content-type-options"] = "nosniff"
             await send(message)
 
         await self._app(scope, receive, send_with_id)
