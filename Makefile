@@ -8,7 +8,7 @@ PURELIB := import sysconfig; print(sysconfig.get_path('purelib'))
 SHIPPED := src/tallyformer/inference/native/shipped
 
 .PHONY: install quickstart test test-versions lint docs web web-schema web-tools wheel clean test-exports test-ray \
-	clients
+	clients images test-deployment
 
 install: $(VENV)/.installed
 
@@ -72,6 +72,14 @@ build/clients/.installed: tests/clients/requirements.txt
 tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/package-lock.json
 	cd tests/clients && npm ci --no-audit --no-fund
 	touch $@
+
+# The images of compose.yaml.
+images:
+	docker compose build
+
+# Needs `make images` before, and a Docker engine: the real compose files are brought up.
+test-deployment: $(VENV)/.installed-dev
+	TALLYFORMER_DEPLOYMENT=1 $(BIN)/python -m pytest tests/deploy/test_compose.py -rs
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -43,6 +43,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "uvloop",
     ),
     "ray": ("ray",),
+    "scale": ("psycopg", "redis"),
     "export": ("ctranslate2", "gguf", "onnx", "onnxruntime"),
 }
 """The modules of each extra; a test compares them with pyproject.toml."""

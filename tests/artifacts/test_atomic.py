@@ -122,3 +122,16 @@ def test_a_replacement_that_was_cut_off_is_put_back(tmp_path: Path) -> None:
     assert (tmp_path / "best" / "x").read_text(encoding="utf-8") == "kept"
     recover_replaced(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_whoever_may_list_a_folder_may_read_its_files(tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        with atomic_folder(tmp_path / "open") as folder:
+            (folder / "weights").touch(mode=0o600)
+            (folder / "deeper").mkdir()
+            (folder / "deeper" / "script").touch(mode=0o700)
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "open" / "weights").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "open" / "deeper" / "script").stat().st_mode & 0o777 == 0o740

@@ -61,6 +61,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 shutil.rmtree(leftover)
         make_folder(partial)
         yield partial
+        _as_readable_as(partial)
         _sync_all(partial)
         replace_folder(path, partial)
     except BaseException as error:
@@ -129,6 +130,14 @@ def _old(folder: Path) -> Path:
 def _remove(file: Path) -> None:
     with contextlib.suppress(OSError):
         file.unlink()
+
+
+def _as_readable_as(folder: Path) -> None:
+    """Whoever may list the folder may read its files; safetensors writes its own 0600."""
+    readable = folder.stat().st_mode & 0o444
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(path.stat().st_mode | readable)
 
 
 def _sync_all(folder: Path) -> None:

@@ -1,0 +1,55 @@
+# The API, as its own user, with one model inside. The context is the repository:
+#
+#     docker build -f deploy/api.Dockerfile -t tallyformer-api .
+#
+# PYTHON_IMAGE  the base; give name@sha256:DIGEST to pin it to the byte
+# EXTRAS        of the package; "serve" holds no torch, a GPU needs "serve,train"
+# MODEL         folder of the model that goes into the image, below the context
+# PIP_INDEX_URL, PIP_EXTRA_INDEX_URL  another package index
+ARG PYTHON_IMAGE=python:3.11-slim
+
+FROM ${PYTHON_IMAGE} AS build
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends g++ \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY pyproject.toml setup.py README.md LICENSE requirements.lock ./
+COPY src src
+# First the native library, which becomes part of the wheel; then an environment without pip, without
+# the packages' own tests and without what only a debugger reads.
+RUN PYTHONPATH=src python -m tallyformer.inference.native.build \
+      src/tallyformer/inference/native/shipped
+ARG EXTRAS=serve,scale
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip wheel --no-deps --wheel-dir dist . \
+ && python -m venv --without-pip /opt/tallyformer \
+ && pip --python /opt/tallyformer/bin/python install --constraint requirements.lock \
+      "$(echo dist/*.whl)[${EXTRAS}]" \
+ && find /opt/tallyformer -type d -name tests -prune -exec rm -r {} + \
+ && find /opt/tallyformer -name '*.so' -not -path '*.libs/*' -exec strip --strip-debug {} + \
+ && /opt/tallyformer/bin/python -c 'import numpy, tokenizers, uvloop, tallyformer.server.run'
+
+FROM ${PYTHON_IMAGE}
+RUN groupadd --gid 10001 tallyformer \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent \
+      --shell /usr/sbin/nologin tallyformer \
+ && mkdir /data \
+ && chown 10001:10001 /data
+COPY --from=build /opt/tallyformer /opt/tallyformer
+ARG MODEL=deploy/model
+COPY --chown=10001:10001 ${MODEL} /model
+ENV PATH=/opt/tallyformer/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    TALLYFORMER_MODEL=sft=/model \
+    TALLYFORMER_HOST=0.0.0.0 \
+    TALLYFORMER_PORT=8000
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=6 \
+  CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/ready', timeout=4)"]
+ENTRYPOINT ["tallyformer"]
+CMD ["serve"]

@@ -1,0 +1,185 @@
+"""One command brings up the page and the API, closed to all that they do not need."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from .conftest import ASKED, LONG, PATIENCE, ROOT, Deployment, deployed, inspected, needs_engine
+from .paced import EVENTS
+
+pytestmark = needs_engine
+MEBI = 1 << 20
+LIMITS = """
+import json, os
+status = dict(line.split(":", 1) for line in open("/proc/1/status"))
+def refused(path):
+    try:
+        open(path, "w").close()
+    except OSError as error:
+        return error.strerror
+found = {name: int(status[name].split()[0], 16) for name in ("CapEff", "CapBnd", "NoNewPrivs")}
+print(json.dumps({**found, "user": os.getuid(), "root": refused("/file"),
+                  "data": refused("/data/file")}))
+"""
+
+
+def test_a_new_user_sees_the_page_and_an_answer(deployment: Deployment) -> None:
+    page = httpx2.get(deployment.page, timeout=PATIENCE)
+    assert page.status_code == 200 and "<title>TallyFormer</title>" in page.text
+    answer = deployment.ask()
+    assert "prices" in answer.json()["choices"][0]["message"]["content"]
+    docs = httpx2.get(deployment.api + "/docs", timeout=PATIENCE)
+    assert docs.status_code == 200 and "/v1/chat/completions" in docs.text
+
+
+def test_nginx_sends_the_page_as_the_api_does(deployment: Deployment) -> None:
+    folder = ROOT / "src/tallyformer/server/page"
+    assets = ["/" + str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
+    for path in ["/", "/c/some-conversation", "/compare", "/info", "/assets/none.js", *assets]:
+        ours, theirs = (
+            httpx2.get(base + path, timeout=PATIENCE) for base in (deployment.page, deployment.api)
+        )
+        assert (path, ours.status_code) == (path, theirs.status_code)
+        assert ours.content == theirs.content
+        of_its_own = {"date", "server", "connection", "content-length", "content-encoding", "vary"}
+        expected = {k: v for k, v in theirs.headers.items() if k not in of_its_own}
+        del expected["x-request-id"]
+        assert {k: ours.headers.get(k) for k in expected} == expected, path
+        assert "accept-encoding" in ours.headers["vary"].lower()
+
+
+def test_numbers_are_not_shown_to_everybody(deployment: Deployment) -> None:
+    assert httpx2.get(deployment.page + "/metrics", timeout=PATIENCE).status_code == 404
+    assert "tallyformer_slots" in httpx2.get(deployment.api + "/metrics", timeout=PATIENCE).text
+
+
+@pytest.mark.parametrize(("service", "user"), [("api", "10001:10001"), ("web", "101:101")])
+def test_a_container_can_do_nothing_that_it_does_not_need(
+    deployment: Deployment, service: str, user: str
+) -> None:
+    [container] = deployment.containers(service)
+    found = inspected(container)
+    host = found["HostConfig"]
+    assert found["Config"]["User"] == user
+    assert host["ReadonlyRootfs"] and not host["Privileged"]
+    assert host["CapDrop"] == ["ALL"] and not host["CapAdd"]
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert 0 < host["Memory"] <= 2 << 30 and 0 < host["PidsLimit"] <= 512
+
+
+def test_the_api_sees_these_limits(deployment: Deployment) -> None:
+    assert json.loads(deployment.run("api", LIMITS)) == {
+        "CapEff": 0,
+        "CapBnd": 0,
+        "NoNewPrivs": 1,
+        "user": 10001,
+        "root": "Read-only file system",
+        "data": None,
+    }
+
+
+def test_the_api_image_holds_neither_torch_nor_a_compiler(deployment: Deployment) -> None:
+    program = "import shutil, importlib.util as i; print(i.find_spec('torch'), shutil.which('g++'))"
+    assert deployment.run("api", program).split() == ["None", "None"]
+
+
+@pytest.mark.parametrize(
+    ("image", "base", "most"),
+    [
+        ("tallyformer-api", "python:3.11-slim", 200 * MEBI),
+        ("tallyformer-web", "nginx:1.28-alpine", 4 * MEBI),
+    ],
+)
+def test_what_an_image_adds_to_its_base_is_small(
+    deployment: Deployment, image: str, base: str, most: int
+) -> None:
+    assert inspected(image)["Size"] - inspected(base)["Size"] < most
+
+
+def test_errors_of_nginx_have_the_form_of_the_apis(deployment: Deployment) -> None:
+    url = deployment.page + "/v1/chat/completions"
+    long = httpx2.post(url, content=b" " * (3 << 20), timeout=PATIENCE)
+    assert long.status_code == 413 and long.json()["error"]["code"]
+    deployment.compose("stop", "api")
+    away = deployment.ask()
+    assert away.status_code == 503 and away.headers["retry-after"]
+    assert away.json()["error"]["type"] == "server_error"
+    assert httpx2.get(deployment.page, timeout=PATIENCE).status_code == 200
+    deployment.up()
+    assert deployment.ask().status_code == 200
+
+
+def test_an_api_that_is_killed_in_mid_answer_ends_the_stream_and_comes_back(
+    deployment: Deployment,
+) -> None:
+    [container] = deployment.containers("api")
+    url = deployment.page + "/v1/chat/completions"
+    body = {**LONG, "max_tokens": 200_000}
+    with httpx2.stream("POST", url, json=body, timeout=PATIENCE) as answer:
+        lines = answer.iter_lines()
+        before = list(itertools.islice(lines, 20))
+        subprocess.run(["docker", "kill", container], check=True, capture_output=True)
+        with pytest.raises(httpx2.RemoteProtocolError):
+            list(lines)
+    assert any('"content"' in line for line in before)
+    deployment.up()
+    assert "prices" in deployment.ask().json()["choices"][0]["message"]["content"]
+
+
+def test_an_api_that_is_stopped_finishes_its_answers(deployment: Deployment) -> None:
+    url = deployment.page + "/v1/chat/completions"
+    with httpx2.stream("POST", url, json={**LONG, "max_tokens": 3000}, timeout=PATIENCE) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        stopping = subprocess.Popen(
+            ["docker", "stop", "--time", "60", *deployment.containers("api")],
+            stdout=subprocess.DEVNULL,
+        )
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    assert stopping.wait(PATIENCE) == 0
+    [state] = [inspected(c)["State"] for c in _all(deployment, "api")]
+    assert state["ExitCode"] == 0
+    deployment.up()
+
+
+def test_a_mounted_model_is_served_instead_of_the_one_in_the_image() -> None:
+    with deployed(
+        "compose.yaml", MODEL_FOLDER="./deploy", MODELS="mine=/model-mounted/model"
+    ) as project:
+        names = httpx2.get(project.page + "/v1/models", timeout=PATIENCE).json()["data"]
+        assert [model["id"] for model in names] == ["mine"]
+
+
+def test_without_a_key_nobody_is_answered_where_keys_are_asked_for(tmp_path: Path) -> None:
+    made = subprocess.run(
+        ["docker", "run", "--rm", "--network", "none", "tallyformer-api", "key", "alice"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    keys = tmp_path / "keys.txt"
+    keys.write_text(made.stderr)
+    key = made.stdout.strip()
+    with deployed("compose.yaml", "compose.keys.yaml", KEYS_FILE=str(keys)) as project:
+        assert project.ask().status_code == 401
+        assert project.ask(headers={"Authorization": f"Bearer {key}"}).status_code == 200
+
+
+def test_events_pass_one_by_one() -> None:
+    with deployed("compose.yaml", "tests/deploy/paced.yaml") as project:
+        url = project.page + "/v1/chat/completions"
+        with httpx2.stream("POST", url, json=ASKED, timeout=PATIENCE) as answer:
+            for number, line in enumerate(line for line in answer.iter_lines() if line):
+                assert line == f"data: {number}"
+                httpx2.get(f"{project.page}/heard/{number}", timeout=PATIENCE)
+    assert number == EVENTS - 1
+
+
+def _all(deployment: Deployment, service: str) -> list[str]:
+    return deployment.compose("ps", "--all", "--quiet", service).split()
