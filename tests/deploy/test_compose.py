@@ -51,7 +51,7 @@ def test_nginx_sends_the_page_as_the_api_does(deployment: Deployment) -> None:
         expected = {k: v for k, v in theirs.headers.items() if k not in of_its_own}
         del expected["x-request-id"]
         assert {k: ours.headers.get(k) for k in expected} == expected, path
-        assert "accept-encoding" in ours.headers["vary"].lower()
+        assert ours.status_code == 404 or "accept-encoding" in ours.headers["vary"].lower()
 
 
 def test_numbers_are_not_shown_to_everybody(deployment: Deployment) -> None:
