@@ -8,7 +8,7 @@ PURELIB := import sysconfig; print(sysconfig.get_path('purelib'))
 SHIPPED := src/tallyformer/inference/native/shipped
 
 .PHONY: install quickstart test test-versions lint docs web web-schema web-tools wheel clean test-exports test-ray \
-	clients images test-deployment
+	clients images test-deployment test-kubernetes
 
 install: $(VENV)/.installed
 
@@ -80,6 +80,13 @@ images:
 # Needs `make images` before, and a Docker engine: the real compose files are brought up.
 test-deployment: $(VENV)/.installed-dev
 	TALLYFORMER_DEPLOYMENT=1 $(BIN)/python -m pytest tests/deploy/test_compose.py -rs
+
+# The manifests against Kubernetes' schemas, and alerts and dashboard in a real Prometheus, which
+# Debian's package `prometheus` brings. What is missing is skipped by `make test`.
+test-kubernetes: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet kubernetes-validate
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy/test_kubernetes.py \
+		tests/deploy/test_monitoring.py -rs
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

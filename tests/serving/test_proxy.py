@@ -66,3 +66,14 @@ def test_a_whole_answer_and_a_client_that_has_gone_get_nothing_more() -> None:
 def test_ray_is_given_what_starlette_calls_a_middleware() -> None:
     (one,) = middlewares()
     assert one.cls is WholeAnswers
+
+
+def test_what_ray_refuses_has_the_envelope_and_none_of_its_words() -> None:
+    head = start("text/plain")
+    head["status"] = 429
+    head["headers"].append((b"retry-after", b"2"))
+    refused, body = answered(lost_after(head, part(b"dropped (num_queued=3)", more=False)))
+    assert refused["status"] == 429
+    assert dict(refused["headers"])[b"retry-after"] == b"2"
+    assert json.loads(body["body"])["error"]["code"] == "queue_full"
+    assert b"dropped" not in body["body"]

@@ -11,9 +11,16 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tallyformer.server import sse
-from tallyformer.server.api_error import unavailable
+from tallyformer.server.api_error import ApiError, unavailable
 
 _LOST = unavailable("The replica that answered was lost. Send this again", code="replica_lost")
+_OF_RAY = {
+    404: ("There is no application at this path", "not_found"),
+    408: ("The answer took longer than the proxy allows", "timeout"),
+    429: ("Too many requests wait. Send this again after the seconds in Retry-After", "queue_full"),
+    503: ("No replica can answer now. Send this again", "unavailable"),
+}
+"""What Ray itself answers, in plain text and with names of its own."""
 
 
 def middlewares() -> list[Middleware]:
@@ -25,7 +32,8 @@ class WholeAnswers:
     """Gives an answer that was left unfinished an end that clients understand.
 
     One that has not begun becomes 503. An event stream ends with an error event, after which
-    nothing may follow. Another body that has begun cannot be mended: its connection is cut.
+    nothing may follow. Another body that has begun cannot be mended: its connection is cut. What
+    Ray itself refuses has the API's envelope, as all other errors.
 
     Args:
         app: what is served.
@@ -44,7 +52,9 @@ class WholeAnswers:
         await self._app(scope, client.receive, seen.send)
         if client.gone or seen.ended:
             return
-        if not seen.began:
+        if seen.of_ray is not None:
+            await seen.of_ray.send(scope, receive, send)
+        elif not seen.began:
             await _LOST.send(scope, receive, send)
         elif seen.streams:
             body = sse.event(sse.json_bytes(_LOST.envelope))
@@ -57,13 +67,17 @@ class _Seen:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.began = self.ended = self.streams = False
+        self.of_ray: ApiError | None = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.began = True
+            self.of_ray = _refusal_of_ray(message)
             kind = Headers(raw=message["headers"]).get("content-type", "")
             self.streams = kind.startswith(sse.MEDIA_TYPE)
-        elif message["type"] == "http.response.body":
+        if self.of_ray is not None:
+            return
+        if message["type"] == "http.response.body":
             self.ended = not message.get("more_body", False)
         await self._send(message)
 
@@ -79,3 +93,13 @@ class _Client:
         message = await self._receive()
         self.gone = self.gone or message["type"] == "http.disconnect"
         return message
+
+
+def _refusal_of_ray(start: Message) -> ApiError | None:
+    """What to say instead, if this is not from a replica: those never answer an error as text."""
+    headers, status = Headers(raw=start["headers"]), start["status"]
+    if status < 400 or headers.get("content-type", "").startswith("application/json"):
+        return None
+    message, code = _OF_RAY.get(status, ("The server failed at this request", None))
+    wait = {"Retry-After": headers["retry-after"]} if "retry-after" in headers else {}
+    return ApiError(status, message, code=code, headers=wait)

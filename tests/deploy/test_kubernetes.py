@@ -1,0 +1,173 @@
+"""The manifests are valid, as closed as they say, and name what the server really has."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from tallyformer.cli.serve import serve
+from tallyformer.server.keys import digest_of
+from tallyformer.server.metrics import Metrics
+from tallyformer.server.routes.health import OPEN_PATHS
+from tallyformer.server.run import _LAST_SECONDS
+
+from ..inference.conftest import tally_folder, tokenizer  # noqa: F401  (fixtures)
+from ..server.conftest import PATIENCE, until
+from ..server.test_process import process
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "kubernetes"
+LABELS = {"app.kubernetes.io/name": "tallyformer"}
+METRICS = {
+    family.name: family
+    for family in Metrics(time.monotonic)._registry.collect()  # without a model there are no values
+}
+
+
+def manifests() -> dict[str, Any]:
+    """By kind, as kustomize is told of them."""
+    names = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
+    found = [yaml.safe_load((FOLDER / name).read_text()) for name in names]
+    return {one["kind"]: one for one in found}
+
+
+KINDS = manifests()
+POD = KINDS["Deployment"]["spec"]["template"]["spec"]
+(API,) = POD["containers"]
+ENVIRONMENT = {one["name"]: one["value"] for one in API["env"]}
+
+
+def test_every_file_of_the_folder_is_applied() -> None:
+    named = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
+    assert {p.name for p in FOLDER.glob("*.yaml")} == {"kustomization.yaml", *named}
+
+
+def test_the_manifests_fit_the_schemas_of_kubernetes() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for one in KINDS.values():
+        for version in ("1.32", kubernetes_validate.latest_version()):
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_kustomize_builds_them() -> None:
+    if not shutil.which("kubectl"):
+        pytest.skip("needs kubectl")
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, check=True
+    )
+    found = list(yaml.safe_load_all(built.stdout))
+    assert {one["kind"] for one in found} == set(KINDS)
+    assert all(one["metadata"]["labels"].items() >= LABELS.items() for one in found)
+    names = {one["metadata"]["namespace"] for one in found if one["kind"] != "Namespace"}
+    assert names == {"tallyformer"}
+
+
+def test_a_pod_may_do_no_more_than_it_needs() -> None:
+    assert POD["automountServiceAccountToken"] is False
+    of_pod, of_container = POD["securityContext"], API["securityContext"]
+    assert of_pod["runAsNonRoot"] is True
+    assert of_pod["runAsUser"] > 0
+    assert of_pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert of_container == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    # The engine starts as many threads as the limit grants.
+    resources = API["resources"]
+    assert resources["limits"]["cpu"] == resources["requests"]["cpu"]
+
+
+def test_every_selector_finds_the_pods() -> None:
+    labels = KINDS["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        KINDS["Deployment"]["spec"]["selector"]["matchLabels"],
+        KINDS["Service"]["spec"]["selector"],
+        KINDS["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        KINDS["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+        *(c["labelSelector"]["matchLabels"] for c in POD["topologySpreadConstraints"]),
+    ]
+    assert all(selector == LABELS == labels for selector in selectors)
+    target = KINDS["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    deployment = KINDS["Deployment"]
+    assert target == {
+        "apiVersion": deployment["apiVersion"],
+        "kind": "Deployment",
+        "name": deployment["metadata"]["name"],
+    }
+    assert "replicas" not in deployment["spec"]
+    assert POD["serviceAccountName"] == KINDS["ServiceAccount"]["metadata"]["name"]
+
+
+def test_ports_and_paths_are_those_of_the_server() -> None:
+    ports = {port["name"]: port["containerPort"] for port in API["ports"]}
+    assert str(ports["http"]) == ENVIRONMENT["TALLYFORMER_PORT"]
+    probes = [API[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")]
+    assert all(probe["port"] == "http" and probe["path"] in OPEN_PATHS for probe in probes)
+    assert [port["targetPort"] for port in KINDS["Service"]["spec"]["ports"]] == ["http"]
+    (ingress,) = KINDS["NetworkPolicy"]["spec"]["ingress"]
+    assert [port["port"] for port in ingress["ports"]] == ["http"]
+
+
+def test_a_pod_is_killed_only_after_the_server_has_drained() -> None:
+    drains = (
+        API["lifecycle"]["preStop"]["sleep"]["seconds"]
+        + float(ENVIRONMENT["TALLYFORMER_SHUTDOWN_GRACE"])
+        + _LAST_SECONDS
+    )
+    assert drains < POD["terminationGracePeriodSeconds"]
+
+
+def test_what_is_mounted_is_where_the_variables_say() -> None:
+    mounts = {one["name"]: one["mountPath"] for one in API["volumeMounts"]}
+    assert {volume["name"] for volume in POD["volumes"]} == set(mounts)
+    assert Path(ENVIRONMENT["TALLYFORMER_API_KEY_FILE"]).parent == Path(mounts["keys"])
+
+
+def test_variables_are_options_of_serve() -> None:
+    known = {parameter.envvar for parameter in serve.params}
+    assert set(ENVIRONMENT) <= known
+
+
+def test_scaling_goes_by_numbers_that_the_server_has() -> None:
+    asked = {
+        m["pods"]["metric"]["name"] for m in KINDS["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    }
+    assert asked <= METRICS.keys()
+    adapter = (ROOT / "deploy/monitoring/prometheus-adapter.yaml").read_text()
+    (rule,) = yaml.safe_load(adapter)["rules"]["custom"]
+    assert json.dumps("tallyformer_(running|waiting)_answers") in rule["seriesQuery"]
+    assert asked == {"tallyformer_running_answers", "tallyformer_waiting_answers"}
+
+
+def test_the_server_starts_with_the_variables_of_a_pod(
+    tally_folder: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"alice sha256:{digest_of('tf-a-key')}\n")
+    own = {
+        "TALLYFORMER_MODEL": f"sft={tally_folder}",
+        "TALLYFORMER_API_KEY_FILE": str(keys),
+        "TALLYFORMER_PORT": "0",
+    }
+    with process(**{**ENVIRONMENT, **own}) as (_, url):
+        at = "http://127.0.0.1:" + url.rpartition(":")[2]
+        paths = {API[f"{name}Probe"]["httpGet"]["path"] for name in ("readiness", "liveness")}
+        until(
+            lambda: all(
+                httpx2.get(at + path, timeout=PATIENCE).status_code == 200 for path in paths
+            )
+        )
+        hosts = ENVIRONMENT["TALLYFORMER_ALLOWED_HOST"].split(",")
+        for host, status in [*((h, 401) for h in hosts), ("other.example", 403)]:
+            answer = httpx2.get(at + "/v1/models", headers={"host": host}, timeout=PATIENCE)
+            assert answer.status_code == status
