@@ -8,7 +8,7 @@ PURELIB := import sysconfig; print(sysconfig.get_path('purelib'))
 SHIPPED := src/tallyformer/inference/native/shipped
 
 .PHONY: install quickstart test test-versions lint docs web web-schema web-tools wheel clean test-exports test-ray \
-	clients images test-deployment test-kubernetes
+	clients fuzz images test-deployment test-kubernetes
 
 install: $(VENV)/.installed
 
@@ -58,6 +58,11 @@ test-exports: $(VENV)/.installed-dev
 test-ray: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock "ray[serve]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/serving -rs
+
+# Slow: many random requests to the server, whole and streamed.
+fuzz: $(VENV)/.installed-dev
+	TALLYFORMER_FUZZ=2000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/server/test_fuzz.py \
+		tests/server/test_described.py
 
 # Slow: clients that people use, as their makers ship them, against the server.
 clients: $(VENV)/.installed-dev build/clients/.installed tests/clients/node_modules/.installed
