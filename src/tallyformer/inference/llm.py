@@ -228,8 +228,8 @@ class LLM:
         Raises:
             InvalidRequestError: as for `generate`.
         """
-        check_params(params, self._served.rows)
-        ids = prompt_ids(prompt, self.tokenizer, self._served.rows)
+        check_params(params, self.tokenizer.vocab_size)
+        ids = prompt_ids(prompt, self.tokenizer)
         return EngineRequest(ids or [self.tokenizer.eot_id], params, prefix_key)
 
 

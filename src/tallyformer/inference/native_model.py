@@ -80,7 +80,6 @@ def load_native(folder: Path, tokenizer: Tokenizer, *, dtype: Any = None) -> Rea
         source=str(folder),
         device="cpu",
         dtype=kind,
-        rows=shape.vocab,
         context=shape.context,
         eos_ids=end_ids(settings, shape.eos_ids),
         default_params=defaults,

@@ -39,16 +39,16 @@ def one_for_each(
     return list(params)
 
 
-def check_params(params: Any, rows: int) -> None:
-    """Refuse what is not SamplingParams, and an id there that is none of the model's `rows` ids."""
+def check_params(params: Any, vocab_size: int) -> None:
+    """Refuse what is not SamplingParams, and an id there that has no text."""
     if not isinstance(params, SamplingParams):
         raise InvalidRequestError(f"params: must be SamplingParams; it is {quoted(params)}")
     for name in ("stop_token_ids", "bad_token_ids", "logit_bias"):
         for token_id in getattr(params, name):
-            if token_id >= rows:
+            if token_id >= vocab_size:
                 raise InvalidRequestError(
                     f"{name}: id {token_id} is not in the vocabulary, whose ids go from 0 to "
-                    f"{rows - 1}. Leave it out"
+                    f"{vocab_size - 1}. Leave it out"
                 )
 
 
@@ -61,15 +61,15 @@ def check_one_sample(params: SamplingParams) -> None:
         )
 
 
-def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, rows: int) -> list[int]:
-    """The ids of a prompt, each one of the model's `rows` ids; a text has no control tokens."""
+def prompt_ids(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
+    """The ids of a prompt, each one that has a text; a text has no control tokens."""
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else _as_ids(prompt)
     for place, token_id in enumerate(ids):
-        if not 0 <= token_id < rows:
+        if not 0 <= token_id < tokenizer.vocab_size:
             raise InvalidRequestError(
                 f"prompt: id {quoted(token_id)} at place {place} is not in the vocabulary, "
-                f"whose ids go from 0 to {rows - 1}. Encode the prompt with this model's "
-                "tokenizer"
+                f"whose ids go from 0 to {tokenizer.vocab_size - 1}. Encode the prompt with this "
+                "model's tokenizer"
             )
     return ids
 

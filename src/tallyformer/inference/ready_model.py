@@ -22,7 +22,6 @@ class ReadyModel:
         source: the folder or name that it came from, for messages.
         device: where the weights are, as torch spells it.
         dtype: of the weights.
-        rows: ids that it has a row of weights for; a tokenizer may have fewer.
         context: tokens that it sees at once.
         eos_ids: ids that end an answer.
         default_params: how its folder wants to be sampled.
@@ -37,7 +36,6 @@ class ReadyModel:
     source: str
     device: str
     dtype: str
-    rows: int
     context: int
     eos_ids: frozenset[int]
     default_params: SamplingParams

@@ -19,6 +19,9 @@ _MAX_SEED = 2**63 - 1
 _MOST_LOGPROBS = 100
 _MOST_SAMPLES = 128
 _MOST_GUESSED = 16
+_MOST_KEPT = 2**31 - 1
+_REPETITION = (0.01, 100)
+"""Logits stay finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,8 @@ class SamplingParams:
             in this answer, in [-2, 2]. Tokens of the prompt do not count.
         presence_penalty: subtracted once if the token has been generated at all, in [-2, 2].
         repetition_penalty: logits above 0 are divided by it, those below multiplied, once for
-            every token of the prompt and of the answer; above 0, 1 changes nothing. Keskar et al.
-            2019, section 4.1; as in transformers.
+            every token of the prompt and of the answer; 0.01 to 100, 1 changes nothing. Keskar
+            et al. 2019, section 4.1; as in transformers.
         logit_bias: id -> number from -100 to 100 that is added to its logit. At -100 a token is
             practically never drawn; to be sure, name it in `bad_token_ids`.
         bad_token_ids: ids that are never drawn.
@@ -108,7 +111,7 @@ class SamplingParams:
             raise _invalid("min_tokens", self.min_tokens, expected)
         self._store_int("n", 1, _MOST_SAMPLES)
         self._store_int("look_up", 0, _MOST_GUESSED)
-        self._store_int("top_k", 0)
+        self._store_int("top_k", 0, _MOST_KEPT)
         if self.seed is not None:
             self._store_int("seed", 0, _MAX_SEED)
         self._store_number("temperature", 0, math.inf)
@@ -116,7 +119,7 @@ class SamplingParams:
         self._store_number("min_p", 0, 1)
         self._store_number("frequency_penalty", -2, 2)
         self._store_number("presence_penalty", -2, 2)
-        self._store_number("repetition_penalty", 0, math.inf, above_low=True)
+        self._store_number("repetition_penalty", *_REPETITION)
         if not isinstance(self.mode, str) or self.mode not in MODES:
             raise _invalid("mode", self.mode, f"one of {', '.join(MODES)}")
         if not isinstance(self.ignore_eos, bool):

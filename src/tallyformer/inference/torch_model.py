@@ -54,7 +54,6 @@ def with_torch(model: Any, tokenizer: Tokenizer, *, batch_invariant: bool = Fals
         source=source,
         device=str(parameter.device),
         dtype=str(parameter.dtype).removeprefix("torch."),
-        rows=rows,
         context=getattr(model.config, "max_position_embeddings", None),  # type: ignore[arg-type]
         eos_ids=end_ids(settings, [of_config] if isinstance(of_config, int) else of_config or ()),
         default_params=sampling_defaults(settings, source),

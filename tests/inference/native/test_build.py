@@ -13,6 +13,7 @@ import pytest
 from tallyformer.inference.native import build
 from tallyformer.inference.native.build import BuildError, library_file
 from tallyformer.inference.native.c_functions import load_library
+from tallyformer.inference.native_model import library_problem
 
 
 @pytest.fixture
@@ -98,6 +99,13 @@ def test_a_compiler_that_is_not_there_is_named(
     monkeypatch.setenv("CXX", "/nowhere/c++ -m64")
     with pytest.raises(BuildError, match=r"/nowhere/c\+\+: cannot be run"):
         library_file()
+
+
+def test_a_compiler_that_is_no_command_is_a_reason_for_torch(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "g++ '-m64")
+    assert str(library_problem()).startswith("CXX: g++ '-m64: is not a command")
 
 
 def test_kernels_that_a_compiler_does_not_know_are_left_out(

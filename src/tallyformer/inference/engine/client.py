@@ -178,8 +178,11 @@ class EngineClient:
 
 def _into(box: deque[Got], on_finished: Callable[[], object]) -> Receive:
     def receive(got: Got) -> None:
+        try:
+            if isinstance(got, Piece) and got.finish_reason:
+                on_finished()
+        except Exception as error:  # its own caller's, not that of whoever takes the step
+            got = error
         box.append(got)
-        if isinstance(got, Piece) and got.finish_reason:
-            on_finished()
 
     return receive

@@ -96,8 +96,9 @@ class Sequence:
         self._context, self._vocab_size = context, vocab_size
         self._key = key_of("draw", seed, sample) if sample else key_of("draw", seed)
         end_ids = {*params.stop_token_ids, *(() if params.ignore_eos else eos_ids)}
-        self._bad = frozenset(params.bad_token_ids)
-        self._bad_first = self._bad | end_ids
+        # A folder may name an end-of-text that is no id of the vocabulary: -1, say.
+        self._bad = frozenset(i for i in params.bad_token_ids if i < vocab_size)
+        self._bad_first = self._bad.union(i for i in end_ids if 0 <= i < vocab_size)
         if len(self._bad_first if params.min_tokens else self._bad) >= vocab_size:
             raise _nothing_may_follow("bad_token_ids")
         self._text = AnswerText(decoder, params.stop_strings, end_ids, params.max_tokens)

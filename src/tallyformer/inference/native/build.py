@@ -86,7 +86,10 @@ def find_compiler() -> list[str]:
         BuildError: there is none.
     """
     if chosen := os.environ.get("CXX", "").strip():
-        return shlex.split(chosen)
+        try:
+            return shlex.split(chosen)
+        except ValueError as error:  # a quotation mark without its second
+            raise BuildError(f"CXX: {chosen}: is not a command ({error}). {HOW_TO_GET}") from None
     for name in ("c++", "g++", "clang++"):
         if found := shutil.which(name):
             return [found]

@@ -7,14 +7,16 @@ import numpy as np
 from tallyformer.inference.engine.runner import Choice, LogitsRow
 from tallyformer.inference.native.c_functions import CDraw
 
+_HOTTEST = 1e30
+"""All ids have the same weight; at what float32 does not hold, banned ones would, too."""
 
-def fill(draw: CDraw, row: LogitsRow, vocab: int) -> dict[str, np.ndarray]:
+
+def fill(draw: CDraw, row: LogitsRow) -> dict[str, np.ndarray]:
     """Put a row's settings in place.
 
     Args:
         draw: all zeros.
         row: the settings.
-        vocab: rows of the head; a greater id is not the model's.
 
     Returns:
         The arrays that `draw` points to, by its fields: they must live as long.
@@ -22,7 +24,8 @@ def fill(draw: CDraw, row: LogitsRow, vocab: int) -> dict[str, np.ndarray]:
     params = row.params
     arrays: dict[str, np.ndarray] = {}
     draw.uniform = row.uniform
-    draw.temperature, draw.top_p, draw.min_p = params.temperature, params.top_p, params.min_p
+    draw.temperature = min(params.temperature, _HOTTEST)
+    draw.top_p, draw.min_p = params.top_p, params.min_p
     draw.top_k, draw.independent = params.top_k, params.mode == "independent"
     draw.repetition = params.repetition_penalty
     draw.frequency, draw.presence = params.frequency_penalty, params.presence_penalty
@@ -36,9 +39,7 @@ def fill(draw: CDraw, row: LogitsRow, vocab: int) -> dict[str, np.ndarray]:
         arrays["seen"] = np.array(sorted({*row.prompt_ids, *row.counts}), np.int32)
         draw.seen_count = len(arrays["seen"])
     if params.logit_bias or row.banned:
-        # An end-of-text id may be one that the model does not have.
-        banned = {id_: -np.inf for id_ in row.banned if id_ < vocab}
-        bias = {**params.logit_bias, **banned}
+        bias = {**params.logit_bias, **dict.fromkeys(row.banned, -np.inf)}
         arrays["bias_ids"] = np.fromiter(bias.keys(), np.int32, len(bias))
         arrays["biases"] = np.fromiter(bias.values(), np.float32, len(bias))
         draw.bias_count = len(bias)

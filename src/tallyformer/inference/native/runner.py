@@ -139,7 +139,7 @@ class NativeRunner:
     def choose(self, logits: np.ndarray, rows: Sequence[LogitsRow]) -> list[Choice]:
         """Choose an id for each row; changes the logits."""
         draws = (CDraw * len(rows))()
-        kept = [fill(draw, row, self._vocab) for draw, row in zip(draws, rows, strict=True)]
+        kept = [fill(draw, row) for draw, row in zip(draws, rows, strict=True)]
         result = self._library.tally_choose(
             self._handle,
             len(rows),
