@@ -24,6 +24,23 @@ const policies = LAYERS.map((from, level) => ({
   },
 }));
 
+// What a reader sees or hears stands in src/lib/strings.ts.
+const SHOWN = "/^(aria-(label|description|roledescription|valuetext)|title|placeholder|alt|label|lead|text|note|action)$/";
+const TEXT = "Literal[value=/[A-Za-z]{2}/]";
+const PART = "TemplateElement[value.raw=/[A-Za-z]{2}/]";
+const texts = [
+  "JSXText[value=/[A-Za-z]/]",
+  `JSXElement > JSXExpressionContainer > :matches(${TEXT}, TemplateLiteral > ${PART})`,
+  `JSXElement > JSXExpressionContainer > :matches(ConditionalExpression, LogicalExpression) > ${TEXT}`,
+  `JSXAttribute[name.name=${SHOWN}] :matches(${TEXT}, ${PART})`,
+  `JSXAttribute[name.name=${SHOWN}] > ${TEXT}`,
+  `Property[key.name=${SHOWN}] > :matches(${TEXT}, TemplateLiteral > ${PART})`,
+  `CallExpression[callee.name=/^(notify|forkAt)$/] > ${TEXT}`,
+  `AssignmentExpression[left.property.name=title] ${TEXT}`,
+  // A sentence, wherever it is.
+  "Literal[value=/^[A-Z][a-z]* [A-Za-z]/]",
+].map((selector) => ({ selector, message: "Texts of the page stand in src/lib/strings.ts." }));
+
 export default tseslint.config(
   { ignores: ["node_modules", "src/api/schema.ts", "playwright-report", "test-results"] },
   ...tseslint.configs.strict,
@@ -43,8 +60,13 @@ export default tseslint.config(
       "no-restricted-syntax": [
         "error",
         { selector: "JSXAttribute[name.name='dangerouslySetInnerHTML']", message: "Text stays text." },
+        ...texts,
       ],
       "max-lines": ["error", 300],
     },
+  },
+  {
+    files: ["src/lib/strings.ts"],
+    rules: { "no-restricted-syntax": "off" },
   },
 );

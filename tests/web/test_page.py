@@ -73,7 +73,30 @@ def test_style_and_directions_of_imports_are_right() -> None:
     ],
 )
 def test_an_import_against_the_direction_is_found(file: str, line: str) -> None:
-    # On standard input, so that no other check sees the file.
+    assert "boundaries/" in _linted(file, line)
+
+
+LITERALS = (
+    "export const A = () => <p>Hello</p>;",
+    'export const B = () => <p>{"Hello"}</p>;',
+    'export const C = ({ n }: { n: number }) => <p>{n > 1 ? "many" : n}</p>;',
+    'export const D = () => <button aria-label="Close" />;',
+    "export const E = ({ n }: { n: string }) => <button title={`Close ${n}`} />;",
+    'export const F = () => notify({ text: "Copied" });',
+    'export const G = () => forkAt(leaf, "(fork)");',
+    'export const H = "An English sentence";',
+)
+
+
+@needs_node
+def test_a_text_outside_of_the_strings_file_is_found() -> None:
+    found = _linted("src/parts/broken.tsx", "\n".join(LITERALS))
+    lines = re.findall(r"^ +(\d+):\d+ .*src/lib/strings\.ts", found, flags=re.MULTILINE)
+    assert sorted({int(line) for line in lines}) == list(range(1, len(LITERALS) + 1)), found
+
+
+def _linted(file: str, line: str) -> str:
+    """What eslint says of a line, given on standard input, so that no other check sees a file."""
     done = subprocess.run(
         ["npx", "--no-install", "eslint", "--stdin", "--stdin-filename", file],
         cwd=WEB,
@@ -82,7 +105,8 @@ def test_an_import_against_the_direction_is_found(file: str, line: str) -> None:
         text=True,
         timeout=HANG,
     )
-    assert done.returncode == 1 and "boundaries/" in done.stdout
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
 
 
 @needs_node

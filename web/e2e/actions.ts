@@ -17,12 +17,13 @@ export async function answered(page: Page, count: number): Promise<void> {
 
 export async function openSettings(page: Page): Promise<void> {
   await page.getByRole("button", { name: "Settings", exact: true }).click();
-  await expect(page.getByRole("dialog")).toBeVisible();
+  await expect(page.locator(".dialog")).toBeVisible();
 }
 
 export async function closeDialog(page: Page): Promise<void> {
   await page.keyboard.press("Escape");
-  await expect(page.getByRole("dialog")).toBeHidden();
+  // Notices have the role of a dialog too.
+  await expect(page.locator(".dialog")).toBeHidden();
 }
 
 /** Settings of new conversations; answers of 12 tokens unless it says otherwise. */

@@ -15,6 +15,7 @@ import { recoverInterrupted } from "../store/recovery";
 import { IconButton } from "../ui/Button";
 import { Toasts } from "../ui/toasts";
 import { Boundary } from "./Boundary";
+import { keepFocus } from "./keepFocus";
 
 const ComparePage = lazy(() => import("../features/compare/ComparePage").then((file) => ({ default: file.ComparePage })));
 const ModelsPage = lazy(() => import("../features/models/ModelsPage").then((file) => ({ default: file.ModelsPage })));
@@ -105,8 +106,10 @@ export function App() {
     recover(ownedAnswers());
     const timer = window.setInterval(() => recover(new Set()), 2000);
     const online = () => void loadModels();
+    const endKeeping = keepFocus(document.getElementById("root") ?? document.body);
     window.addEventListener("online", online);
     return () => {
+      endKeeping();
       window.clearInterval(timer);
       window.clearTimeout(later);
       window.removeEventListener("online", online);

@@ -20,6 +20,7 @@ export const strings = {
     menuOf: (title: string) => `Actions for ${title}`,
     rename: "Rename",
     fork: "Fork",
+    forked: "(fork)",
     exportOne: "Export",
     delete: "Delete",
     today: "Today",
@@ -189,6 +190,8 @@ export const strings = {
     seed: "Seed",
     placeholder: "Ask all models the same…",
     empty: "The answer appears here.",
+    writing: "The answers are being written",
+    answerOf: (name: string, text: string) => `Answer of ${name}: ${text}`,
   },
   models: {
     title: "Models on this server",

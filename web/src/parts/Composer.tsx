@@ -43,6 +43,12 @@ export function Composer(props: Props) {
     if (!matchMedia(TOUCH).matches) box.current?.focus({ preventScroll: true });
   }, [focusOn]);
 
+  /** Send becomes Stop and back: the text takes the focus, but where that would open a keyboard. */
+  const toText = () => !touch && box.current?.focus({ preventScroll: true });
+  const stop = () => {
+    toText();
+    onStop();
+  };
   const onKey = (event: KeyboardEvent) => {
     if (!sendsOn(event, touch)) return;
     event.preventDefault();
@@ -53,7 +59,9 @@ export function Composer(props: Props) {
       className="composer"
       onSubmit={(event) => {
         event.preventDefault();
-        if (!empty && !answering && !disabled) onSend();
+        if (empty || answering || disabled) return;
+        toText();
+        onSend();
       }}
     >
       <textarea
@@ -71,7 +79,7 @@ export function Composer(props: Props) {
         {children}
         <span className="spring" />
         {answering ? (
-          <IconButton key="stop" look="primary" className="send" label={props.stopLabel ?? strings.composer.stop} icon={<Square fill="currentColor" />} onClick={onStop} />
+          <IconButton key="stop" look="primary" className="send" label={props.stopLabel ?? strings.composer.stop} icon={<Square fill="currentColor" />} onClick={stop} />
         ) : (
           <IconButton key="send" type="submit" look="primary" className="send" label={props.sendLabel ?? strings.composer.send} icon={<ArrowUp />} disabled={empty || disabled} />
         )}

@@ -174,16 +174,22 @@ interface Props extends FormProps {
   title: string;
 }
 
-export function SettingsDialog({ open, onClose, title, settings, onChange }: Props) {
+/** While it is open it holds the settings itself: what keeps them answers later than one types. */
+export function SettingsDialog({ open, onClose, title, settings: given, onChange }: Props) {
   const setDefaults = usePreferences((state) => state.setDefaults);
   const [shown, setShown] = useState(0);
+  const [settings, setSettings] = useState(given);
+  const change = (next: Settings) => {
+    setSettings(next);
+    onChange(next);
+  };
   return (
     <Dialog open={open} onClose={onClose} title={title} wide>
-      <SettingsForm key={shown} settings={settings} onChange={onChange} />
+      <SettingsForm key={shown} settings={settings} onChange={change} />
       <footer className="dialog-actions">
         <Button
           onClick={() => {
-            onChange({});
+            change({});
             setShown(shown + 1);
           }}
         >

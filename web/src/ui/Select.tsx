@@ -28,7 +28,7 @@ export function Select({ label, value, options, onChange, placeholder = "", disa
         </Base.Icon>
       </Base.Trigger>
       <Base.Portal>
-        <Base.Positioner className="positioner" sideOffset={4} alignItemWithTrigger={false}>
+        <Base.Positioner className="positioner" sideOffset={4} align="start" collisionPadding={8} alignItemWithTrigger={false}>
           <Base.Popup className="menu select-popup">
             <Base.List>
               {options.map((option) => (

@@ -22,7 +22,7 @@ function Growing({ message }: { message: Message }) {
   const text = live?.text ?? message.content;
   if (text === "") {
     return (
-      <p className="waiting" role="status">
+      <p className="waiting">
         <span className="dots" aria-hidden="true" />
         <span className="visually-hidden">{words.waiting}</span>
       </p>
@@ -60,7 +60,7 @@ function Tools({ message, siblings, last, actions, colours, onColours }: Props &
   const canContinue = last && end !== null && message.content !== "";
   return (
     <div className="message-tools">
-      <Branches message={message} siblings={siblings} />
+      <Branches message={message} siblings={siblings} turnedRef={actions.turnedRef} />
       {canContinue && <IconButton label={words.continue} icon={<StepForward />} onClick={() => actions.continue(message)} />}
       <IconButton label={words.copy} icon={<Copy />} onClick={() => actions.copy(message)} />
       <IconButton label={words.regenerate} icon={<RefreshCw />} onClick={() => actions.regenerate(message)} />

@@ -71,8 +71,9 @@ function useActions(chosen: Chosen, remove: (message: Message) => void, path: Me
         void copyText(message.content).then((done) =>
           notify(done ? { text: strings.message.copied } : { text: strings.message.copyFailed, problem: true }),
         ),
-      fork: (message) => void forkAt(message, "(fork)").then((fork) => navigate(`/c/${fork.id}`)),
+      fork: (message) => void forkAt(message, strings.nav.forked).then((fork) => navigate(`/c/${fork.id}`)),
       remove,
+      turnedRef: { current: null },
     };
   }, [navigate, remove]);
 }

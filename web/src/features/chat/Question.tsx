@@ -1,5 +1,5 @@
 import { Copy, GitFork, MoreHorizontal, Pencil, Trash2 } from "lucide-react";
-import { useState, type KeyboardEvent } from "react";
+import { useEffect, useRef, useState, type KeyboardEvent } from "react";
 import { strings } from "../../lib/strings";
 import type { Message } from "../../store/records";
 import { sendsOn } from "../../parts/Composer";
@@ -48,11 +48,20 @@ interface Props {
 
 export function Question({ message, siblings, actions }: Props) {
   const [editing, setEditing] = useState(false);
+  const edit = useRef<HTMLButtonElement>(null);
+  const cancelled = useRef(false);
+  useEffect(() => {
+    if (cancelled.current && !editing) edit.current?.focus();
+    cancelled.current = false;
+  }, [editing]);
   if (editing) {
     return (
       <Editor
         text={message.content}
-        onCancel={() => setEditing(false)}
+        onCancel={() => {
+          cancelled.current = true;
+          setEditing(false);
+        }}
         onSave={(text) => {
           setEditing(false);
           actions.edit(message, text);
@@ -66,8 +75,8 @@ export function Question({ message, siblings, actions }: Props) {
         {message.content}
       </div>
       <div className="message-tools">
-        <Branches message={message} siblings={siblings} />
-        <IconButton label={words.edit} icon={<Pencil />} onClick={() => setEditing(true)} />
+        <Branches message={message} siblings={siblings} turnedRef={actions.turnedRef} />
+        <IconButton ref={edit} label={words.edit} icon={<Pencil />} onClick={() => setEditing(true)} />
         <IconButton label={words.copy} icon={<Copy />} onClick={() => actions.copy(message)} />
         <Menu trigger={<IconButton label={words.more} icon={<MoreHorizontal />} />}>
           <MenuItem icon={<GitFork />} onClick={() => actions.fork(message)}>

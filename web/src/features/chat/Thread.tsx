@@ -15,6 +15,7 @@ export interface Actions {
   copy: (message: Message) => void;
   fork: (message: Message) => void;
   remove: (message: Message) => void;
+  turnedRef: { current: -1 | 1 | null };
 }
 
 interface RowProps {

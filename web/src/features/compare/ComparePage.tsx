@@ -75,6 +75,7 @@ export function ComparePage() {
   const [text, setText] = useState("");
   const [open, setOpen] = useState(false);
   const answering = columns.some((column) => column.state === "streaming");
+  const said = question === "" ? "" : answering ? words.writing : columns.map((column) => words.answerOf(column.model, column.text)).join(" ");
   return (
     <div className="compare">
       <header className="compare-head">
@@ -82,6 +83,9 @@ export function ComparePage() {
         <p className="page-lead">{cards.length === 1 ? words.needTwo : words.lead}</p>
         {question !== "" && <p className="bubble" dir="auto">{question}</p>}
       </header>
+      <p className="visually-hidden" role="status">
+        {said}
+      </p>
       <div className="columns">
         {columns.map((column, at) => (
           <ColumnView key={column.id} column={column} at={at} all={columns} />

@@ -42,7 +42,7 @@ export function Entry({ conversation, current }: { conversation: Conversation; c
   const title = conversation.title === "" ? words.untitled : conversation.title;
   const fork = async () => {
     const leaf = conversation.leaf === null ? undefined : await db.messages.get(conversation.leaf);
-    if (leaf) navigate(`/c/${(await forkAt(leaf, "(fork)")).id}`);
+    if (leaf) navigate(`/c/${(await forkAt(leaf, words.forked)).id}`);
   };
   const remove = async () => {
     const undo = await deleteConversation(conversation.id);

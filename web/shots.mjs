@@ -1,0 +1,31 @@
+import { chromium } from "@playwright/test";
+const only = process.argv[2];
+const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu"] });
+for (const [scheme, width, height] of [["light", 1280, 800], ["dark", 390, 800]]) {
+  const ctx = await browser.newContext({ colorScheme: scheme, viewport: { width, height }, hasTouch: width < 500 });
+  const page = await ctx.newPage();
+  page.setDefaultTimeout(15000);
+  const shot = async (name) => { if (!only || name.includes(only)) await page.screenshot({ path: `/tmp/page-shots/${name}-${scheme}-${width}.png` }); };
+  const step = async (name, f) => { try { await f(); await shot(name); } catch (e) { console.log(name, scheme, String(e).split("\n").slice(0,3).join(" | ")); } };
+  await page.goto("http://127.0.0.1:8123/");
+  await step("welcome", async () => { await page.getByText("parameters").first().waitFor(); });
+  await step("select", async () => { await page.getByRole("combobox", { name: "Model" }).click(); await page.getByRole("option").first().waitFor(); });
+  await page.keyboard.press("Escape");
+  const ask = async (t) => { await page.getByLabel("Your message").fill(t); if (width < 500) await page.getByRole("button", { name: "Send", exact: true }).click(); else await page.getByLabel("Your message").press("Enter"); await page.waitForTimeout(300); await page.locator('.message-assistant[aria-busy="false"]').last().waitFor(); await page.locator('[aria-busy="true"]').first().waitFor({ state: "detached" }).catch(() => {}); };
+  await step("answer", async () => { await ask("What is compound interest?"); await ask("If I put $100 at 5% for 3 years, what do I have?"); });
+  await step("details", async () => { await page.getByRole("button", { name: "How this answer was made" }).last().click(); await page.waitForTimeout(300); });
+  await page.keyboard.press("Escape");
+  await step("settings", async () => { await page.getByRole("button", { name: "Settings", exact: true }).click(); await page.getByRole("dialog").waitFor(); await page.waitForTimeout(400); });
+  await step("settings2", async () => { await page.getByLabel("Show probabilities").check(); await page.locator(".fields").evaluate((e) => { let p = e; while (p && p.scrollHeight <= p.clientHeight) p = p.parentElement; p?.scrollTo(0, 9999); }); });
+  await page.keyboard.press("Escape");
+  await step("probabilities", async () => { await ask("What is a bond?"); await page.getByRole("button", { name: "Show how sure the model was" }).last().click(); await page.locator(".token").nth(4).click(); });
+  await step("rate", async () => { await page.getByRole("button", { name: "Bad answer" }).last().click(); await page.getByRole("dialog").waitFor(); await page.waitForTimeout(300); });
+  await page.keyboard.press("Escape");
+  await step("menu", async () => { if (width < 860) await page.getByRole("button", { name: "Open the sidebar" }).click(); await page.getByRole("button", { name: "Menu" }).click(); await page.waitForTimeout(400); });
+  await page.goto("http://127.0.0.1:8123/compare");
+  await step("compare", async () => { await page.getByLabel("Your message").fill("What is a share?"); await page.getByRole("button", { name: "Ask all" }).click(); await page.locator(".column .metrics").nth(1).waitFor(); });
+  await page.goto("http://127.0.0.1:8123/info");
+  await step("models", async () => { await page.locator(".card").first().waitFor(); });
+  await ctx.close();
+}
+await browser.close();
