@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tallyformer.server.settings import ServerSettings
 from .conftest import KEY, Running, running, until
 from .test_errors import check_envelope
 from .test_limits import limited
-from .test_load import CHAT, ENDLESS, model_of, nothing_runs
+from .test_load import CHAT, ENDLESS, asked, model_of, nothing_runs
 
 REJOIN = {"stream": True, "stream_options": {"rejoin": True, "include_usage": True}}
 BODY: dict[str, Any] = {**ENDLESS, **REJOIN, "max_tokens": 60, "seed": 3}
@@ -51,6 +52,21 @@ def test_events_are_numbered_only_where_it_was_asked_for(http: httpx2.Client) ->
     ids = [block.partition("\n")[0] for block in numbered]
     assert ids == [f"id: {number}" for number in range(len(numbered))]
     assert numbered[-1].endswith("data: [DONE]")
+
+
+def test_its_id_is_known_before_its_first_event(tally_folder: Path) -> None:
+    settings = ServerSettings(models={"tiny": tally_folder}, max_waiting=1)
+    with running(settings) as server, contextlib.ExitStack() as others:
+        server.wait_until_ready()
+        for _ in range(model_of(server).llm.slots):
+            others.enter_context(asked(server, ENDLESS))
+        until(lambda: model_of(server).llm.running == model_of(server).llm.slots)
+        with server.client() as http:
+            # It waits: there is no event yet, but a header.
+            with http.stream("POST", CHAT, json=BODY) as answer:
+                path = f"/v1/generations/{answer.headers['x-generation-id']}"
+            others.close()
+            assert blocks(http.get(path).text)[-1].endswith("data: [DONE]")
 
 
 @pytest.mark.parametrize("seen", [1, 2, 7, 20])

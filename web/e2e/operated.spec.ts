@@ -3,10 +3,19 @@ import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createHash } from "node:crypto";
+import type { Page } from "@playwright/test";
 import { answered, answers, ask, beginWith } from "./actions";
+import { expectAccessible } from "./axe";
 import { expect, startServer, test } from "./server";
 
 const folder = () => mkdtempSync(join(tmpdir(), "page-"));
+
+async function typeKey(page: Page, key: string): Promise<void> {
+  await page.getByRole("button", { name: "Menu" }).click();
+  await page.getByRole("menuitem", { name: "API key" }).click();
+  await page.getByLabel("Key", { exact: true }).fill(key);
+  await page.getByRole("button", { name: "Save", exact: true }).click();
+}
 
 // The browser reports refused requests on its console.
 test.use({ problems: async ({}, use) => use([]) });
@@ -22,21 +31,35 @@ test("a server with keys and limits says what to do, and its ratings are kept", 
     await beginWith(page);
     await page.goto(`${own.url}/info`);
     await expect(page.getByText("This server asks for a key.")).toBeVisible();
+    await page.goto(own.url);
+    await expect(page.getByText("This server asks for a key.")).toBeVisible();
+    await expectAccessible(page, "asks for a key");
     await page.getByRole("button", { name: "Enter the key" }).click();
+    await expectAccessible(page, "dialog of the key");
     await page.getByLabel("Key", { exact: true }).fill("tf-mine");
     await page.getByRole("button", { name: "Save", exact: true }).click();
-    await expect(page.getByRole("heading", { name: "sft" })).toBeVisible();
-    await page.getByRole("link", { name: "New chat" }).click();
+    await expect(page.getByText("parameters")).toBeVisible();
+    await expect(page.getByText("This server asks for a key.")).toHaveCount(0);
     await ask(page, "What is a bond?");
     await answered(page, 1);
-    await page.getByRole("button", { name: "Bad answer" }).click();
+    await typeKey(page, "tf-other");
+    await ask(page, "With another key");
+    await expect(answers(page).last()).toContainText("The server does not know this key.");
+    await answers(page).getByRole("button", { name: "Enter the key" }).click();
+    await page.getByLabel("Key", { exact: true }).fill("tf-mine");
+    await page.getByRole("button", { name: "Save", exact: true }).click();
+    await page.getByRole("button", { name: "Try again" }).click();
+    await answered(page, 2);
+    await expect(answers(page).last()).toContainText("12 tokens");
+    await page.getByRole("button", { name: "Bad answer" }).last().click();
+    await expectAccessible(page, "dialog of a rating");
     await page.getByLabel("A better answer").fill("A loan that can be traded.");
     await page.getByRole("button", { name: "Send the correction" }).click();
     await expect(page.getByText("The rating is kept.").first()).toBeVisible();
-    await expect(page.getByRole("button", { name: "Bad answer" })).toHaveAttribute("aria-pressed", "true");
+    await expect(page.getByRole("button", { name: "Bad answer" }).last()).toHaveAttribute("aria-pressed", "true");
     const files = readdirSync(place).map((name) => readFileSync(join(place, name)));
     expect(files.some((content) => content.includes("A loan that can be traded."))).toBe(true);
-    for (let turn = 2; turn <= 5; turn++) {
+    for (let turn = 3; turn <= 5; turn++) {
       await ask(page, `Again ${turn}`);
       await answered(page, turn);
     }

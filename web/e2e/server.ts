@@ -44,10 +44,20 @@ export class Server {
   }
 
   /** How many answers are being made, by the server's own count. */
-  async running(): Promise<number> {
+  running(): Promise<number> {
+    return this.sum("tallyformer_running_answers");
+  }
+
+  /** How many answers wait until others have been made. */
+  waiting(): Promise<number> {
+    return this.sum("tallyformer_waiting_answers");
+  }
+
+  /** A number of the server's metrics, over all of its models, or of one. */
+  async sum(name: string, model = ""): Promise<number> {
     const text = await (await fetch(`${this.url}/metrics`)).text();
-    const counts = [...text.matchAll(/^tallyformer_running_answers.* (\S+)$/gmu)];
-    if (counts.length === 0) throw new Error("the server's metrics have no count of running answers");
+    const counts = [...text.matchAll(new RegExp(`^${name}\\{model="${model || ".*"}"\\} (\\S+)$`, "gmu"))];
+    if (counts.length === 0) throw new Error(`the server's metrics have no ${name}`);
     return counts.reduce((sum, found) => sum + Number(found[1]), 0);
   }
 }
@@ -68,13 +78,16 @@ export async function startServer(...options: string[]): Promise<Server> {
   return server;
 }
 
+/** Leads here by playwright.config.ts, and is no secure context: plain HTTP, as in a local network. */
+export const LAN_NAME = "page.lan";
+
 /** Names are anything printable without an equals sign, so one of them tries to be markup. */
-const EVIL_MODEL = ["--model", `<img src onerror><script>window.hacked++</script>=${MODEL}`];
+const OPTIONS = ["--allowed-host", LAN_NAME, "--model", `<img src onerror><script>window.hacked++</script>=${MODEL}`];
 
 export const test = base.extend<{ problems: string[] }, { server: Server }>({
   server: [
     async ({}, use) => {
-      const server = await startServer(...EVIL_MODEL);
+      const server = await startServer(...OPTIONS);
       await use(server);
       await server.kill("SIGKILL");
     },
@@ -88,7 +101,7 @@ export const test = base.extend<{ problems: string[] }, { server: Server }>({
       page.on("pageerror", (error) => problems.push(error.message));
       page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
       page.on("request", (request) => {
-        if (!request.url().startsWith(server.url) && !request.url().startsWith("blob:")) problems.push(`foreign: ${request.url()}`);
+        if (new URL(request.url()).port !== String(server.port) && !request.url().startsWith("blob:")) problems.push(`foreign: ${request.url()}`);
       });
       await use(problems);
       if (problems.length > 0) throw new Error(problems.join("\n"));

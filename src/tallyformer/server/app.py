@@ -40,7 +40,7 @@ from tallyformer.server.routes.page import PAGE_PATHS, add_page_routes
 from tallyformer.server.routes.responses import add_response_routes
 from tallyformer.server.routes.tokens import add_token_routes
 from tallyformer.server.schemas.errors import EVERYWHERE, documented
-from tallyformer.server.service import IGNORED, LEFT_OUT, Service
+from tallyformer.server.service import GENERATION, IGNORED, LEFT_OUT, Service
 from tallyformer.server.settings import ServerSettings
 
 _RATE_WORDS = ("limit", "remaining", "reset")
@@ -49,6 +49,7 @@ EXPOSED_HEADERS = (
     "retry-after",
     IGNORED,
     LEFT_OUT,
+    GENERATION,
     *(f"x-ratelimit-{what}-{of}" for what in _RATE_WORDS for of in (REQUESTS, TOKENS)),
 )
 """Headers of answers that a page's script may read."""

@@ -28,6 +28,7 @@ from tallyformer.tokenizer.messages import Message
 
 IGNORED = "x-ignored-fields"
 LEFT_OUT = "x-context-left-out"
+GENERATION = "x-generation-id"
 _MOST_NAMES = 32
 _LONGEST_NAME = 64
 _READING_SECONDS = 60.0
@@ -150,7 +151,8 @@ class Service:
             recording = self._recordings.record(
                 ask.shape.answer_id, request.state.owner, events, started.place
             )
-            return self._streamed(recording.read(0), headers)
+            # The first event may be long in coming, where others are answered first.
+            return self._streamed(recording.read(0), {**headers, GENERATION: ask.shape.answer_id})
         with started.place:
             outputs = await unless_gone(request.receive, _outputs(started.generation, ask.wanted))
         outputs_kept = most_probable(outputs, *ask.kept)

@@ -19,12 +19,16 @@ export type StreamEvent =
  */
 export async function* streamChat(request: ChatRequest, signal: AbortSignal, rejoin = false): AsyncGenerator<StreamEvent> {
   const body = { ...request, stream: true, stream_options: { include_usage: true, ...(rejoin ? { rejoin } : {}) } };
-  yield* eventsIn(await ask("/v1/chat/completions", { body, signal }), signal);
+  const response = await ask("/v1/chat/completions", { body, signal });
+  // Known before the first event, which may be long in coming, so that an answer that waits can be joined again too.
+  const id = response.headers.get("x-generation-id");
+  if (id !== null) yield { kind: "begun", id };
+  yield* eventsIn(response, signal);
 }
 
-/** What follows of an answer behind an event. */
+/** What follows of an answer behind an event; all of it where that is below 0. */
 export async function* rejoinChat(id: string, behind: number, signal: AbortSignal): AsyncGenerator<StreamEvent> {
-  const headers = { "Last-Event-ID": String(behind) };
+  const headers: Record<string, string> = behind < 0 ? {} : { "Last-Event-ID": String(behind) };
   yield* eventsIn(await ask(`/v1/generations/${encodeURIComponent(id)}`, { headers, signal }), signal);
 }
 

@@ -133,6 +133,10 @@ export const strings = {
     none: "No model",
     loading: "loading",
     failed: "failed",
+    notices: {
+      loading: "The model is being loaded. You can write meanwhile.",
+      failed: "This model could not be loaded. The server's log says why. Choose another one.",
+    },
     size: (n: string) => `${n} parameters`,
     context: (n: string) => `reads ${n} tokens`,
     /** Stages of training, by the names that models are usually served under. */

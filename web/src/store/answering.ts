@@ -72,7 +72,8 @@ async function follow(
   let failure: Failure | null = null;
   try {
     for await (const event of lasting(start(controller.signal), place, controller.signal)) {
-      if (collected.take(event)) frames.ask();
+      if (event.kind === "begun") save();
+      else if (collected.take(event)) frames.ask();
     }
   } catch (error) {
     if (controller.signal.aborted) status = "stopped";

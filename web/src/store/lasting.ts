@@ -38,7 +38,7 @@ export async function* lasting(
       if (error.status === 404 && place.now) throw broken;
       if (error.code !== CUT_OFF && error.code !== UNREACHABLE) throw error;
       const wait = WAITS_MS[tries++];
-      if (!place.now || place.now.event < 0 || wait === undefined) throw error;
+      if (!place.now || wait === undefined) throw error;
       broken = new ApiError("", 0, CUT_OFF);
       await pause(wait, signal);
     }

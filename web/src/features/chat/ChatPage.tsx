@@ -6,6 +6,7 @@ import { copyText } from "../../lib/clipboard";
 import { strings } from "../../lib/strings";
 import { Composer } from "../../parts/Composer";
 import { ContextBar } from "../../parts/ContextBar";
+import { ModelNotice } from "../../parts/ModelNotice";
 import { ModelSelect } from "../../parts/ModelSelect";
 import { SettingsDialog } from "../../parts/LazySettings";
 import { useTokenCount } from "../../parts/useTokenCount";
@@ -123,10 +124,11 @@ export function ChatPage({ id }: { id: string | null }) {
   };
   return (
     <div className="chat">
-      <h1 className="visually-hidden">{conversation?.title ?? strings.nav.new}</h1>
+      {id !== null && <h1 className="visually-hidden">{conversation?.title ?? strings.nav.new}</h1>}
       {id === null ? <Welcome card={chosen.card} onAsk={ask} /> : <Thread key={id} path={path} versions={children} actions={actions} unseen={unseen} />}
       <Announcer key={`said-${id ?? ""}`} last={last} />
       <div className="dock">
+        <ModelNotice card={chosen.card} />
         <Composer
           text={text}
           onText={setText}

@@ -6,6 +6,7 @@ import { strings } from "../../lib/strings";
 import { Markdown } from "../../markdown/Markdown";
 import { Composer } from "../../parts/Composer";
 import { failureText } from "../../parts/failures";
+import { ModelNotice } from "../../parts/ModelNotice";
 import { ModelSelect } from "../../parts/ModelSelect";
 import { Probabilities } from "../../parts/Probabilities";
 import { SettingsDialog } from "../../parts/LazySettings";
@@ -92,6 +93,7 @@ export function ComparePage() {
         ))}
       </div>
       <div className="dock">
+        <ModelNotice />
         <Composer
           text={text}
           onText={setText}

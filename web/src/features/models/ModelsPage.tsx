@@ -2,8 +2,7 @@ import { useLocation } from "wouter";
 import type { ModelCard } from "../../api/types";
 import { count, parameters } from "../../lib/format";
 import { strings } from "../../lib/strings";
-import { failureText, needsKey } from "../../parts/failures";
-import { askForKey } from "../../parts/KeyDialog";
+import { ModelNotice } from "../../parts/ModelNotice";
 import { useModels } from "../../store/models";
 import { usePreferences } from "../../store/preferences";
 import { Button } from "../../ui/Button";
@@ -45,17 +44,12 @@ function Card({ card }: { card: ModelCard }) {
 }
 
 export function ModelsPage() {
-  const { cards, failure } = useModels();
+  const cards = useModels((state) => state.cards);
   return (
     <div className="page">
       <h1>{words.title}</h1>
       <p className="page-lead">{words.lead}</p>
-      {failure && (
-        <div className="failure" role="alert">
-          <p>{failureText(failure)}</p>
-          {needsKey(failure) && <Button onClick={askForKey}>{strings.errors.enterKey}</Button>}
-        </div>
-      )}
+      <ModelNotice />
       <ul className="cards">
         {cards.map((card) => (
           <Card key={card.id} card={card} />
