@@ -12,7 +12,7 @@ export async function expectAccessible(page: Page, state: string, rules?: string
   const axe = (rules ? new AxeBuilder({ page }).withRules(rules) : new AxeBuilder({ page }).withTags(TAGS))
     // They pass the focus on at once, to what is on the other side of an open menu.
     .exclude("[data-base-ui-focus-guard]");
-  // A menu lies above the page, in no landmark; that is no criterion of WCAG.
+  // A menu lies above the page, in no landmark; that is not a criterion of WCAG.
   if (state.includes("menu") && !rules) axe.disableRules(["region"]);
   const { violations } = await axe.analyze();
   expect(violations.map((one) => `${state}: ${one.id}: ${one.nodes.map((node) => node.html).join(" | ")}`)).toEqual([]);

@@ -78,7 +78,7 @@ export async function startServer(...options: string[]): Promise<Server> {
   return server;
 }
 
-/** Leads here by playwright.config.ts, and is no secure context: plain HTTP, as in a local network. */
+/** Leads here by playwright.config.ts, and is not a secure context: plain HTTP, as in a local network. */
 export const LAN_NAME = "page.lan";
 
 /** Names are anything printable without an equals sign, so one of them tries to be markup. */
