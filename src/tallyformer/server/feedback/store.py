@@ -95,14 +95,15 @@ class FeedbackStore:
 
     def save(self, rated: RatedAnswer) -> None:
         """Keep a rated answer, in place of what was said of it before."""
+        values = {name: _storable(value) for name, value in vars(rated).items()}
         with self._engine.begin() as connection:
             connection.execute(sa.delete(_TABLE).where(_same(rated)))
-            connection.execute(sa.insert(_TABLE).values(**vars(rated)))
+            connection.execute(sa.insert(_TABLE).values(**values))
 
     def get(self, answer_id: str, choice: int, owner: str) -> RatedAnswer | None:
         """One that is kept, for its own key."""
         where = (
-            _TABLE.c.answer_id == answer_id,
+            _TABLE.c.answer_id == _storable(answer_id),
             _TABLE.c.choice == choice,
             _TABLE.c.owner == owner,
         )
@@ -110,7 +111,8 @@ class FeedbackStore:
 
     def delete(self, *, owner: str, user: str | None = None, answer_id: str | None = None) -> int:
         """Delete what a key rated: one answer, or all of a user; how many there were."""
-        which = _TABLE.c.user == user if answer_id is None else _TABLE.c.answer_id == answer_id
+        of_user = _TABLE.c.user == _storable(user)
+        which = of_user if answer_id is None else _TABLE.c.answer_id == _storable(answer_id)
         with self._engine.begin() as connection:
             gone = sa.delete(_TABLE).where(_TABLE.c.owner == owner, which)
             return int(connection.execute(gone).rowcount)
@@ -127,6 +129,17 @@ class FeedbackStore:
         with self._engine.connect() as connection:
             for row in connection.execute(query):
                 yield RatedAnswer(**row._mapping)
+
+
+def _storable(value: Any) -> Any:
+    """A text, or what holds some, without the character 0, which PostgreSQL refuses."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _storable(item) for name, item in value.items()}
+    return value
 
 
 def _same(rated: RatedAnswer) -> Any:

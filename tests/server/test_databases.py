@@ -1,0 +1,112 @@
+"""Rated answers in a real PostgreSQL (Debian's package postgresql); skipped where it is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tallyformer.server.feedback.store import FeedbackStore
+from tallyformer.server.settings import ServerSettings
+
+from .conftest import running, until
+from .test_errors import check_envelope
+from .test_feedback import rated
+from .test_load import CHAT, SHORT
+
+NOBODY = 65534
+"""PostgreSQL does not run as root."""
+
+
+def program(name: str) -> str:
+    """Where a server's program is."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    found = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *map(str, versions)]))
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@contextlib.contextmanager
+def started(
+    *command: object, answers: Callable[[], bool], user: int | None = None
+) -> Iterator[Any]:
+    with subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user
+    ) as server:
+        try:
+            until(lambda: server.poll() is not None or answers())
+            assert server.poll() is None
+            yield server
+        finally:
+            server.kill()
+
+
+def connects(family: int, address: Any) -> bool:
+    with socket.socket(family) as tried:
+        return tried.connect_ex(address) == 0
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    """The URL of an empty database."""
+    pytest.importorskip("psycopg")
+    initdb, postgres = program("initdb"), program("postgres")
+    folder = tempfile.mkdtemp(prefix="tallyformer-test-")
+    user = None if os.geteuid() else NOBODY
+    if user is not None:
+        os.chown(folder, user, user)
+    data = f"{folder}/data"
+    shared: dict[str, Any] = {"user": user, "check": True, "capture_output": True}
+    made = [initdb, "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    try:
+        subprocess.run(made, **shared)
+        options = ("-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off")
+        place = f"{folder}/.s.PGSQL.5432"
+        up = lambda: connects(socket.AF_UNIX, place)  # noqa: E731
+        with started(postgres, *options, answers=up, user=user):
+            yield f"postgresql+psycopg://tester@/postgres?host={folder}"
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_ratings_are_kept_in_postgresql(
+    tally_folder: Path, tmp_path: Path, postgresql: str
+) -> None:
+    settings = ServerSettings(models={"tiny": tally_folder}, feedback=postgresql)
+    with running(settings) as server, server.client() as http:
+        server.wait_until_ready()
+        answer = http.post(CHAT, json={**SHORT, "user": "u1", "n": 2}).json()
+        said = {"id": answer["id"], "rating": "down", "corrected": "5 € 🙂", "tags": ["short"]}
+        for change in ({}, {"rating": "up"}, {"choice": 1}):
+            assert http.post("/v1/feedback", json={**said, **change}).status_code == 200
+        store = FeedbackStore(postgresql)
+        kept = [(one.choice, one.rating, one.corrected, one.user) for one in store.all()]
+        assert kept == [(0, "up", "5 € 🙂", "u1"), (1, "down", "5 € 🙂", "u1")]
+        assert [one.messages for one in store.all()] == [SHORT["messages"]] * 2
+        store.close()
+        for zero in ({"corrected": "a\0b"}, {"tags": ["\0"]}):
+            assert http.post("/v1/feedback", json={**said, **zero}).status_code == 200
+        check_envelope(http.post("/v1/feedback", json={**said, "id": "\0"}), 404)
+        assert http.delete("/v1/feedback", params={"user": "\0"}).json()["deleted"] == 0
+        assert http.delete("/v1/feedback", params={"user": "u1"}).json()["deleted"] == 2
+
+
+def test_what_is_stored_is_the_same_in_both_databases(tmp_path: Path, postgresql: str) -> None:
+    stores = [FeedbackStore(url) for url in (f"sqlite:///{tmp_path / 'some.db'}", postgresql)]
+    for store in stores:
+        store.save(rated(1, rating="up", rated_at=5, answer="zero: \0", user="\0"))
+        store.save(rated(2, corrected="Better.", tags=["a", "b"], rated_at=6))
+    assert list(stores[0].all()) == list(stores[1].all())
+    for store in stores:
+        assert store.delete(owner="alice", user="\0") == 1
+        assert store.delete(owner="alice", answer_id="a2") == 1
+        store.close()
