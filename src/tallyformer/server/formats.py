@@ -11,7 +11,7 @@ from tallyformer.server.api_error import ApiError
 from tallyformer.server.models import ServedModel
 
 _FIELD = "response_format"
-_UNUSABLE = "it is no schema, or has a keyword that is not supported. Use a simpler one"
+_UNUSABLE = "it is not a schema, or has a keyword that is not supported. Use a simpler one"
 _COMPACT = {"x-guidance": {"whitespace_flexible": False}}
 """Where white space may stand between the tokens of JSON, a small model writes nothing else."""
 
