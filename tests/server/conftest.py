@@ -17,6 +17,7 @@ import uvicorn
 
 from tallyformer.server.drain import Drain
 from tallyformer.server.keys import digest_of
+from tallyformer.server.models import Models
 from tallyformer.server.run import uvicorn_config
 from tallyformer.server.settings import ServerSettings
 
@@ -62,14 +63,16 @@ def until(true: Callable[[], bool]) -> None:
 
 @contextlib.contextmanager
 def running(
-    settings: ServerSettings, prepare: Callable[[Any], object] = lambda app: None
+    settings: ServerSettings,
+    prepare: Callable[[Any], object] = lambda app: None,
+    models: Models | None = None,
 ) -> Iterator[Running]:
     """A server in a thread of this process; it ends with the block.
 
-    `prepare` may add routes to the application.
+    `prepare` may add routes to the application; `models` are those of the settings by default.
     """
     drain = Drain()
-    config = uvicorn_config(settings, drain=drain)
+    config = uvicorn_config(settings, models, drain)
     prepare(config.app)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -76,6 +76,7 @@ def choices_of(path: str, text: str) -> dict[int, tuple[str, str]]:
         assert event.startswith("data: {") and "\n" not in event
         for choice in json.loads(event.removeprefix("data: "))["choices"]:
             said = choice["delta"].get("content", "") if path == CHAT else choice["text"]
+            assert said or choice["finish_reason"] or "role" in choice["delta"], "an empty chunk"
             assert choice["index"] not in reasons, "text after the end"
             texts[choice["index"]] += said
             if choice["finish_reason"]:
