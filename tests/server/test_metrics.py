@@ -12,8 +12,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from tallyformer.server.histograms import ModelHistogram
 from tallyformer.server.metrics import AnswerTimes, Metrics
 from tallyformer.server.settings import ServerSettings
 
@@ -172,3 +176,31 @@ def test_times_are_those_that_a_client_measures(slow_steps: Running) -> None:
     client = sum(times[-1] - times[0] for times in came)
     assert after["inter_token"] - between["inter_token"] == pytest.approx(client, rel=0.05)
     assert after["queue"] - between["queue"] < 0.5 * client
+
+
+@given(st.lists(st.tuples(st.floats(0, 400), st.integers(1, 5)), max_size=30))
+def test_a_histogram_counts_as_that_of_prometheus_does(
+    observed: list[tuple[float, int]],
+) -> None:
+    borders = (0.5, 1, 2.5, 60, 300)
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    made = ModelHistogram("seconds", "Words.", borders)
+    ours.register(made)
+    official = Histogram("seconds", "Words.", ["model"], buckets=borders, registry=theirs)
+    official.labels("m")
+    one = made.labels("m")
+    for value, times in observed:
+        one.observe(value, times)
+        for _ in range(times):
+            official.labels("m").observe(value)
+    found, right = (_samples(registry) for registry in (ours, theirs))
+    assert found == pytest.approx(right)
+
+
+def _samples(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name, sample.labels.get("le", "")): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }

@@ -5,11 +5,13 @@ Source: https://prometheus.io/docs/practices/naming.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 from prometheus_client.exposition import generate_latest
+
+from tallyformer.server.histograms import ModelHistogram, Observations
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -39,12 +41,10 @@ class Metrics:
             "inter_token_seconds", "From one token of an answer to the next."
         )
         self._whole = self._histogram("answer_seconds", "From admission to an answer's end.")
-        self._rate = Histogram(
-            "tallyformer_answer_tokens_per_second",
+        self._rate = self._histogram(
+            "answer_tokens_per_second",
             "Tokens of an answer by the seconds after its first.",
-            ["model"],
-            buckets=_RATES,
-            registry=self._registry,
+            _RATES,
         )
         self._gauges = {
             name: Gauge(f"tallyformer_{name}", words, ["model"], registry=self._registry)
@@ -88,9 +88,12 @@ class Metrics:
     def _counter(self, name: str, words: str, *labels: str) -> Counter:
         return Counter(f"tallyformer_{name}", words, labels, registry=self._registry)
 
-    def _histogram(self, name: str, words: str) -> Histogram:
-        full = f"tallyformer_{name}"
-        return Histogram(full, words, ["model"], buckets=_SECONDS, registry=self._registry)
+    def _histogram(
+        self, name: str, words: str, borders: Sequence[float] = _SECONDS
+    ) -> ModelHistogram:
+        made = ModelHistogram(f"tallyformer_{name}", words, borders)
+        self._registry.register(made)
+        return made
 
 
 class AnswerTimes:
@@ -101,11 +104,11 @@ class AnswerTimes:
         clock: Callable[[], float],
         *,
         generated: Counter,
-        queue: Histogram,
-        first: Histogram,
-        between: Histogram,
-        whole: Histogram,
-        rate: Histogram,
+        queue: Observations,
+        first: Observations,
+        between: Observations,
+        whole: Observations,
+        rate: Observations,
     ) -> None:
         self._clock = clock
         self._generated = generated
@@ -140,8 +143,8 @@ class AnswerTimes:
             self._came = now
             self._first.observe(now - self._began)
             count -= 1
-        for _ in range(count):
-            self._between.observe((now - self._last) / count)
+        if count:
+            self._between.observe((now - self._last) / count, count)
         self._last = now
 
     def finished(self) -> None:
