@@ -25,6 +25,9 @@ from tallyformer.server.protocol import bounded_protocol
 from tallyformer.server.settings import ServerSettings
 
 _LOGGERS = ("tallyformer.server", "tallyformer.access", "uvicorn.error")
+_SWITCH_SECONDS = 0.001
+"""Python's own 5 ms is what a step of the engine, which takes about 10, would wait for at each
+return from its library whenever the event loop is busy, as with a flood of requests."""
 _LAST_SECONDS = 5.0
 """Seconds in which what was told to end does."""
 
@@ -56,6 +59,7 @@ def serve(settings: ServerSettings) -> None:
 
 def _serve_on(listener: socket.socket, settings: ServerSettings) -> None:
     _log_to_stderr()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     models, drain = served_models(settings), Drain()
     config = uvicorn_config(settings, models, drain)
     _log("settings", settings=settings.redacted)

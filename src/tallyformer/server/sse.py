@@ -15,6 +15,8 @@ HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 """Proxies pass every event on at once."""
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": waiting\n\n"
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+"""Made once: `json.dumps` would make one for each token."""
 
 
 def event(data: bytes, event_id: int | None = None, name: str | None = None) -> bytes:
@@ -34,4 +36,4 @@ def event(data: bytes, event_id: int | None = None, name: str | None = None) -> 
 
 def json_bytes(value: Any) -> bytes:
     """JSON in ASCII without spaces, on one line."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
