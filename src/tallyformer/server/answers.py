@@ -82,7 +82,7 @@ class AnswerShape(Protocol):
     def answer_id(self) -> str:
         """The id in the body and in all events."""
 
-    def whole(self, outputs: Sequence[Output], usage: AnswerUsage) -> dict[str, Any]:
+    def whole(self, outputs: Sequence[Output], usage: AnswerUsage) -> Any:
         """The body of answers that are not streamed; one output a choice."""
 
     def begin(self) -> bytes:

@@ -36,6 +36,7 @@ from tallyformer.server.routes.generations import add_generation_routes
 from tallyformer.server.routes.health import OPEN_PATHS, add_health_routes
 from tallyformer.server.routes.metrics import add_metrics_route
 from tallyformer.server.routes.models import add_model_routes
+from tallyformer.server.routes.native import add_native_routes
 from tallyformer.server.routes.page import PAGE_PATHS, add_page_routes
 from tallyformer.server.routes.responses import add_response_routes
 from tallyformer.server.routes.tokens import add_token_routes
@@ -96,6 +97,7 @@ def create_app(
     add_chat_routes(app, service)
     add_completion_routes(app, service)
     add_response_routes(app, service)
+    add_native_routes(app, service)
     add_generation_routes(app, service)
     if settings.feedback and exchanges is not None:
         _add_feedback(app, settings.feedback, exchanges)

@@ -127,9 +127,9 @@ export interface components {
         ChatRequest: {
             /**
              * Model
-             * @description Name of a model, as /v1/models lists it.
+             * @description Name of a model, as /v1/models lists it, or the first.
              */
-            model: string;
+            model?: string | null;
             /**
              * Stream
              * @description Send the answer as server-sent events.
@@ -182,6 +182,11 @@ export interface components {
              * @description Texts before which the answer ends.
              */
             stop?: string | string[] | null;
+            /**
+             * Stop Token Ids
+             * @description Ids that end the answer besides end-of-text.
+             */
+            stop_token_ids?: number[] | null;
             /**
              * Ignore Eos
              * @description Continue after the model's end-of-text.

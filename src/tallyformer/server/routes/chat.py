@@ -27,6 +27,7 @@ LONG_TEXT = 20_000
 def add_chat_routes(app: FastAPI, service: Service) -> None:
     """`POST /v1/chat/completions`."""
 
+    @app.post("/chat/completions", include_in_schema=False)
     @app.post("/v1/chat/completions", tags=["generation"], responses=documented(404))
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """The assistant's next message, whole or as a stream."""

@@ -31,15 +31,49 @@ def add_completion_routes(app: FastAPI, service: Service) -> None:
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Texts continued, whole or as a stream."""
         model = service.models.answering(body.model)
-        model.admission.check(len(body.prompt) * body.made)
-        if len(body.prompt) * body.made > MOST_ANSWERS:
-            raise ApiError(
-                400, f"prompt: with n at most {MOST_ANSWERS} answers a request", param="prompt"
-            )
-        long = sum(map(len, body.prompt)) > LONG_TEXT
-        ids = await asyncio.to_thread(_ids, model, body) if long else _ids(model, body)
+        ids = await completion_ids(model, body)
         mask = await mask_of(model, body.answer_schema)
         return await service.respond(request, _ask(model, body, ids, mask))
+
+
+async def completion_ids(model: ServedModel, body: CompletionRequest) -> list[list[int]]:
+    """Ids of all prompts.
+
+    Raises:
+        ApiError: 429, no more may wait; 400, there are too many, or one is too long.
+    """
+    model.admission.check(len(body.prompt) * body.made)
+    if len(body.prompt) * body.made > MOST_ANSWERS:
+        raise ApiError(
+            400, f"prompt: with n at most {MOST_ANSWERS} answers a request", param="prompt"
+        )
+    long = sum(map(len, body.prompt)) > LONG_TEXT
+    return await asyncio.to_thread(_ids, model, body) if long else _ids(model, body)
+
+
+def completion_wanted(
+    model: ServedModel, body: CompletionRequest, ids: list[int], mask: MakeMask | None
+) -> WantedAnswers:
+    """The answers to one prompt that a request wants.
+
+    Raises:
+        InvalidRequestError: a setting is out of range.
+    """
+    llm = model.llm.llm
+    most = body.max_tokens
+    if most is None:
+        most = max(1, llm.context_length - len(ids))
+    scored = body.logprobs if body.echo else None
+    params = body.params(
+        llm.default_params,
+        max_tokens=most,
+        n=body.made,
+        token_mask=mask,
+        logprobs=0 if body.made > body.n and body.logprobs is None else body.logprobs,
+        # An answer without tokens is one that is scored.
+        prompt_logprobs=0 if most == 0 and scored is None else scored,
+    )
+    return WantedAnswers(prompt_ids=ids, params=params)
 
 
 def _ask(
@@ -62,7 +96,7 @@ def _ask(
     )
     return Ask(
         model=model,
-        wanted=[_wanted(model, body, ids, mask) for ids in prompts],
+        wanted=[completion_wanted(model, body, ids, mask) for ids in prompts],
         shape=shape,
         stream=body.stream,
         rejoin=body.may_rejoin,
@@ -70,26 +104,6 @@ def _ask(
         prompt_tokens=sum(map(len, prompts)),
         kept=(body.n, body.made),
     )
-
-
-def _wanted(
-    model: ServedModel, body: CompletionRequest, ids: list[int], mask: MakeMask | None
-) -> WantedAnswers:
-    llm = model.llm.llm
-    most = body.max_tokens
-    if most is None:
-        most = max(1, llm.context_length - len(ids))
-    scored = body.logprobs if body.echo else None
-    params = body.params(
-        llm.default_params,
-        max_tokens=most,
-        n=body.made,
-        token_mask=mask,
-        logprobs=0 if body.made > body.n and body.logprobs is None else body.logprobs,
-        # An answer without tokens is one that is scored.
-        prompt_logprobs=0 if most == 0 and scored is None else scored,
-    )
-    return WantedAnswers(prompt_ids=ids, params=params)
 
 
 def _text(tokenizer: Tokenizer, prompt: str | list[int]) -> str:

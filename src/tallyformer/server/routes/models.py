@@ -12,6 +12,7 @@ from tallyformer.server.schemas.models import ModelCard, ModelList
 def add_model_routes(app: FastAPI, models: Models) -> None:
     """`/v1/models` and `/v1/models/{name}`."""
 
+    @app.get("/models", include_in_schema=False)
     @app.get("/v1/models", tags=["models"])
     async def list_models() -> ModelList:
         """All models, whether they are loaded yet or not."""

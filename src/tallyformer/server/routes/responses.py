@@ -19,6 +19,7 @@ from tallyformer.server.service import Ask, Service
 def add_response_routes(app: FastAPI, service: Service) -> None:
     """`POST /v1/responses`."""
 
+    @app.post("/responses", include_in_schema=False)
     @app.post("/v1/responses", tags=["generation"], responses=documented(404))
     async def responses(body: ResponsesRequest, request: Request) -> Response:
         """An answer to a text or conversation; nothing is kept."""

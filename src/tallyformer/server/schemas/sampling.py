@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from tallyformer.inference.sampling_params import SamplingParams
-from tallyformer.server.schemas.request import Choices, RequestBody, RequestPart, Stop
+from tallyformer.server.schemas.request import MOST_STOPS, Choices, RequestBody, RequestPart, Stop
 from tallyformer.server.schemas.response_format import checked_format, wanted_schema
 
 _ENGINE_FIELDS = (
@@ -41,7 +41,9 @@ class StreamOptions(RequestPart):
 class SamplingFields(RequestBody):
     """What all ways of asking share."""
 
-    model: str = Field(max_length=100, description="Name of a model, as /v1/models lists it.")
+    model: str | None = Field(
+        None, max_length=100, description="Name of a model, as /v1/models lists it, or the first."
+    )
     stream: bool = Field(False, description="Send the answer as server-sent events.")
     stream_options: StreamOptions | None = None
     n: Choices = Field(1, description="Answers to each prompt.")
@@ -58,6 +60,9 @@ class SamplingFields(RequestBody):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     stop: Stop | None = Field(None, description="Texts before which the answer ends.")
+    stop_token_ids: list[int] | None = Field(
+        None, max_length=MOST_STOPS, description="Ids that end the answer besides end-of-text."
+    )
     ignore_eos: bool | None = Field(None, description="Continue after the model's end-of-text.")
     seed: int | None = Field(None, description="The same seed gives the same answer.")
     repetition_penalty: float | None = Field(None, description="Above 1 repeats less.")
@@ -69,6 +74,13 @@ class SamplingFields(RequestBody):
         None, description="text, json_object, or json_schema with a schema."
     )
     user: str | None = Field(None, max_length=256, description="Who asks; kept nowhere.")
+
+    @field_validator("stream_options", mode="after")
+    @classmethod
+    def _of_a_stream(cls, given: StreamOptions | None, info: ValidationInfo) -> Any:
+        if given is not None and not info.data.get("stream"):
+            raise ValueError("needs stream: true")
+        return given
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -131,6 +143,8 @@ class SamplingFields(RequestBody):
         }
         if self.seed is not None:
             given["seed"] = self.seed % _SEEDS
+        if self.stop_token_ids:
+            given["stop_token_ids"] = (*defaults.stop_token_ids, *self.stop_token_ids)
         if self.logit_bias:
             given["logit_bias"] = {int(name): bias for name, bias in self.logit_bias.items()}
         return dataclasses.replace(defaults, **given, **more, max_tokens=max_tokens, n=n)
