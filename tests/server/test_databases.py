@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from tallyformer.server.feedback.store import FeedbackStore
 from tallyformer.server.settings import ServerSettings
 
-from .conftest import running, until
+from .conftest import PATIENCE, running, until
 from .test_errors import check_envelope
 from .test_feedback import rated
 from .test_load import CHAT, SHORT
@@ -43,39 +44,67 @@ def started(
         [*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user
     ) as server:
         try:
-            until(lambda: server.poll() is not None or answers())
+            until(lambda: server.poll() is not None or _true(answers))
             assert server.poll() is None
             yield server
         finally:
-            server.kill()
+            server.send_signal(signal.SIGINT)
+            server.wait(PATIENCE)
 
 
-def connects(family: int, address: Any) -> bool:
-    with socket.socket(family) as tried:
-        return tried.connect_ex(address) == 0
+def _true(answers: Callable[[], bool]) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return answers()
+    return False
+
+
+@dataclass(frozen=True)
+class Database:
+    """An empty database in a folder of its own."""
+
+    folder: str
+    user: int | None
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://tester@/postgres?host={self.folder}"
+
+    def make(self) -> None:
+        command = [program("initdb"), "-D", f"{self.folder}/data", "-U", "tester", "-A", "trust"]
+        command += ["-E", "UTF8", "--no-sync"]
+        subprocess.run(command, user=self.user, check=True, capture_output=True)
+
+    def runs(self) -> contextlib.AbstractContextManager[Any]:
+        options = ("-k", self.folder, "-c", "listen_addresses=", "-c", "fsync=off")
+        return started(
+            program("postgres"),
+            *("-D", f"{self.folder}/data", *options),
+            answers=lambda: "ready" in (Path(self.folder) / "data/postmaster.pid").read_text(),
+            user=self.user,
+        )
 
 
 @pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    """The URL of an empty database."""
+def database() -> Iterator[Database]:
     pytest.importorskip("psycopg")
-    initdb, postgres = program("initdb"), program("postgres")
+    program("postgres")
     folder = tempfile.mkdtemp(prefix="tallyformer-test-")
     user = None if os.geteuid() else NOBODY
     if user is not None:
         os.chown(folder, user, user)
-    data = f"{folder}/data"
-    shared: dict[str, Any] = {"user": user, "check": True, "capture_output": True}
-    made = [initdb, "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync"]
     try:
-        subprocess.run(made, **shared)
-        options = ("-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off")
-        place = f"{folder}/.s.PGSQL.5432"
-        up = lambda: connects(socket.AF_UNIX, place)  # noqa: E731
-        with started(postgres, *options, answers=up, user=user):
-            yield f"postgresql+psycopg://tester@/postgres?host={folder}"
+        database = Database(folder, user)
+        database.make()
+        yield database
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgresql(database: Database) -> Iterator[str]:
+    """Its URL while it runs."""
+    with database.runs():
+        yield database.url
 
 
 def test_ratings_are_kept_in_postgresql(
@@ -110,3 +139,23 @@ def test_what_is_stored_is_the_same_in_both_databases(tmp_path: Path, postgresql
         assert store.delete(owner="alice", user="\0") == 1
         assert store.delete(owner="alice", answer_id="a2") == 1
         store.close()
+
+
+def test_a_database_that_is_away_is_a_503_and_is_used_again_when_it_is_back(
+    tally_folder: Path, database: Database
+) -> None:
+    settings = ServerSettings(models={"tiny": tally_folder}, feedback=database.url)
+    with contextlib.ExitStack() as stack:
+        with database.runs():
+            server = stack.enter_context(running(settings))
+            server.wait_until_ready()
+            http = stack.enter_context(server.client())
+            said = {"id": http.post(CHAT, json=SHORT).json()["id"], "rating": "up"}
+            assert http.post("/v1/feedback", json=said).status_code == 200
+        away = http.post("/v1/feedback", json=said)
+        assert check_envelope(away, 503)["code"] == "database"
+        assert int(away.headers["retry-after"]) >= 1
+        assert http.post(CHAT, json=SHORT).status_code == 200
+        with database.runs():
+            assert http.post("/v1/feedback", json=said).status_code == 200
+            assert http.delete(f"/v1/feedback/{said['id']}").json()["deleted"] == 1

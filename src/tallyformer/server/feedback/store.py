@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from alembic import command
 from alembic.config import Config
 
 from tallyformer.errors import UsageError
+from tallyformer.server.api_error import unavailable
 from tallyformer.tokenizer.messages import Message
 
 _MIGRATIONS = "tallyformer.server.feedback:migrations"
@@ -70,6 +72,8 @@ class RatedAnswer:
 class FeedbackStore:
     """The database. Every call is one transaction, on the disk when it returns.
 
+    Every call raises `ApiError`, 503, where the database does not answer.
+
     Args:
         url: sqlite:///FILE, or postgresql+psycopg://USER@HOST/NAME.
 
@@ -79,7 +83,8 @@ class FeedbackStore:
 
     def __init__(self, url: str) -> None:
         try:
-            self._engine = sa.create_engine(url)
+            # A connection that was lost, as where the database was restarted, is made again.
+            self._engine = sa.create_engine(url, pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _durable)
             with self._engine.begin() as connection:
@@ -96,7 +101,7 @@ class FeedbackStore:
     def save(self, rated: RatedAnswer) -> None:
         """Keep a rated answer, in place of what was said of it before."""
         values = {name: _storable(value) for name, value in vars(rated).items()}
-        with self._engine.begin() as connection:
+        with _reached(), self._engine.begin() as connection:
             connection.execute(sa.delete(_TABLE).where(_same(rated)))
             connection.execute(sa.insert(_TABLE).values(**values))
 
@@ -113,7 +118,7 @@ class FeedbackStore:
         """Delete what a key rated: one answer, or all of a user; how many there were."""
         of_user = _TABLE.c.user == _storable(user)
         which = of_user if answer_id is None else _TABLE.c.answer_id == _storable(answer_id)
-        with self._engine.begin() as connection:
+        with _reached(), self._engine.begin() as connection:
             gone = sa.delete(_TABLE).where(_TABLE.c.owner == owner, which)
             return int(connection.execute(gone).rowcount)
 
@@ -126,9 +131,20 @@ class FeedbackStore:
         self._engine.dispose()
 
     def _rows(self, query: Any) -> Iterator[RatedAnswer]:
-        with self._engine.connect() as connection:
+        with _reached(), self._engine.connect() as connection:
             for row in connection.execute(query):
                 yield RatedAnswer(**row._mapping)
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """What the database does while this block runs; 503 where it cannot be reached."""
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError):
+        raise unavailable(
+            "The database of the ratings does not answer. Send this again", code="database"
+        ) from None
 
 
 def _storable(value: Any) -> Any:
