@@ -9,7 +9,15 @@ from pydantic import Field, model_validator
 
 from tallyformer.server.settings import ServerSettings
 
-_OF_THE_PROXY = ("host", "port", "keep_alive", "max_head_bytes")
+_PROXY = "Ray's proxies decide this. Leave it out, and give it in http_options of Ray Serve"
+_REFUSED = {
+    "host": _PROXY,
+    "port": _PROXY,
+    "keep_alive": _PROXY,
+    "max_head_bytes": _PROXY,
+    "reload": "Ray replaces replicas instead. Leave it out, and deploy again",
+}
+"""Settings that only `tallyformer serve` has a use for, and what there is instead."""
 _Replicas = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(ge=0)]
 
@@ -63,12 +71,9 @@ class RayArguments(ServerSettings):
 
     @model_validator(mode="after")
     def _proxies_listen(self) -> Self:
-        given = [name for name in _OF_THE_PROXY if name in self.model_fields_set]
-        if given:
-            raise ValueError(
-                f"{given[0]}: Ray's proxies decide this. Leave it out, and give it in "
-                "http_options of Ray Serve"
-            )
+        for name, instead in _REFUSED.items():
+            if name in self.model_fields_set:
+                raise ValueError(f"{name}: {instead}")
         if self.api_key_file is None and not self.allow_anonymous:
             raise ValueError(
                 "api_key_file: Ray's proxies are reached by others and there are no keys. Give "
