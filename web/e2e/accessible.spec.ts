@@ -63,6 +63,9 @@ for (const [scheme, width, rules] of [["light", 1280, undefined], ["dark", 390, 
       await page.getByRole("button", { name: "Send" }).click();
       await expect(page.locator(".waiting")).toBeVisible();
       await accessible(page, "waiting");
+      // The reader asked for less motion: what pulses elsewhere stands still.
+      const longest = await page.evaluate(() => Math.max(0, ...document.getAnimations().map((one) => Number(one.effect?.getComputedTiming().activeDuration))));
+      expect(longest).toBeLessThan(1);
       go();
       await expect(page.getByRole("button", { name: "Try again" })).toBeVisible();
       await accessible(page, "failed");

@@ -1,5 +1,5 @@
 import type { Page } from "@playwright/test";
-import { answered, ask, beginWith, importFile } from "./actions";
+import { answered, ask, beginWith, importFile, LONG } from "./actions";
 import { expect, test } from "./server";
 
 /** Texts that ran, loaded or followed something in other pages. */
@@ -61,6 +61,28 @@ test("no text of an answer, title, model or setting in an imported file does any
     await expectHarmless(page);
   }
   expect(seen.size).toBe(messages.length);
+});
+
+/** As much as the tiny model reads: some of each kind. */
+const GROWING = [0, 1, 7].map((at) => CORPUS[at]).join("\n\n");
+
+test("no text does anything while it grows", async ({ page }) => {
+  await beginWith(page, LONG);
+  await page.goto("/");
+  const message = { id: "a", conversation: "c", parent: "q", role: "assistant", content: GROWING, created: 2, status: "interrupted" };
+  const question = { id: "q", conversation: "c", parent: null, role: "user", content: "Go on", created: 1 };
+  const conversations = [{ id: "c", title: "Grows", created: 0, updated: 0, settings: LONG, leaf: "a" }];
+  await importFile(page, { format: "tallyformer-conversations", version: 1, conversations, messages: [question, message] });
+  await page.getByRole("link", { name: "Grows" }).click();
+  await page.getByRole("button", { name: "Continue" }).click();
+  const text = page.locator(".message-assistant .markdown");
+  const length = (await text.innerText()).length;
+  await expect.poll(async () => (await text.innerText()).length).toBeGreaterThan(length + 100);
+  await expect(page.locator('.message-assistant[aria-busy="true"]')).toBeVisible();
+  await expectHarmless(page);
+  await page.getByRole("button", { name: "Stop the answer" }).click();
+  await answered(page, 1);
+  await expectHarmless(page);
 });
 
 test("no prompt and no model's name does anything", async ({ page }) => {

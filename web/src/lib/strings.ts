@@ -156,6 +156,8 @@ export const strings = {
     presetName: "Name of the preset",
     deletePreset: (name: string) => `Delete the preset ${name}`,
     default: "model's own",
+    /** Where an empty field means something else. */
+    empty: { max_tokens: "the room that is left", seed: "a new one each time" } as Record<string, string>,
     fields: {
       temperature: { label: "Temperature", help: "0 always takes the most probable word. Higher is more varied, and less reliable." },
       top_p: { label: "Top-p", help: "Choose among the most probable tokens that together hold this share." },

@@ -49,7 +49,7 @@ function NumberInput({ field, value, onChange }: FieldProps) {
         id={id}
         inputMode={field.whole ? "numeric" : "decimal"}
         value={typed}
-        placeholder={words.default}
+        placeholder={words.empty[field.name] ?? words.default}
         aria-invalid={problem !== null}
         aria-describedby={`${id}-help`}
         onChange={(event) => change(event.target.value)}
