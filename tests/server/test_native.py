@@ -9,6 +9,7 @@ import httpx2
 import openai
 import pytest
 
+from tallyformer import __version__
 from tallyformer.inference.llm import LLM
 
 from .conftest import PATIENCE, Running
@@ -145,3 +146,17 @@ def test_an_answer_ends_with_a_token_that_is_named(http: httpx2.Client) -> None:
     answer = http.post("/v1/completions", json=body).json()
     assert answer["choices"][0]["finish_reason"] == "stop"
     assert answer["usage"]["completion_tokens"] <= 3
+
+
+def test_the_pieces_of_tokens_joined_are_the_text(http: httpx2.Client) -> None:
+    text = "Zinsen für 5 € 🤗"
+    tokens = http.post("/tokenize", json={"content": text, "with_pieces": True}).json()["tokens"]
+    plain = http.post("/tokenize", json={"content": text}).json()["tokens"]
+    assert [token["id"] for token in tokens] == plain
+    pieces = [token["piece"] for token in tokens]
+    joined = b"".join(p.encode() if isinstance(p, str) else bytes(p) for p in pieces)
+    assert joined.decode() == text
+
+
+def test_the_version_is_told(http: httpx2.Client) -> None:
+    assert http.get("/version").json() == {"version": __version__}

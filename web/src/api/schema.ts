@@ -372,6 +372,16 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * TokenPiece
+         * @description An id and what it stands for: a text, or bytes that are not a text by themselves.
+         */
+        TokenPiece: {
+            /** Id */
+            id: number;
+            /** Piece */
+            piece: string | number[];
+        };
+        /**
          * TokenizeRequest
          * @description A text or a conversation.
          * @example {
@@ -393,6 +403,12 @@ export interface components {
             content?: string | null;
             /** Messages */
             messages?: components["schemas"]["ChatMessage"][] | null;
+            /**
+             * With Pieces
+             * @description Give each token's text, or bytes, too.
+             * @default false
+             */
+            with_pieces?: boolean;
         } & {
             [key: string]: unknown;
         };
@@ -402,7 +418,7 @@ export interface components {
          */
         Tokens: {
             /** Tokens */
-            tokens: number[];
+            tokens: number[] | components["schemas"]["TokenPiece"][];
             /** Count */
             count: number;
             /** Max Model Len */

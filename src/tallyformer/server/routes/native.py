@@ -1,4 +1,4 @@
-"""The paths of llama.cpp's server that its clients use besides OpenAI's."""
+"""The paths of llama.cpp's and vLLM's servers that their clients use besides OpenAI's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tallyformer.server.service import Ask, Service
 
 
 def add_native_routes(app: FastAPI, service: Service) -> None:
-    """`POST /completion`, `/apply-template`; `GET /props`, `/slots`."""
+    """`POST /completion`, `/apply-template`; `GET /props`, `/slots`, `/version`."""
     models: Models = service.models
 
     @app.post("/completions", include_in_schema=False)
@@ -63,6 +63,11 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
     async def props() -> dict[str, Any]:
         """What the first model is."""
         return _props(models.answering(None))
+
+    @app.get("/version", tags=["vLLM"])
+    async def version() -> dict[str, str]:
+        """The server's version."""
+        return {"version": __version__}
 
     @app.get("/slots", tags=["llama.cpp"])
     async def slots() -> list[dict[str, Any]]:

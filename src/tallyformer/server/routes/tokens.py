@@ -14,8 +14,10 @@ from tallyformer.server.schemas.tokens import (
     DetokenizedText,
     DetokenizeRequest,
     TokenizeRequest,
+    TokenPiece,
     Tokens,
 )
+from tallyformer.tokenizer.tokenizer import Tokenizer
 
 
 def add_token_routes(app: FastAPI, models: Models) -> None:
@@ -34,7 +36,8 @@ def add_token_routes(app: FastAPI, models: Models) -> None:
             return ids
 
         ids = await asyncio.to_thread(encode)
-        return Tokens(tokens=ids, count=len(ids), max_model_len=llm.context_length)
+        tokens = [_piece(llm.tokenizer, one) for one in ids] if body.with_pieces else ids
+        return Tokens(tokens=tokens, count=len(ids), max_model_len=llm.context_length)
 
     @app.post("/detokenize", tags=["tokens"], responses=documented(404))
     async def detokenize(body: DetokenizeRequest) -> DetokenizedText:
@@ -46,3 +49,11 @@ def add_token_routes(app: FastAPI, models: Models) -> None:
             )
         text = tokenizer.decode(body.tokens)
         return DetokenizedText(prompt=text, content=text)
+
+
+def _piece(tokenizer: Tokenizer, token_id: int) -> TokenPiece:
+    spelled = tokenizer.bytes_of(token_id)
+    try:
+        return TokenPiece(id=token_id, piece=spelled.decode("utf-8"))
+    except UnicodeDecodeError:
+        return TokenPiece(id=token_id, piece=list(spelled))

@@ -21,6 +21,7 @@ class TokenizeRequest(RequestBody):
     prompt: str | None = Field(None, description="A text; content is the same.")
     content: str | None = None
     messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=MOST_MESSAGES)
+    with_pieces: bool = Field(False, description="Give each token's text, or bytes, too.")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -32,10 +33,17 @@ class TokenizeRequest(RequestBody):
         return self
 
 
+class TokenPiece(BaseModel):
+    """An id and what it stands for: a text, or bytes that are not a text by themselves."""
+
+    id: int
+    piece: str | list[int]
+
+
 class Tokens(BaseModel):
     """Ids of a text."""
 
-    tokens: list[int]
+    tokens: list[int] | list[TokenPiece]
     count: int
     max_model_len: int
 
