@@ -59,7 +59,7 @@ def test_a_snippet_runs_and_prints_an_answer(sft: Running, language: str, text: 
 
 def test_every_path_of_the_page_is_one_that_is_served(sft: Running) -> None:
     table = PAGE.partition("## Endpoints")[2].partition("## What")[0]
-    named = {path.rstrip("`") for path in re.findall(r"`(?:GET |POST )?(/[\w/{}]+)`", table)}
+    named = {path.rstrip("`") for path in re.findall(r"`(?:GET |POST )?(/[\w/{}-]+)`", table)}
     below = {"/v1/feedback"}  # served where the settings name a database
     paths = {route.path for route in sft.app.router.routes} - PAGE_PATHS
     served = below | {path.replace(":path", "") for path in paths}
