@@ -84,7 +84,8 @@ images:
 
 # Needs `make images` before, and a Docker engine: the real compose files are brought up.
 test-deployment: $(VENV)/.installed-dev
-	TALLYFORMER_DEPLOYMENT=1 $(BIN)/python -m pytest tests/deploy/test_compose.py -rs
+	TALLYFORMER_DEPLOYMENT=1 $(BIN)/python -m pytest -rs \
+		tests/deploy/test_compose.py tests/deploy/test_replicas.py tests/deploy/test_examples.py
 
 # The manifests against Kubernetes' schemas, and alerts and dashboard in a real Prometheus, which
 # Debian's package `prometheus` brings. What is missing is skipped by `make test`.

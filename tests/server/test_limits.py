@@ -76,7 +76,7 @@ def test_requests_at_once_are_bounded_and_their_end_makes_room(
         assert ask(server, "alice").status_code == 200
 
 
-@pytest.mark.parametrize("storage", ["nothing://", "redis://127.0.0.1:1", "memory"])
+@pytest.mark.parametrize("storage", ["nothing://", "redis://127.0.0.1:port", "memory"])
 def test_a_storage_that_cannot_be_used_is_one_line(storage: str) -> None:
     with pytest.raises(UsageError, match="--rate-limit-storage"):
         RateLimits(requests=1, tokens=None, at_once=None, storage=storage)

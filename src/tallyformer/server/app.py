@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from tallyformer.server.routes.tokens import add_token_routes
 from tallyformer.server.schemas.errors import EVERYWHERE, documented
 from tallyformer.server.service import GENERATION, IGNORED, LEFT_OUT, Service
 from tallyformer.server.settings import ServerSettings
+from tallyformer.server.shared_answers import SharedAnswers
 
 _RATE_WORDS = ("limit", "remaining", "reset")
 EXPOSED_HEADERS = (
@@ -74,7 +75,12 @@ def create_app(
     ending = drain or Drain()
     metrics = Metrics(time.monotonic)
     exchanges = Exchanges() if settings.feedback else None
-    service = Service(served, settings, ending, metrics, exchanges)
+    shared = SharedAnswers.of(
+        settings.answer_storage,
+        patience=settings.rejoin_seconds,
+        keep_alive=settings.stream_keep_alive,
+    )
+    service = Service(served, settings, ending, metrics, exchanges=exchanges, shared=shared)
     served.when_ready(lambda model: metrics.watch(model.name, model.llm))
     app = FastAPI(
         title="TallyFormer",
@@ -100,19 +106,21 @@ def create_app(
     add_native_routes(app, service)
     add_generation_routes(app, service)
     if settings.feedback and exchanges is not None:
-        _add_feedback(app, settings.feedback, exchanges)
+        _add_feedback(app, settings.feedback, exchanges, shared)
     add_docs_route(app)
     add_page_routes(app)
     close_routes(app.router.routes, keys, OPEN_PATHS | OPEN_DOCS | PAGE_PATHS)
     return app
 
 
-def _add_feedback(app: FastAPI, url: str, exchanges: Exchanges) -> None:
+def _add_feedback(
+    app: FastAPI, url: str, exchanges: Exchanges, shared: SharedAnswers | None
+) -> None:
     # Only here are SQLAlchemy and Alembic needed.
     from tallyformer.server.feedback.store import FeedbackStore
     from tallyformer.server.routes.feedback import add_feedback_routes
 
-    add_feedback_routes(app, exchanges, FeedbackStore(url))
+    add_feedback_routes(app, exchanges, shared, FeedbackStore(url))
 
 
 def served_models(settings: ServerSettings) -> Models:
@@ -162,7 +170,7 @@ def _middleware(settings: ServerSettings, drain: Drain, metrics: Metrics) -> lis
 
 
 def _loading(
-    models: Models, end: Callable[[], None]
+    models: Models, end: Callable[[], Awaitable[None]]
 ) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -171,7 +179,7 @@ def _loading(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        end()
+        await end()
         await models.close()
 
     return lifespan

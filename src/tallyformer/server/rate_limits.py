@@ -7,13 +7,15 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from limits.errors import StorageError
 from limits.storage import storage_from_string
 
 from tallyformer.errors import UsageError
-from tallyformer.server.api_error import ApiError
+from tallyformer.server.api_error import ApiError, unavailable
 
 REQUESTS, TOKENS = "requests", "tokens"
 
@@ -34,12 +36,14 @@ class RateLimits:
     def __init__(
         self, *, requests: int | None, tokens: int | None, at_once: int | None, storage: str
     ) -> None:
+        self._kept_at = storage
         try:
-            self._limiter = SlidingWindowCounterRateLimiter(storage_from_string(f"async+{storage}"))
+            self._kept: Any = storage_from_string(f"async+{storage}", **_options(storage))
+            self._limiter = SlidingWindowCounterRateLimiter(self._kept)
         except Exception:
             raise UsageError(
                 "--rate-limit-storage: cannot be used. Give memory://, or redis://HOST:PORT with "
-                "the package redis installed"
+                "pip install 'tallyformer[scale]'"
             ) from None
         self._items: dict[str, RateLimitItem] = {
             name: RateLimitItemPerMinute(amount)
@@ -53,16 +57,24 @@ class RateLimits:
         """Count a request and its tokens; the headers that say what is left.
 
         Raises:
-            ApiError: 429, a limit is reached; nothing is counted then.
+            ApiError: 429, a limit is reached; 503, what is counted cannot be reached.
         """
         costs = {REQUESTS: 1, TOKENS: tokens}
-        for name, item in self._items.items():
-            cost = min(costs[name], item.amount)
-            if not await self._limiter.test(item, owner, name, cost=cost):
-                raise await self._reached(owner, name)
-        for name, item in self._items.items():
-            await self._limiter.hit(item, owner, name, cost=min(costs[name], item.amount))
-        return await self._headers(owner)
+        try:
+            # First asked, so that nothing is counted where a later limit is reached; then counted,
+            # which tells whether another server was faster.
+            for count in (self._limiter.test, self._limiter.hit):
+                for name, item in self._items.items():
+                    if not await count(item, owner, name, cost=min(costs[name], item.amount)):
+                        raise await self._reached(owner, name)
+            return await self._headers(owner)
+        except StorageError:
+            raise unavailable("The store of the limits does not answer", code="store") from None
+
+    async def close(self) -> None:
+        """Let go of the storage."""
+        if _options(self._kept_at):
+            await self._kept.bridge.storage.aclose()
 
     @contextlib.contextmanager
     def at_once(self, owner: str) -> Iterator[None]:
@@ -107,3 +119,10 @@ class RateLimits:
             headers[f"x-ratelimit-remaining-{name}"] = str(stats.remaining)
             headers[f"x-ratelimit-reset-{name}"] = f"{seconds}s"
         return headers
+
+
+def _options(storage: str) -> dict[str, float | str | bool]:
+    """Of the clients for Redis that the library takes the one that we need anyway."""
+    if not storage.startswith("redis"):
+        return {}
+    return {"implementation": "redispy", "wrap_exceptions": True}

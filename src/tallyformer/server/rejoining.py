@@ -13,7 +13,6 @@ import functools
 from collections.abc import AsyncGenerator, Callable
 
 from tallyformer.server import sse
-from tallyformer.server.api_error import ApiError
 
 MOST_BYTES = 64 << 20
 """Of all events that are kept."""
@@ -36,6 +35,7 @@ class Recording:
     ) -> None:
         self.owner = owner
         self.size = 0
+        self.stopped = False
         self._events: list[bytes] = []
         self._patience = patience
         self._keep_alive = keep_alive
@@ -50,6 +50,10 @@ class Recording:
         """Whether no event will come any more."""
         return self._task is None or self._task.done()
 
+    def since(self, first: int) -> list[bytes]:
+        """The events from a number on that are there."""
+        return self._events[first:]
+
     def begin(self, events: AsyncGenerator[bytes, None], place: contextlib.ExitStack) -> None:
         """Fill it in the background; the place is held as long as that takes."""
         self._task = asyncio.create_task(self._fill(events, place))
@@ -57,11 +61,23 @@ class Recording:
 
     def stop(self) -> None:
         """End what still runs, and forget it."""
+        self.stopped = True
         if self._task is not None:
             self._task.cancel()
         if self._timer is not None:
             self._timer.cancel()
         self._forget()
+
+    def touch(self) -> None:
+        """Somebody reads it elsewhere: its patience begins again."""
+        self._wait_for_readers()
+
+    async def news(self, first: int, seconds: float) -> None:
+        """Wait for the event with this number, the end, or so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while first >= len(self._events) and not self.finished:
+                    await self._news.wait()
 
     async def read(self, first: int) -> AsyncGenerator[bytes, None]:
         """The events from a number on, as they come."""
@@ -80,13 +96,8 @@ class Recording:
 
     async def _silence(self, first: int) -> bytes:
         """Wait for news; a comment where none come for a while."""
-        try:
-            async with asyncio.timeout(self._keep_alive):
-                while first >= len(self._events) and not self.finished:
-                    await self._news.wait()
-        except TimeoutError:
-            return sse.KEEP_ALIVE
-        return b""
+        await self.news(first, self._keep_alive)
+        return b"" if first < len(self._events) or self.finished else sse.KEEP_ALIVE
 
     async def _fill(self, events: AsyncGenerator[bytes, None], place: contextlib.ExitStack) -> None:
         try:
@@ -153,18 +164,10 @@ class Recordings:
         recording.begin(events, place)
         return recording
 
-    def of(self, answer_id: str, owner: str) -> Recording:
-        """The stream with this id, for the key that asked for it.
-
-        Raises:
-            ApiError: 404, there is none for this key (any more).
-        """
+    def of(self, answer_id: str, owner: str) -> Recording | None:
+        """The stream with this id, for the key that asked for it; None where there is none."""
         recording = self._recordings.get(answer_id)
-        if recording is None or recording.owner != owner:
-            raise ApiError(
-                404, "There is no such answer, or it is not kept any more", code="not_found"
-            )
-        return recording
+        return recording if recording is not None and recording.owner == owner else None
 
     def close(self) -> None:
         """End and forget all."""

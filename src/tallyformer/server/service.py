@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -21,8 +21,9 @@ from tallyformer.server.generation import Generation, WantedAnswers
 from tallyformer.server.metrics import AnswerTimes, Metrics
 from tallyformer.server.models import Models, ServedModel
 from tallyformer.server.rate_limits import RateLimits
-from tallyformer.server.rejoining import Recordings
+from tallyformer.server.rejoining import Recording, Recordings
 from tallyformer.server.settings import ServerSettings
+from tallyformer.server.shared_answers import SharedAnswers, SharedStream
 from tallyformer.server.streaming import EventStream, unless_gone
 from tallyformer.tokenizer.messages import Message
 
@@ -108,6 +109,7 @@ class Service:
         drain: how it ends.
         metrics: what is measured.
         exchanges: remembers answers, where they can be rated.
+        shared: knows the answers of other servers, where there are any.
     """
 
     def __init__(
@@ -116,13 +118,16 @@ class Service:
         settings: ServerSettings,
         drain: Drain,
         metrics: Metrics,
+        *,
         exchanges: Exchanges | None,
+        shared: SharedAnswers | None = None,
     ) -> None:
         self.models = models
         self._settings = settings
         self._drain = drain
         self._metrics = metrics
         self._exchanges = exchanges
+        self._shared = shared
         # How fast a prompt is answered tells whether another one began alike. Strangers would
         # learn that of each other; without keys on this machine alone there is one caller.
         self._callers_are_known = bool(settings.api_key_file) or not settings.allow_anonymous
@@ -151,38 +156,58 @@ class Service:
             recording = self._recordings.record(
                 ask.shape.answer_id, request.state.owner, events, started.place
             )
+            if self._shared is not None:
+                self._shared.follow(ask.shape.answer_id, recording)
             # The first event may be long in coming, where others are answered first.
             return self._streamed(recording.read(0), {**headers, GENERATION: ask.shape.answer_id})
         with started.place:
             outputs = await unless_gone(request.receive, _outputs(started.generation, ask.wanted))
         outputs_kept = most_probable(outputs, *ask.kept)
-        self._remember(ask, request.state.owner, [output.text for output in outputs_kept])
+        await self._remember(ask, request.state.owner, [output.text for output in outputs_kept])
         usage = ask.usage(sum(len(output.token_ids) for output in outputs))
         body = sse.json_bytes(ask.shape.whole(outputs_kept, usage))
         return Response(body, headers=headers, media_type="application/json")
 
-    def rejoin(self, request: Request, answer_id: str, first: int) -> Response:
+    async def rejoin(self, request: Request, answer_id: str, first: int) -> Response:
         """The events of a stream from a number on.
 
         Raises:
             ApiError: 404, there is none for this key (any more).
         """
-        recording = self._recordings.of(answer_id, request.state.owner)
+        recording = await self._kept(answer_id, request.state.owner)
         return self._streamed(recording.read(first), {})
 
-    def stop(self, request: Request, answer_id: str) -> None:
+    async def stop(self, request: Request, answer_id: str) -> None:
         """End a stream that could be joined again.
 
         Raises:
             ApiError: 404, there is none for this key (any more).
         """
-        self._recordings.of(answer_id, request.state.owner).stop()
+        kept = await self._kept(answer_id, request.state.owner)
+        if isinstance(kept, Recording):
+            kept.stop()
+        else:
+            await kept.stop()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End what continues without a client."""
         self._recordings.close()
+        await self._limits.close()
+        if self._shared is not None:
+            await self._shared.close()
 
-    def _remember(self, ask: Ask, owner: str, answers: list[str]) -> None:
+    async def _kept(self, answer_id: str, owner: str) -> Recording | SharedStream:
+        """A stream of this server, or of another one."""
+        kept: Recording | SharedStream | None = self._recordings.of(answer_id, owner)
+        if kept is None and self._shared is not None:
+            kept = await self._shared.stream(answer_id, owner)
+        if kept is None:
+            raise ApiError(
+                404, "There is no such answer, or it is not kept any more", code="not_found"
+            )
+        return kept
+
+    async def _remember(self, ask: Ask, owner: str, answers: list[str]) -> None:
         """Keep an answer in memory for a while, so that it can be rated."""
         if self._exchanges is not None and ask.asked is not None and any(answers):
             exchange = Exchange(
@@ -193,6 +218,8 @@ class Service:
                 answers=answers,
             )
             self._exchanges.remember(ask.shape.answer_id, exchange)
+            if self._shared is not None:
+                await self._shared.remember(ask.shape.answer_id, exchange)
 
     def _streamed(
         self,
@@ -255,7 +282,7 @@ async def _outputs(generation: Generation, wanted: list[WantedAnswers]) -> list[
 
 
 async def _stream(
-    generation: Generation, ask: Ask, remember: Callable[[list[str]], None]
+    generation: Generation, ask: Ask, remember: Callable[[list[str]], Awaitable[None]]
 ) -> AsyncGenerator[bytes, None]:
     """The events of a stream; what fails after its begin is one of them."""
     completion = 0
@@ -275,7 +302,7 @@ async def _stream(
         yield ask.shape.failed(error)
         return
     finally:
-        remember(texts)
+        await remember(texts)
     yield ask.shape.end(ask.usage(completion))
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tallyformer.errors import UsageError
 
-_HIDDEN = frozenset({"api_key_file", "feedback", "rate_limit_storage"})
+_HIDDEN = frozenset({"answer_storage", "api_key_file", "feedback", "rate_limit_storage"})
 _SEVERAL: tuple[Any, ...] = (tuple[str, ...], dict[str, Path])
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0)]
@@ -87,6 +87,11 @@ class ServerSettings(BaseModel):
     feedback: str | None = Field(
         None,
         description="Database for rated answers, as sqlite:///feedback.db. Default: none are kept.",
+    )
+    answer_storage: str = Field(
+        "memory://",
+        description="Where streams are kept to be joined again, and answers to be rated: "
+        "memory://, or redis://HOST:PORT for several servers together.",
     )
     rejoin_seconds: _Seconds = Field(
         120.0, description="Seconds that a stream waits for a client to join it again."

@@ -17,6 +17,8 @@ from tallyformer.server.api_error import unavailable
 from tallyformer.tokenizer.messages import Message
 
 _MIGRATIONS = "tallyformer.server.feedback:migrations"
+_MIGRATING = 0x7A11
+"""The lock of PostgreSQL that a migration holds."""
 _TABLE = sa.table(
     "rated_answers",
     *(
@@ -88,6 +90,9 @@ class FeedbackStore:
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _durable)
             with self._engine.begin() as connection:
+                if self._engine.dialect.name == "postgresql":
+                    # Servers that start together migrate one after the other.
+                    connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
                 config = Config()
                 config.set_main_option("script_location", _MIGRATIONS)
                 config.attributes["connection"] = connection

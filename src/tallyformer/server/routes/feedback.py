@@ -8,13 +8,16 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Request
 
 from tallyformer.server.api_error import ApiError
-from tallyformer.server.feedback.exchanges import Exchanges
+from tallyformer.server.feedback.exchanges import Exchange, Exchanges
 from tallyformer.server.feedback.store import FeedbackStore, RatedAnswer
 from tallyformer.server.schemas.errors import documented
 from tallyformer.server.schemas.feedback import DeletedFeedback, Feedback, FeedbackRequest
+from tallyformer.server.shared_answers import SharedAnswers
 
 
-def add_feedback_routes(app: FastAPI, exchanges: Exchanges, store: FeedbackStore) -> None:
+def add_feedback_routes(
+    app: FastAPI, exchanges: Exchanges, shared: SharedAnswers | None, store: FeedbackStore
+) -> None:
     """`POST` and `DELETE /v1/feedback`, `DELETE /v1/feedback/{answer_id}`."""
 
     @app.post("/v1/feedback", tags=["feedback"], responses=documented(404))
@@ -22,7 +25,10 @@ def add_feedback_routes(app: FastAPI, exchanges: Exchanges, store: FeedbackStore
         """Rate one of the newest answers, or rate one again; it is kept with what it answered."""
         owner = request.state.owner
         rated = await asyncio.to_thread(store.get, body.id, body.choice, owner)
-        rated = _rated(rated or _from_memory(exchanges, body, owner), body)
+        exchange = exchanges.get(body.id, owner)
+        if rated is None and exchange is None and shared is not None:
+            exchange = await shared.exchange(body.id, owner)
+        rated = _rated(rated or _from_memory(exchange, body, owner), body)
         await asyncio.to_thread(store.save, rated)
         return Feedback(
             id=body.id,
@@ -37,6 +43,8 @@ def add_feedback_routes(app: FastAPI, exchanges: Exchanges, store: FeedbackStore
         """Delete a rated answer of this key."""
         owner = request.state.owner
         exchanges.forget(owner=owner, answer_id=answer_id)
+        if shared is not None:
+            await shared.forget(owner=owner, answer_id=answer_id)
         return DeletedFeedback(
             deleted=await asyncio.to_thread(store.delete, owner=owner, answer_id=answer_id)
         )
@@ -48,13 +56,14 @@ def add_feedback_routes(app: FastAPI, exchanges: Exchanges, store: FeedbackStore
         """Delete all rated answers of a user of this key."""
         owner = request.state.owner
         exchanges.forget(owner=owner, user=user)
+        if shared is not None:
+            await shared.forget(owner=owner, user=user)
         return DeletedFeedback(
             deleted=await asyncio.to_thread(store.delete, owner=owner, user=user)
         )
 
 
-def _from_memory(exchanges: Exchanges, body: FeedbackRequest, owner: str) -> RatedAnswer:
-    exchange = exchanges.get(body.id, owner)
+def _from_memory(exchange: Exchange | None, body: FeedbackRequest, owner: str) -> RatedAnswer:
     if exchange is None or body.choice >= len(exchange.answers):
         raise ApiError(
             404, "id: there is no such answer, or it is forgotten. Rate it sooner", param="id"

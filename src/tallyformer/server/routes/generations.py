@@ -21,7 +21,7 @@ def add_generation_routes(app: FastAPI, service: Service) -> None:
         Only for streams that were asked for with `"stream_options": {"rejoin": true}`.
         """
         first = _behind(request.headers.get(LAST_EVENT))
-        return service.rejoin(request, answer_id, first)
+        return await service.rejoin(request, answer_id, first)
 
     @app.delete(
         "/v1/generations/{answer_id}",
@@ -31,7 +31,7 @@ def add_generation_routes(app: FastAPI, service: Service) -> None:
     )
     async def stop(answer_id: str, request: Request) -> Response:
         """End the answer, if it still runs, and forget it."""
-        service.stop(request, answer_id)
+        await service.stop(request, answer_id)
         return Response(status_code=204)
 
 
