@@ -10,13 +10,21 @@ from typing import Any
 from tallyformer.server.app import create_app
 from tallyformer.server.settings import ServerSettings
 
-USED = ("/v1/models", "/v1/chat/completions", "/tokenize", "/welcome")
+USED = (
+    "/v1/models",
+    "/v1/chat/completions",
+    "/tokenize",
+    "/welcome",
+    "/v1/runs",
+    "/v1/runs/{run}",
+    "/v1/runs/{run}/curves/{curve}",
+)
 _REF = "#/components/schemas/"
 
 
 def page_schema() -> dict[str, Any]:
     """OpenAPI with the used paths alone, and the shapes that those name."""
-    whole = create_app(ServerSettings(models={"model": Path("model")})).openapi()
+    whole = create_app(ServerSettings(runs=Path("runs"))).openapi()
     paths = {path: whole["paths"][path] for path in USED}
     shapes = whole["components"]["schemas"]
     kept: dict[str, Any] = {}

@@ -61,6 +61,7 @@ def child(
     stderr: int | IO[bytes],
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process that runs Python code, and that the end of the block ends.
 
@@ -70,6 +71,7 @@ def child(
     Args:
         code: finds `arguments` in `sys.argv[1:]`; it has no standard input or output.
         stderr: where its standard error goes, as for `subprocess`.
+        pass_fds: open files that it has too, under the same numbers.
     """
     with left_to_the_parent():
         process = subprocess.Popen(
@@ -79,6 +81,7 @@ def child(
             stderr=stderr,
             env=env,
             cwd=cwd,
+            pass_fds=pass_fds,
         )
     try:
         yield process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tallyformer.errors import ArtifactError
 
 LOCK = ".lock"
 _OF_A_RUN = "recipe.yaml"
+_TRIES, _SECONDS_BETWEEN = 20, 0.01
 _DEEPEST = 3
 """Folders from a run's to that of a model in it: distill/phase-1/best."""
 
@@ -71,11 +73,30 @@ def alone_with(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(file: int, kind: int, path: Path) -> None:
+def is_held(lock: int) -> bool:
+    """Whether a process works in the folder whose lock file this is, open for reading.
+
+    To find out, the lock is taken and given back; `alone_in` outlasts that.
+
+    Raises:
+        OSError: this file system has no locks.
+    """
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ArtifactError(
-            f"{path}: another tallyformer process is working in this folder. Wait for it, "
-            "or choose another folder"
-        ) from None
+        return True
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    return False
+
+
+def _lock(file: int, kind: int, path: Path) -> None:
+    """Take a lock; whoever only looks holds it for so short a time that trying again is enough."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            return
+        time.sleep(_SECONDS_BETWEEN)
+    raise ArtifactError(
+        f"{path}: another tallyformer process is working in this folder. Wait for it, "
+        "or choose another folder"
+    )

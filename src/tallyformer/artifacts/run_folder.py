@@ -40,6 +40,14 @@ from tallyformer.errors import ArtifactError
 FOLDER_OF_STAGE = {"export": "model"}
 CLAIM = "work.txt"
 """The file by which a stage's folder says whose unfinished work it is."""
+RECIPE = "recipe.yaml"
+"""File of a run with the recipe as it ran."""
+METRICS = "metrics.jsonl"
+"""File of a training stage, or of a phase of one, with its metrics, an object a line."""
+RESULTS = "results.json"
+"""File of the stage `evaluate` with all that was measured."""
+REPORT = "report.html"
+"""The report of a run, in the folder of the stage `evaluate`."""
 BEST = "best"
 """Sub-folder of a training stage with the weights of its best validation loss."""
 MERGED = "merged"
@@ -71,7 +79,7 @@ class RunFolder:
 
     def command(self, stage: str) -> str:
         """The command that makes a stage's folder, quoted so that it can be pasted."""
-        recipe = str(self.path / "recipe.yaml")
+        recipe = str(self.path / RECIPE)
         options = self.options or ("--recipe", recipe, "--out", str(self.path))
         return shlex.join([self.program, stage, *options])
 

@@ -55,6 +55,9 @@ COMMANDS = {
     "serve": CommandEntry(
         f"{_HERE}.serve", "serve", "Serve models over HTTP, as OpenAI's API does", "serve"
     ),
+    "runs": CommandEntry(
+        f"{_HERE}.runs", "runs", "Show training runs in the browser, live while they train", "serve"
+    ),
     "feedback": CommandEntry(
         f"{_HERE}.feedback",
         "feedback",

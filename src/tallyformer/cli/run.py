@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from tallyformer.cli.output import (
 from tallyformer.cli.quiet import quieten_libraries
 
 if TYPE_CHECKING:
+    from tallyformer.artifacts.run_folder import RunFolder
     from tallyformer.config import Recipe
 
 
@@ -34,6 +36,14 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="What `run` does anyway; accepted as for a stage.")
 @dry_run_option
 @expect_option
+@click.option(
+    "--watch", is_flag=True, help="Show the run in the browser while it trains; prints the address."
+)
+@click.option(
+    "--watch-port",
+    type=click.IntRange(0, 65535),
+    help="Port of --watch. Default: 8001, or a free one where that is in use.",
+)
 def run(
     recipe: Path,
     overrides: tuple[str, ...],
@@ -42,6 +52,8 @@ def run(
     resume: bool,
     dry_run: bool,
     expect: str | None,
+    watch: bool,
+    watch_port: int | None,
 ) -> None:
     """Run all stages of a recipe, and resume.
 
@@ -50,6 +62,10 @@ def run(
     questions; without fine-tuning, with five held-out texts continued), and the paths of the report
     and of the model.
     """
+    if watch_port is not None and not watch:
+        raise click.UsageError("--watch-port: is of --watch. Give that too")
+    if watch and dry_run:
+        raise click.UsageError("--watch: a dry run trains nothing. Leave out one of them")
     from tallyformer.preflight.run_size import advice_before
     from tallyformer.stages.run import dry_run_stages, resumable, run_stages, stages_of
 
@@ -60,7 +76,7 @@ def run(
         print_advice(advice_before(checked, folder, stages))
         return
     quieten_libraries()
-    with resumable(folder, "run"):
+    with _page(folder, watch_port) if watch else nullcontext(), resumable(folder, "run"):
         print_advice(advice_before(checked, folder, stages))
         run_stages(checked, folder, stages, resume=True, announcer=StageAnnouncer())
     print_samples(folder.stage("evaluate"), _heading(checked))
@@ -69,6 +85,13 @@ def run(
     click.echo(f"model:  {model}")
     if checked.sft:
         click.echo(f"chat:   {shlex.join([folder.program, 'chat', '--model', str(model)])}")
+
+
+def _page(folder: RunFolder, port: int | None) -> AbstractContextManager[None]:
+    """The Runs page beside the run."""
+    from tallyformer.cli.watching import watched
+
+    return watched(folder.path, port, folder.program)
 
 
 def _heading(recipe: Recipe) -> str:

@@ -4,57 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import click
-from pydantic.fields import FieldInfo
 
-from tallyformer.server.settings import ServerSettings, flag_of, server_settings
-
-VARIABLES = "TALLYFORMER_"
-
-
-class _List(click.ParamType[str]):
-    """One item of a list; a variable of the environment holds several between commas."""
-
-    name = "text"
-    envvar_list_splitter = ","
+from tallyformer.cli.setting_options import given_options, needing_serve, setting_option
+from tallyformer.server.settings import ServerSettings, server_settings
 
 
 def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name, field in reversed(ServerSettings.model_fields.items()):
-        command = _option(name, field)(command)
+    for name in reversed(ServerSettings.model_fields):
+        command = setting_option(name)(command)
     return command
-
-
-def _option(name: str, field: FieldInfo) -> Callable[..., Any]:
-    flag = flag_of(name)
-    shared: dict[str, Any] = {
-        "help": field.description,
-        "envvar": VARIABLES + flag[2:].replace("-", "_").upper(),
-        "show_envvar": True,
-        "default": None,
-    }
-    if field.annotation is bool:
-        return click.option(flag, name, is_flag=True, **shared)
-    if field.annotation in (tuple[str, ...], dict[str, Path]):
-        form = "NAME=FOLDER" if name == "models" else "TEXT"
-        return click.option(flag, name, type=_List(), multiple=True, metavar=form, **shared)
-    if field.default is not None:
-        shared["help"] += f" Default: {field.default}."
-    return click.option(flag, name, type=_kind(field.annotation), **shared)
-
-
-def _kind(annotation: Any) -> Any:
-    """click's type of a field."""
-    if get_origin(annotation) is UnionType or get_origin(annotation) is Union:
-        annotation = next(part for part in get_args(annotation) if part is not type(None))
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if annotation is Path:
-        return click.Path(path_type=Path)
-    return annotation if annotation in (int, float) else str
 
 
 def _named(models: tuple[str, ...]) -> dict[str, str]:
@@ -86,13 +47,7 @@ def serve(models: tuple[str, ...], **values: Any) -> None:
     """
     if not models:
         raise click.UsageError("--model: required. Give NAME=FOLDER, as sft=runs/quickstart/model")
-    # 0 is a value (and equal to False).
-    given = {n: v for n, v in values.items() if v is not None and v is not False and v != ()}
-    settings = server_settings({**given, "models": _named(models)})
-    try:
+    settings = server_settings({**given_options(values), "models": _named(models)})
+    with needing_serve():
         from tallyformer.server.run import serve as serve_with
-    except ModuleNotFoundError as error:
-        raise click.UsageError(
-            f"serving needs {error.name}. Install it: pip install 'tallyformer[serve]'"
-        ) from None
     serve_with(settings)

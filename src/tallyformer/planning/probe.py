@@ -18,7 +18,7 @@ from typing import Any
 
 from tallyformer.artifacts.atomic import write_json
 from tallyformer.artifacts.json_files import read_json
-from tallyformer.artifacts.run_folder import RunFolder, clear
+from tallyformer.artifacts.run_folder import METRICS, RunFolder, clear
 from tallyformer.child import child
 from tallyformer.config import Recipe, load_recipe
 from tallyformer.config.training import TrainSection
@@ -148,7 +148,7 @@ def _rehearse_stage(stage: str, recipe: Recipe, run: RunFolder) -> dict[str, Any
 
 def _of_part(folder: Path) -> dict[str, Any]:
     """Speed of one call of the training loop."""
-    from tallyformer.training.metrics import METRICS, read_metrics
+    from tallyformer.training.metrics import read_metrics
 
     lines = [line for line in read_metrics(folder / METRICS) if line["kind"] == "train"]
     speeds = [line["tokens_per_second"] for line in lines[len(lines) // 2 :]]

@@ -19,16 +19,13 @@ from tallyformer.artifacts.manifest import (
     check_file,
     read_manifest,
 )
-from tallyformer.artifacts.run_folder import RunFolder
+from tallyformer.artifacts.run_folder import METRICS, RECIPE, RESULTS, RunFolder
 from tallyformer.artifacts.stages import STAGES, TRAINING_STAGES
 from tallyformer.config.plain_yaml import read_plain_yaml
 from tallyformer.config.written_recipe import check_checksum
 from tallyformer.errors import ArtifactError
 from tallyformer.report.results_schema import check_recipe_shape, check_results
-from tallyformer.training.metrics import METRICS, read_metrics
-
-RESULTS = "results.json"
-RECIPE = "recipe.yaml"
+from tallyformer.training.metrics import read_metrics
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from tallyformer.server.routes.models import add_model_routes
 from tallyformer.server.routes.native import add_native_routes
 from tallyformer.server.routes.page import PAGE_PATHS, add_page_routes
 from tallyformer.server.routes.responses import add_response_routes
+from tallyformer.server.routes.runs import OPEN_REPORTS, add_run_routes
 from tallyformer.server.routes.tokens import add_token_routes
 from tallyformer.server.schemas.errors import EVERYWHERE, documented
 from tallyformer.server.service import GENERATION, IGNORED, LEFT_OUT, Service
@@ -96,7 +97,7 @@ def create_app(
     app.state.models = served
     add_failure_handlers(app)
     add_health_routes(app, served, ending)
-    add_model_routes(app, served)
+    add_model_routes(app, served, runs=settings.runs is not None)
     add_token_routes(app, served)
     add_metrics_route(app, metrics)
     add_earlier_routes(app, service)
@@ -107,9 +108,11 @@ def create_app(
     add_generation_routes(app, service)
     if settings.feedback and exchanges is not None:
         _add_feedback(app, settings.feedback, exchanges, shared)
+    if settings.runs is not None:
+        add_run_routes(app, settings.runs)
     add_docs_route(app)
     add_page_routes(app)
-    close_routes(app.router.routes, keys, OPEN_PATHS | OPEN_DOCS | PAGE_PATHS)
+    close_routes(app.router.routes, keys, OPEN_PATHS | OPEN_DOCS | PAGE_PATHS | OPEN_REPORTS)
     return app
 
 

@@ -210,7 +210,9 @@ class Models:
         Raises:
             ApiError: 404, there is none of this name; 503, it is not ready.
         """
-        model = next(iter(self)) if name is None else self.named(name)
+        model = next(iter(self), None) if name is None else self.named(name)
+        if model is None:
+            raise ApiError(404, "This server has no model", code="model_not_found")
         if model.state != "ready":
             raise unavailable(
                 "This model is not loaded yet. Try again soon", code="model_not_ready"

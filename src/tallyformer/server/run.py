@@ -14,11 +14,12 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from tallyformer.errors import RunError, TallyFormerError
+from tallyformer.errors import TallyFormerError
 from tallyformer.interrupt import STOP_SIGNALS
 from tallyformer.server.app import create_app, served_models
 from tallyformer.server.developing import served_while_edited
 from tallyformer.server.drain import Drain
+from tallyformer.server.listening import listening, url_of
 from tallyformer.server.middleware.access_log import JsonLines
 from tallyformer.server.models import Models
 from tallyformer.server.protocol import bounded_protocol
@@ -50,15 +51,23 @@ def serve(settings: ServerSettings) -> None:
         RunError: the address cannot be listened on.
         TallyFormerError: a model cannot be loaded.
     """
-    with _listening(settings.host, settings.port) as listener:
+    with listening(settings.host, settings.port) as listener:
         if settings.reload:
             served_while_edited(functools.partial(_serve_again, settings), listener)
         else:
-            _serve_on(listener, settings)
+            serve_on(listener, settings)
 
 
-def _serve_on(listener: socket.socket, settings: ServerSettings) -> None:
-    _log_to_stderr()
+def serve_on(listener: socket.socket, settings: ServerSettings, *, log: bool = True) -> None:
+    """The same on a socket that listens already.
+
+    Args:
+        log: whether to log more than warnings.
+
+    Raises:
+        TallyFormerError: a model cannot be loaded.
+    """
+    _log_to_stderr(logging.INFO if log else logging.WARNING)
     sys.setswitchinterval(_SWITCH_SECONDS)
     models, drain = served_models(settings), Drain()
     config = uvicorn_config(settings, models, drain)
@@ -103,8 +112,7 @@ async def _until_stopped(
     signals: asyncio.Queue[int] = asyncio.Queue()
     with _handled(signals, models):
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        host, port = listener.getsockname()[:2]
-        _log("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        _log("listening", url=url_of(listener))
         first = [asyncio.create_task(c) for c in (signals.get(), models.failed.wait())]
         await asyncio.wait([serving, *first], return_when=asyncio.FIRST_COMPLETED)
         drain.began = True
@@ -151,18 +159,6 @@ def _handled(signals: asyncio.Queue[int], models: Models) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-@contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        reason = (error.strerror or "cannot be used").lower()
-        raise RunError(f"{host}:{port}: {reason}. Choose another --host or --port") from None
-    with listener:
-        yield listener
-
-
 def _has_terminal() -> bool:
     """Whether this process belongs to a terminal, which sends SIGHUP when it is closed."""
     try:
@@ -172,14 +168,14 @@ def _has_terminal() -> bool:
     return True
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(level: int) -> None:
     """One line of JSON for each event, on standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.WARNING if name.startswith("uvicorn") else logging.INFO)
+        logger.setLevel(logging.WARNING if name.startswith("uvicorn") else level)
 
 
 def _log(event: str, **fields: object) -> None:

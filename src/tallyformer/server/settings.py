@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tallyformer.errors import UsageError
+from tallyformer.monitor.runs import is_a_run
 
 _HIDDEN = frozenset({"answer_storage", "api_key_file", "feedback", "rate_limit_storage"})
 _SEVERAL: tuple[Any, ...] = (tuple[str, ...], dict[str, Path])
@@ -22,7 +23,10 @@ class ServerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     models: dict[str, Path] = Field(
-        min_length=1, description="A model to serve: its name and its folder. Repeatable."
+        {}, description="A model to serve: its name and its folder. Repeatable."
+    )
+    runs: Path | None = Field(
+        None, description="A folder of training runs to show at /runs. Default: none."
     )
     dtype: str | None = Field(
         None, description="Of the weights, as for `tallyformer chat`. Default: as they were saved."
@@ -110,6 +114,20 @@ class ServerSettings(BaseModel):
             if not name.isprintable() or not name.isascii() or not name.strip() or len(name) > 100:
                 raise ValueError(f"{name!a}: a model's name is 1 to 100 printable ASCII characters")
         return models
+
+    @field_validator("runs")
+    @classmethod
+    def _is_of_runs(cls, runs: Path | None) -> Path | None:
+        if runs is not None and is_a_run(runs):
+            around = runs.absolute().parent
+            raise ValueError(f"{runs}: is one run. Give the folder around it: {around}")
+        return runs
+
+    @model_validator(mode="after")
+    def _there_is_something(self) -> Self:
+        if not self.models and self.runs is None:
+            raise ValueError("--model: required. Give NAME=FOLDER, as sft=runs/quickstart/model")
+        return self
 
     @model_validator(mode="after")
     def _nobody_gets_in(self) -> Self:

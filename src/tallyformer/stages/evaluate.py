@@ -16,7 +16,7 @@ import torch
 
 from tallyformer.artifacts.json_files import write_checked_json
 from tallyformer.artifacts.manifest import Manifest
-from tallyformer.artifacts.run_folder import RunFolder, StageWork
+from tallyformer.artifacts.run_folder import REPORT, RESULTS, RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.config.data import PairSource
 from tallyformer.corpus.manners import held_out_conversations
@@ -50,14 +50,12 @@ from tallyformer.model.pretrained import quiet_library
 from tallyformer.preflight.inputs import check_same_inputs
 from tallyformer.progress import progress_bar
 from tallyformer.report.page import write_report
-from tallyformer.report.run_data import RESULTS
 from tallyformer.runs.data import load_shards, load_tokenizer
 from tallyformer.runs.models import RunModel, final_model, models_of
 from tallyformer.runs.teacher import load_teacher_model, teacher_revision
 from tallyformer.training.precision import choose_precision
 from tallyformer.training.validation import TextLoss
 
-REPORT = "report.html"
 FORMAT = 1
 ROWS_AT_ONCE = 16
 _BEGINNING_IDS = 128

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 from tallyformer.artifacts.atomic import atomic_file
 from tallyformer.artifacts.lock import alone_in, check_not_in_use
 from tallyformer.artifacts.manifest import MANIFEST, Manifest
-from tallyformer.artifacts.run_folder import CLAIM, RunFolder, StageWork
+from tallyformer.artifacts.run_folder import CLAIM, RECIPE, RunFolder, StageWork
 from tallyformer.artifacts.stages import STAGES
 from tallyformer.config import Recipe, recipe_as_yaml
 from tallyformer.config.written_recipe import with_checksum
@@ -28,8 +28,6 @@ from tallyformer.preflight.foreseen import finished_inputs, foresee
 from tallyformer.preflight.hub_commits import with_commits
 from tallyformer.preflight.inputs import check_inputs, needs_of
 from tallyformer.preflight.readiness import AFTER_PREPARE, check_readiness
-
-RECIPE = "recipe.yaml"
 
 
 class Announcer(Protocol):

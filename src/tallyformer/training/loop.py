@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tallyformer.artifacts.run_folder import METRICS
 from tallyformer.config.training import TrainSection
 from tallyformer.data.batch import Batch, BatchSource
 from tallyformer.errors import CheckpointError, Interrupted, TrainingError
@@ -46,7 +47,7 @@ from tallyformer.training.hardware import (
 )
 from tallyformer.training.job import TrainingJob, TrainingResult
 from tallyformer.training.losses import NextTokenLoss
-from tallyformer.training.metrics import METRICS, MetricsLog
+from tallyformer.training.metrics import MetricsLog
 from tallyformer.training.micro_batch import Placement
 from tallyformer.training.optimizers import build_optimizer
 from tallyformer.training.precision import choose_precision

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from tallyformer.artifacts.atomic import atomic_file
 from tallyformer.artifacts.json_files import parse_json
+from tallyformer.artifacts.run_folder import METRICS
 from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.errors import ArtifactError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 _LARGEST = 1e300
 _RESTART = "Delete the stage's folder and run the stage again"

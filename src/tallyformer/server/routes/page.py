@@ -19,7 +19,7 @@ from starlette.routing import Route
 from tallyformer.server.api_error import ApiError
 
 INDEX = "index.html"
-PAGES = ("/", "/c/{rest:path}", "/compare", "/info")
+PAGES = ("/", "/c/{rest:path}", "/compare", "/info", "/runs", "/runs/{rest:path}")
 """What the page shows by itself; every one is its index."""
 FILES = ("/favicon.svg", "/first.js", "/assets/{name:path}")
 PAGE_PATHS = {*PAGES, *FILES}

@@ -40,7 +40,8 @@ class ModelCard(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All models."""
+    """All models; `runs`, which is ours, says whether the server shows training runs too."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
+    runs: bool = False
