@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 
 from .conftest import Run, command
 
-PATIENCE = 120
+PATIENCE = 600
+"""Seconds after which something is taken to hang."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 
 
@@ -75,8 +78,9 @@ def test_what_cannot_be_shown_is_one_line(tallyformer: Run, tmp_path: Path) -> N
             assert said in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_watch_shows_the_training_while_it_trains_and_ends_with_it(recipe: Path) -> None:
-    # Long enough to be looked at; it ends by the signal.
+@contextlib.contextmanager
+def _watched(recipe: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A training that is long enough to be looked at, and its page's address."""
     long = ("--set", "pretrain.epochs=5000", "--set", "pretrain.log_every=1")
     with subprocess.Popen(
         [command(), "run", "--recipe", recipe, "--watch", "--watch-port", "0", *long],
@@ -88,50 +92,50 @@ def test_watch_shows_the_training_while_it_trains_and_ends_with_it(recipe: Path)
     ) as training:
         try:
             assert training.stderr is not None
-            url = _address(training.stderr.readline())
-            curve = f"{url}/v1/runs/tiny/curves/pretrain"
-
-            def steps() -> int:
-                parts = _get(curve).get("parts")
-                return int(parts[0]["steps"][-1]) if parts and parts[0]["steps"] else 0
-
-            first = _until(steps)
-            _until(lambda: steps() > first + 5)
-            (card,) = _get(f"{url}/v1/runs")["data"]
-            assert (card["state"], card["stage"]) == ("running", "pretrain")
-            stages = {stage["stage"]: stage for stage in _get(f"{url}/v1/runs/tiny")["stages"]}
-            assert 0 < stages["pretrain"]["progress"] < 1
-            assert stages["tokenizer"]["state"] == "finished"
-            training.send_signal(signal.SIGTERM)
-            said = training.stderr.read()
-            assert training.wait(PATIENCE) == 128 + signal.SIGTERM, said
-            assert "tallyformer runs --folder" in said and "Traceback" not in said
+            yield training, _address(training.stderr.readline())
         finally:
             training.kill()
-    with socket.socket() as probe:
+
+
+def _stopped(training: subprocess.Popen[str]) -> str:
+    """What it says when it is told to stop."""
+    assert training.stderr is not None
+    training.send_signal(signal.SIGTERM)
+    said = training.stderr.read()
+    assert training.wait(PATIENCE) == 128 + signal.SIGTERM, said
+    assert "Traceback" not in said
+    return said
+
+
+def test_watch_shows_the_training_while_it_trains_and_ends_with_it(recipe: Path) -> None:
+    with _watched(recipe) as (training, url):
+        curve = f"{url}/v1/runs/tiny/curves/pretrain"
+
+        def steps() -> int:
+            parts = _get(curve).get("parts")
+            return int(parts[0]["steps"][-1]) if parts and parts[0]["steps"] else 0
+
+        first = _until(steps)
+        _until(lambda: steps() > first + 5)
+        (card,) = _get(f"{url}/v1/runs")["data"]
+        assert (card["state"], card["stage"]) == ("running", "pretrain")
+        stages = {stage["stage"]: stage for stage in _get(f"{url}/v1/runs/tiny")["stages"]}
+        assert 0 < stages["pretrain"]["progress"] < 1
+        assert stages["tokenizer"]["state"] == "finished"
+        assert "tallyformer runs --folder" in _stopped(training)
         port = int(url.rpartition(":")[2])
-        _until(lambda: probe.connect_ex(("127.0.0.1", port)) != 0)
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_a_training_outlives_its_page(recipe: Path) -> None:
-    import psutil
-
-    with subprocess.Popen(
-        [command(), "run", "--recipe", recipe, "--watch", "--watch-port", "0"],
-        cwd=recipe.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    ) as training:
-        assert training.stderr is not None
-        _address(training.stderr.readline())
-        (page,) = psutil.Process(training.pid).children()
+    with _watched(recipe) as (training, _):
+        children = psutil.Process(training.pid).children()
+        (page,) = (child for child in children if "serve_on" in "".join(child.cmdline()))
         page.kill()
-        said = training.communicate(timeout=PATIENCE)[1]
-    assert training.returncode == 0, said
-    assert "The Runs page had ended early" in said
-    assert (recipe.parent / "runs/tiny/model/manifest.json").is_file()
+        metrics = recipe.parent / "runs/tiny/pretrain/metrics.jsonl"
+        _until(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") > 5)
+        assert "The Runs page had ended early" in _stopped(training)
 
 
 def test_a_port_in_use_is_refused_before_the_training(tallyformer: Run, recipe: Path) -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tallyformer.artifacts.run_folder import RunFolder
+from tallyformer.config import Recipe
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.tokenizer.tokenizer import Tokenizer
@@ -207,7 +209,7 @@ def _model(folder: Path) -> Path:
 
 @needs_node
 @needs_browser
-def test_flows_in_a_browser(tmp_path: Path) -> None:
+def test_flows_in_a_browser(tmp_path: Path, tiny: tuple[Recipe, RunFolder]) -> None:
     """Each flow against a real server with a real, tiny model."""
     _npx(
         "playwright",
@@ -215,6 +217,7 @@ def test_flows_in_a_browser(tmp_path: Path) -> None:
         CHROMIUM=CHROMIUM or "/usr/bin/chromium",
         OMP_NUM_THREADS="1",
         PAGE_MODEL=str(_model(tmp_path / "model")),
+        PAGE_RUN=str(tiny[1].path),
         PAGE_RESULTS=str(tmp_path / "results"),
         TALLYFORMER=str(Path(sys.executable).with_name("tallyformer")),
     )

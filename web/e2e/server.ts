@@ -12,6 +12,7 @@ export class Server {
   constructor(
     readonly port: number,
     private readonly options: string[],
+    private readonly command: "serve" | "runs" = "serve",
   ) {}
 
   get url(): string {
@@ -19,7 +20,8 @@ export class Server {
   }
 
   async start(): Promise<void> {
-    const started = spawn(PROGRAM, ["serve", "--port", String(this.port), "--shutdown-grace", "0", ...this.options], {
+    const grace = this.command === "serve" ? ["--shutdown-grace", "0"] : [];
+    const started = spawn(PROGRAM, [this.command, "--port", String(this.port), ...grace, ...this.options], {
       stdio: ["ignore", "ignore", process.env.PAGE_LOG ? "inherit" : "ignore"],
     });
     this.process = started;
@@ -62,7 +64,7 @@ export class Server {
   }
 }
 
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   return new Promise((resolve) => {
     const listener = createServer().listen(0, "127.0.0.1", () => {
       const address = listener.address();

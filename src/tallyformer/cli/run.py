@@ -75,8 +75,8 @@ def run(
         print_dry_run(dry_run_stages(checked, folder, stages, resume=True))
         print_advice(advice_before(checked, folder, stages))
         return
-    quieten_libraries()
     with _page(folder, watch_port) if watch else nullcontext(), resumable(folder, "run"):
+        quieten_libraries()
         print_advice(advice_before(checked, folder, stages))
         run_stages(checked, folder, stages, resume=True, announcer=StageAnnouncer())
     print_samples(folder.stage("evaluate"), _heading(checked))

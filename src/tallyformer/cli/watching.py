@@ -55,11 +55,11 @@ def watched(run: Path, port: int | None, program: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with _listener(port) as listener:
             url = f"{url_of(listener)}/runs"
-            click.echo(f"runs:   {url}", err=True)
             arguments = (str(listener.fileno()), str(folder))
             page = stack.enter_context(
                 child(_CODE, arguments, stderr=subprocess.DEVNULL, pass_fds=(listener.fileno(),))
             )
+        click.echo(f"runs:   {url}", err=True)
         try:
             yield
         finally:

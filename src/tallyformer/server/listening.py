@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 
@@ -27,7 +28,8 @@ def listening(
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        reason = (error.strerror or "cannot be used").lower()
+        known = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        reason = (known or "cannot be used").lower()
         raise RunError(f"{host}:{port}: {reason}. {fix}") from None
     with listener:
         yield listener

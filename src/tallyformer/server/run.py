@@ -82,7 +82,7 @@ def serve_on(listener: socket.socket, settings: ServerSettings, *, log: bool = T
 def _serve_again(settings: ServerSettings, sockets: list[socket.socket]) -> None:
     """In a process that another one follows."""
     try:
-        _serve_on(sockets[0], settings)
+        serve_on(sockets[0], settings)
     except TallyFormerError as error:
         print(f"error: {error}", file=sys.stderr)
 

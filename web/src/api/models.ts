@@ -1,7 +1,7 @@
 import { ask, askJson } from "./http";
-import type { ChatTurn, ModelCard } from "./types";
+import type { ChatTurn, ModelList } from "./types";
 
-export const fetchModels = async (): Promise<ModelCard[]> => (await askJson<{ data: ModelCard[] }>("/v1/models")).data;
+export const fetchModels = (): Promise<ModelList> => askJson<ModelList>("/v1/models");
 
 /** Tokens of a conversation up to where its answer begins. */
 export async function countTokens(model: string, messages: ChatTurn[], signal: AbortSignal): Promise<number> {

@@ -3,7 +3,13 @@ import type { components } from "./schema";
 
 type Schemas = components["schemas"];
 export type ModelCard = Schemas["ModelCard"];
+export type ModelList = Schemas["ModelList"];
 export type ChatRequest = Schemas["ChatRequest"];
+export type Run = Schemas["Run"];
+export type RunCard = Schemas["RunCard"];
+export type RunCards = Schemas["RunCards"];
+export type RunCurve = Schemas["RunCurve"];
+export type RunStage = Schemas["RunStage"];
 export type ErrorEnvelope = Schemas["ErrorEnvelope"];
 
 export type ChatTurn = { role: "system" | "user" | "assistant"; content: string };

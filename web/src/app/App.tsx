@@ -2,14 +2,14 @@ import { CSPProvider } from "@base-ui/react/csp-provider";
 import { Dialog } from "@base-ui/react/dialog";
 import { PanelLeft, X } from "lucide-react";
 import { lazy, Suspense, useEffect, useState } from "react";
-import { Route, Switch, useLocation } from "wouter";
+import { Redirect, Route, Switch, useLocation } from "wouter";
 import { ChatPage } from "../features/chat/ChatPage";
 import { Sidebar } from "../features/history/Sidebar";
 import { strings } from "../lib/strings";
 import { readText, writeText } from "../lib/storage";
 import { useMedia } from "../lib/useMedia";
 import { KeyDialog } from "../parts/KeyDialog";
-import { loadModels } from "../store/models";
+import { loadModels, showsRunsAlone, useModels } from "../store/models";
 import { ownedAnswers } from "../store/owned";
 import { recoverInterrupted } from "../store/recovery";
 import { IconButton } from "../ui/Button";
@@ -19,6 +19,7 @@ import { keepFocus } from "./keepFocus";
 
 const ComparePage = lazy(() => import("../features/compare/ComparePage").then((file) => ({ default: file.ComparePage })));
 const ModelsPage = lazy(() => import("../features/models/ModelsPage").then((file) => ({ default: file.ModelsPage })));
+const RunsPage = lazy(() => import("../features/runs/RunsPage").then((file) => ({ default: file.RunsPage })));
 
 // Fetched while the reader thinks about a question, so that the first answer finds it here.
 const fetchLater = () => void Promise.all([import("../markdown/Rich"), import("../parts/SettingsDialog")]).catch(() => undefined);
@@ -27,6 +28,7 @@ const NARROW = "(max-width: 860px)";
 const CLOSED = "tallyformer.sidebar";
 
 function Pages() {
+  const runsAlone = useModels(showsRunsAlone);
   return (
     <Suspense fallback={<p className="page-loading">{strings.loadingPage}</p>}>
       <Switch>
@@ -36,10 +38,11 @@ function Pages() {
         <Route path="/info">
           <ModelsPage />
         </Route>
-        <Route path="/c/:id">{({ id }) => <ChatPage id={id} />}</Route>
-        <Route>
-          <ChatPage id={null} />
+        <Route path="/runs">
+          <RunsPage />
         </Route>
+        <Route path="/c/:id">{({ id }) => <ChatPage id={id} />}</Route>
+        <Route>{runsAlone ? <Redirect to="/runs" replace /> : <ChatPage id={null} />}</Route>
       </Switch>
     </Suspense>
   );

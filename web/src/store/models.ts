@@ -10,11 +10,13 @@ interface Models {
   cards: ModelCard[];
   failure: Failure | null;
   loaded: boolean;
+  /** Whether the server shows training runs. */
+  runs: boolean;
   /** Whether answers can be rated. */
   feedback: boolean | null;
 }
 
-export const useModels = create<Models>(() => ({ cards: [], failure: null, loaded: false, feedback: null }));
+export const useModels = create<Models>(() => ({ cards: [], runs: false, failure: null, loaded: false, feedback: null }));
 
 let timer: number | undefined;
 
@@ -23,9 +25,9 @@ export async function loadModels(): Promise<void> {
   window.clearTimeout(timer);
   let again = true;
   try {
-    const cards = await fetchModels();
+    const { data: cards, runs = false } = await fetchModels();
     again = cards.some((card) => card.status === "loading");
-    useModels.setState({ cards, failure: null, loaded: true });
+    useModels.setState({ cards, runs, failure: null, loaded: true });
   } catch (error) {
     const failure = failureOf(error);
     again = failure.status !== 401;
@@ -50,3 +52,6 @@ export function loadFeedback(): void {
 export function cardOf(cards: ModelCard[], name: string | null): ModelCard | undefined {
   return cards.find((card) => card.id === name) ?? cards.find((card) => card.id === "sft") ?? cards[0];
 }
+
+/** A server of training runs alone has nobody to talk to. */
+export const showsRunsAlone = ({ loaded, cards, runs }: Models): boolean => loaded && runs && cards.length === 0;

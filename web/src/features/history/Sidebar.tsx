@@ -1,10 +1,11 @@
 import { useLiveQuery } from "dexie-react-hooks";
-import { Boxes, Columns2, MessageSquarePlus, Search } from "lucide-react";
+import { Boxes, ChartSpline, Columns2, MessageSquarePlus, Search } from "lucide-react";
 import { useMemo, useState } from "react";
 import { Link, useLocation } from "wouter";
 import { strings } from "../../lib/strings";
 import { db } from "../../store/db";
 import { search } from "../../store/history";
+import { showsRunsAlone, useModels } from "../../store/models";
 import type { Conversation } from "../../store/records";
 import { Entry } from "./Entry";
 import { PageMenu } from "./PageMenu";
@@ -42,6 +43,8 @@ export function Sidebar({ close }: { close?: React.ReactNode }) {
   const [wanted, setWanted] = useState("");
   const [place] = useLocation();
   const [now] = useState(() => Date.now());
+  const runs = useModels((state) => state.runs);
+  const runsAlone = useModels(showsRunsAlone);
   const conversations = useHistory(wanted);
   return (
     <div className="sidebar-inner">
@@ -53,15 +56,24 @@ export function Sidebar({ close }: { close?: React.ReactNode }) {
         {close}
       </header>
       <nav aria-label={words.label}>
-        <PageLink href="/" icon={<MessageSquarePlus aria-hidden="true" />}>
-          {words.new}
-        </PageLink>
-        <PageLink href="/compare" icon={<Columns2 aria-hidden="true" />}>
-          {words.compare}
-        </PageLink>
-        <PageLink href="/info" icon={<Boxes aria-hidden="true" />}>
-          {words.models}
-        </PageLink>
+        {!runsAlone && (
+          <>
+            <PageLink href="/" icon={<MessageSquarePlus aria-hidden="true" />}>
+              {words.new}
+            </PageLink>
+            <PageLink href="/compare" icon={<Columns2 aria-hidden="true" />}>
+              {words.compare}
+            </PageLink>
+            <PageLink href="/info" icon={<Boxes aria-hidden="true" />}>
+              {words.models}
+            </PageLink>
+          </>
+        )}
+        {runs && (
+          <PageLink href="/runs" icon={<ChartSpline aria-hidden="true" />}>
+            {words.runs}
+          </PageLink>
+        )}
         <label className="search">
           <Search aria-hidden="true" />
           <input type="search" value={wanted} aria-label={words.search} placeholder={words.search} onChange={(event) => setWanted(event.target.value)} />

@@ -1,0 +1,158 @@
+/** Training runs: live, beside each other, for every eye and hand; and nothing in a run is more than text. */
+import { appendFileSync, cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Page } from "@playwright/test";
+import { expectAccessible } from "./axe";
+import { expect, Server, freePort, test as base } from "./server";
+
+const RUN = process.env.PAGE_RUN ?? "../runs/quickstart";
+const EVIL = `<img src=x onerror="window.hacked++">`;
+
+const line = (step: number, loss: number, more: object = {}): string =>
+  `${JSON.stringify({ kind: "train", step, tokens: step * 100, epoch: step / 10, loss, grad_norm: 1, [EVIL]: 1, ...more })}\n`;
+
+/** A folder of runs: a whole one, one that trains, one whose name and texts try to be markup, a damaged one. */
+class Folder {
+  readonly path = mkdtempSync(join(tmpdir(), "runs-"));
+
+  constructor() {
+    cpSync(RUN, join(this.path, "whole"), { recursive: true });
+    this.add("live", "name: live\ndescription: It trains.\n");
+    this.add(EVIL, `name: evil\ndescription: ${JSON.stringify(EVIL)}\n`);
+    this.write("live", line(1, 9) + line(2, 8));
+    this.write(EVIL, line(1, 5) + line(3, 4));
+    mkdirSync(join(this.path, "broken", "pretrain"), { recursive: true });
+    writeFileSync(join(this.path, "broken", "pretrain", "manifest.json"), "{");
+  }
+
+  private add(name: string, recipe: string): void {
+    mkdirSync(join(this.path, name, "pretrain"), { recursive: true });
+    writeFileSync(join(this.path, name, "recipe.yaml"), recipe);
+  }
+
+  write(name: string, lines: string): void {
+    appendFileSync(join(this.path, name, "pretrain", "metrics.jsonl"), lines);
+  }
+}
+
+const test = base.extend<object, { folder: Folder }>({
+  folder: [
+    async ({}, use) => {
+      const folder = new Folder();
+      await use(folder);
+      rmSync(folder.path, { recursive: true });
+    },
+    { scope: "worker" },
+  ],
+  server: [
+    async ({ folder }, use) => {
+      const server = new Server(await freePort(), ["--folder", folder.path], "runs");
+      await server.start();
+      await use(server);
+      await server.kill("SIGKILL");
+    },
+    { scope: "worker", timeout: 120_000 },
+  ],
+});
+
+const plot = (page: Page, title: string) => page.getByRole("figure").filter({ has: page.getByRole("heading", { name: title, exact: true }) });
+const image = (page: Page, title: string) => plot(page, title).getByRole("img");
+const entry = (page: Page, name: string) => page.getByRole("link", { name, exact: false });
+
+test("a curve grows while its run trains, and a reload shows the same", async ({ page, folder }) => {
+  await page.goto("/");
+  await expect(page).toHaveURL(/\/runs$/u);
+  await entry(page, "live").click();
+  await expect(image(page, "Loss")).toHaveAccessibleName(/training 8\./u);
+  await page.getByText("Show as a table: Loss").click();
+  const rows = plot(page, "Loss").locator("tbody tr");
+  await expect(rows).toHaveCount(2);
+  folder.write("live", line(3, 7.5) + '{"kind": "train", "st');
+  await expect(rows).toHaveCount(3);
+  folder.write("live", 'ep": 4, "loss": 6.25}\n');
+  await expect(rows).toHaveCount(4);
+  await expect(rows.first()).toHaveText(/^4\s*6\.25$/u);
+  await expect(image(page, "Loss")).toHaveAccessibleName(/training 6\.25/u);
+  await page.reload();
+  await expect(image(page, "Loss")).toHaveAccessibleName(/training 6\.25/u);
+});
+
+test("two runs in one plot, with smoothing, a log scale and another axis", async ({ page }) => {
+  await page.goto("/runs?run=whole");
+  await expect(page.getByRole("heading", { name: "whole", level: 2 })).toBeVisible();
+  await page.getByRole("checkbox", { name: "Plot live too" }).check();
+  await expect(page).toHaveURL(/with=live/u);
+  const legend = plot(page, "Loss").locator(".plot-legend li");
+  await expect(legend).toHaveCount(3);
+  await expect(image(page, "Loss")).toHaveAccessibleName(/whole, training .*; whole, validation .*; live, training/u);
+  const drawn = () => plot(page, "Loss").locator("canvas").evaluate((canvas: HTMLCanvasElement) => canvas.toDataURL());
+  let before = await drawn();
+  const changed = async () => {
+    await expect.poll(drawn).not.toBe(before);
+    before = await drawn();
+  };
+  await page.getByLabel("Log scale").check();
+  await changed();
+  await page.getByLabel("Smoothing").focus();
+  for (let press = 0; press < 20; press += 1) await page.keyboard.press("ArrowRight");
+  await expect(page.getByText("0.40")).toBeVisible();
+  await changed();
+  await page.getByRole("combobox", { name: "Horizontal axis" }).click();
+  await page.getByRole("option", { name: "Tokens" }).click();
+  await page.getByText("Show as a table: Loss").click();
+  await expect(plot(page, "Loss").locator("thead th").first()).toHaveText("Tokens");
+  await page.getByRole("checkbox", { name: "Plot live too" }).uncheck();
+  await expect(legend).toHaveCount(2);
+});
+
+test("stages, samples and reports of a run; a damaged one says what is wrong", async ({ page, context }) => {
+  await page.goto("/runs?run=whole");
+  const stages = page.getByRole("region", { name: "Stages" }).getByRole("listitem");
+  await expect(stages).toHaveCount(9);
+  await expect(stages.filter({ hasText: "Pretrain" })).toHaveText(/Finished.*took/u);
+  await expect(stages.filter({ hasText: "Fine-tune" })).toHaveText(/Not in the recipe/u);
+  await expect(page.getByRole("region", { name: "Samples" }).getByRole("listitem").first()).toBeVisible();
+  const [report] = await Promise.all([context.waitForEvent("page"), page.getByRole("link", { name: "Open evaluate/report.html" }).click()]);
+  await expect(report.getByRole("heading", { name: "tiny", level: 1 })).toBeVisible();
+  expect(await report.evaluate("window.origin")).toBe("null");
+  await report.close();
+  await entry(page, "broken").click();
+  await expect(page.getByText("pretrain/manifest.json: not JSON", { exact: false }).first()).toBeVisible();
+});
+
+test("names and texts of runs are text", async ({ page }) => {
+  await page.goto("/runs");
+  await entry(page, EVIL).click();
+  await expect(page.getByRole("heading", { name: EVIL, level: 2 })).toBeVisible();
+  await expect(plot(page, EVIL)).toBeVisible();
+  await expect(page.locator("main img[src=x]")).toHaveCount(0);
+  expect(await page.evaluate("window.hacked")).toBeUndefined();
+});
+
+for (const [scheme, width] of [["light", 1280], ["dark", 390]] as const) {
+  test.describe(`${scheme}, ${width} wide`, () => {
+    test.use({ colorScheme: scheme, viewport: { width, height: 800 }, contextOptions: { reducedMotion: "reduce" } });
+
+    test("axe finds nothing on the Runs page, and nothing is wider than it", async ({ page }) => {
+      for (const [state, address] of [
+        ["one", "/runs?run=whole"],
+        ["two", "/runs?run=whole&with=live"],
+        ["damaged", "/runs?run=broken"],
+      ] as const) {
+        await page.goto(address);
+        await expect(page.getByRole("region", { name: "Stages" })).toBeVisible();
+        if (state !== "damaged") {
+          await expect(image(page, "Loss")).toBeVisible();
+          await page.getByText("Show as a table: Loss").click();
+        }
+        await expectAccessible(page, state);
+        const wide = await page.locator(".page").evaluate((box) => box.scrollWidth - box.clientWidth);
+        expect(wide).toBe(0);
+      }
+      await page.getByRole("searchbox", { name: "Search runs" }).fill("nothing");
+      await expect(page.getByText("No run has these letters")).toBeVisible();
+      await expectAccessible(page, "no match");
+    });
+  });
+}

@@ -1,0 +1,67 @@
+import { Circle, CircleAlert, CircleCheck, CircleDashed, CirclePause, LoaderCircle } from "lucide-react";
+import type { ReactNode } from "react";
+import type { RunStage } from "../../api/types";
+import { percent } from "../../lib/format";
+import { strings } from "../../lib/strings";
+import { time, value, when } from "./numbers";
+
+const words = strings.runs;
+const ICONS: Record<RunStage["state"], ReactNode> = {
+  "to do": <Circle aria-hidden="true" />,
+  running: <LoaderCircle className="turning" aria-hidden="true" />,
+  stopped: <CirclePause aria-hidden="true" />,
+  finished: <CircleCheck aria-hidden="true" />,
+  damaged: <CircleAlert aria-hidden="true" />,
+  "not in the recipe": <CircleDashed aria-hidden="true" />,
+};
+const SHOWN_FACTS = 3;
+
+function timeOf(stage: RunStage, now: Date): string {
+  const parts = [
+    stage.seconds === null ? null : words.took(time(stage.seconds)),
+    stage.ended === null ? null : when(stage.ended, now),
+    stage.state === "running" && stage.began !== null ? words.began(when(stage.began, now)) : null,
+  ];
+  return parts.filter((part) => part !== null).join(", ");
+}
+
+function Stage({ stage, now }: { stage: RunStage; now: Date }) {
+  const name = words.stageNames[stage.stage] ?? stage.stage;
+  const times = timeOf(stage, now);
+  return (
+    <li className="stage" data-state={stage.state}>
+      <p className="stage-name">
+        {ICONS[stage.state]}
+        {name}
+      </p>
+      <p className="stage-state">{words.stageStates[stage.state] ?? stage.state}</p>
+      {stage.progress !== null && (
+        <>
+          <progress value={stage.progress} aria-label={words.progress(name)} />
+          <p className="stage-note">{words.done(percent(stage.progress))}</p>
+        </>
+      )}
+      {times !== "" && <p className="stage-note">{times}</p>}
+      {stage.facts.slice(0, SHOWN_FACTS).map((fact) => (
+        <p key={fact.name} className="stage-note">
+          {words.facts[fact.name] ?? fact.name} <b>{value(fact.value)}</b>
+        </p>
+      ))}
+      {stage.problem !== "" && <p className="stage-problem">{stage.problem}</p>}
+    </li>
+  );
+}
+
+/** The pipeline as a picture: its stages in their order, and how far each is. */
+export function Stages({ stages, now }: { stages: readonly RunStage[]; now: Date }) {
+  return (
+    <section aria-labelledby="stages">
+      <h2 id="stages">{words.stages}</h2>
+      <ol className="stages">
+        {stages.map((stage) => (
+          <Stage key={stage.stage} stage={stage} now={now} />
+        ))}
+      </ol>
+    </section>
+  );
+}

@@ -1,0 +1,91 @@
+import uPlot from "uplot";
+import { colourOf } from "./colours";
+import { smoothed } from "./curve";
+import { value } from "./numbers";
+import type { Line } from "./plots";
+
+/** How lines are drawn. */
+export interface Look {
+  log: boolean;
+  /** From 0, as they are, to below 1. */
+  smoothing: number;
+}
+
+const DASH = [6, 4];
+const FONT = "12px system-ui, sans-serif";
+const SPARSE = 40;
+
+type Values = (number | null | undefined)[];
+
+/** The columns that a line needs: the band's ends, the values as they are, the smoothed ones. */
+function columnsOf(line: Line, look: Look): Values[] {
+  const shown = (values: readonly (number | null)[]): Values => (look.log ? values.map((one) => (one !== null && one > 0 ? one : null)) : [...values]);
+  const main = look.smoothing > 0 ? smoothed(line.ys, look.smoothing) : line.ys;
+  return [
+    ...(line.lows && line.highs ? [shown(line.highs), shown(line.lows)] : []),
+    ...(look.smoothing > 0 ? [shown(line.ys)] : []),
+    shown(main),
+  ];
+}
+
+/** All lines on one axis; where a line has no point, the others' points leave it as it is. */
+export function dataOf(lines: readonly Line[], look: Look): uPlot.AlignedData {
+  if (lines.length === 0) return [[]];
+  return uPlot.join(
+    lines.map((line) => [line.xs, ...columnsOf(line, look)] as uPlot.AlignedData),
+    lines.map((line) => [1, ...columnsOf(line, look).map(() => 2)]),
+  );
+}
+
+/** For each line, where its main column is in the data. */
+export function mainColumns(lines: readonly Line[], look: Look): number[] {
+  let at = 0;
+  return lines.map((line) => (at += columnsOf(line, look).length));
+}
+
+function seriesOf(line: Line, look: Look): uPlot.Series[] {
+  const stroke = colourOf(`--run-${line.colour}`);
+  const hidden: uPlot.Series = { stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
+  const faint: uPlot.Series = { stroke: translucent(stroke, 0.28), width: 1, points: { show: false }, spanGaps: true };
+  const points = line.xs.length <= SPARSE ? { show: true, size: 5, fill: stroke } : { show: false };
+  const main: uPlot.Series = { stroke, width: 1.75, points, spanGaps: true, ...(line.dashed ? { dash: DASH } : {}) };
+  return [...(line.lows ? [hidden, hidden] : []), ...(look.smoothing > 0 ? [faint] : []), main];
+}
+
+function bandsOf(lines: readonly Line[], look: Look): uPlot.Band[] {
+  let at = 1;
+  return lines.flatMap((line) => {
+    const first = at;
+    at += columnsOf(line, look).length;
+    return line.lows ? [{ series: [first, first + 1] as [number, number], fill: translucent(colourOf(`--run-${line.colour}`), 0.14) }] : [];
+  });
+}
+
+const translucent = (colour: string, alpha: number): string => colour.replace(/^rgb\((.*)\)$/u, `rgba($1, ${alpha})`);
+
+/** What a plot is made with; `onPoint` hears which point the pointer is at. */
+export function optionsOf(lines: readonly Line[], look: Look, width: number, height: number, onPoint: (index: number | null) => void): uPlot.Options {
+  const ink = colourOf("--soft");
+  const axis: uPlot.Axis = { stroke: ink, font: FONT, grid: { stroke: colourOf("--line"), width: 1 }, ticks: { show: false } };
+  return {
+    width,
+    height,
+    legend: { show: false },
+    cursor: { y: false, points: { size: 7 }, sync: { key: "runs" }, drag: { x: true, y: false } },
+    scales: { x: { time: false }, y: look.log ? { distr: 3 } : { range: (_, low, high) => padded(low, high) } },
+    axes: [
+      { ...axis, values: (_, ticks) => ticks.map(value), size: 28 },
+      { ...axis, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : value(tick))), size: 54 },
+    ],
+    series: [{}, ...lines.flatMap((line) => seriesOf(line, look))],
+    bands: bandsOf(lines, look),
+    hooks: { setCursor: [(plot) => onPoint(plot.cursor.idx ?? null)] },
+  };
+}
+
+/** A little air around the values; uPlot's own range would begin at 0 for many of them. */
+function padded(low: number | null, high: number | null): [number, number] {
+  if (low === null || high === null || !Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
+  const air = (high - low || Math.abs(high) || 1) * 0.06;
+  return [low >= 0 ? Math.max(0, low - air) : low - air, high + air];
+}

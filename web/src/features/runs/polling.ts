@@ -1,0 +1,132 @@
+import { useEffect, useState } from "react";
+import { fetchCurve, fetchRun, fetchRuns } from "../../api/runs";
+import type { Run, RunCards } from "../../api/types";
+import { failureOf } from "../../store/collect";
+import type { Failure } from "../../store/records";
+import { type Curve, merged } from "./curve";
+
+const LIST_MS = 4000;
+const RUN_MS = 2500;
+const CURVE_MS = 1500;
+/** After an answer that has more to follow. */
+const AT_ONCE_MS = 30;
+
+/** Runs a task again and again; not while the page is hidden. It says after how long to begin again; null ends it. */
+function repeated(task: (signal: AbortSignal) => Promise<number | null>): () => void {
+  const stop = new AbortController();
+  let timer: number | undefined;
+  let busy = false;
+  const turn = async (): Promise<void> => {
+    window.clearTimeout(timer);
+    if (busy || document.hidden || stop.signal.aborted) return;
+    busy = true;
+    const pause = await task(stop.signal);
+    busy = false;
+    if (pause !== null && !stop.signal.aborted) timer = window.setTimeout(() => void turn(), pause);
+  };
+  const shown = () => void turn();
+  document.addEventListener("visibilitychange", shown);
+  void turn();
+  return () => {
+    stop.abort();
+    window.clearTimeout(timer);
+    document.removeEventListener("visibilitychange", shown);
+  };
+}
+
+export interface Polled<T> {
+  value: T | null;
+  failure: Failure | null;
+}
+
+/** What a request answers, asked again and again; `key` says what is asked for. */
+function usePolled<T>(key: string, load: (signal: AbortSignal) => Promise<T>, pause: number): Polled<T> & { key: string } {
+  const [found, setFound] = useState<Polled<T> & { key: string }>({ key, value: null, failure: null });
+  useEffect(
+    () =>
+      repeated(async (signal) => {
+        try {
+          const value = await load(signal);
+          setFound({ key, value, failure: null });
+        } catch (error) {
+          if (signal.aborted) return null;
+          const failure = failureOf(error);
+          setFound((before) => ({ key, value: before.key === key && failure.status !== 404 ? before.value : null, failure }));
+          if (failure.status === 401) return null;
+        }
+        return pause;
+      }),
+    // `load` is a new function each time; what it asks for is in the key.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+    [key, pause],
+  );
+  return found;
+}
+
+/** The list; the old one stays until that of another search is here. */
+export const useRuns = (search: string): Polled<RunCards> => usePolled(search, (signal) => fetchRuns(search, signal), LIST_MS);
+
+/** Some runs, by name; what is not here yet is missing. */
+export function useRunDetails(names: readonly string[]): { runs: ReadonlyMap<string, Run>; failures: ReadonlyMap<string, Failure> } {
+  const key = JSON.stringify(names);
+  const [found, setFound] = useState<{ runs: ReadonlyMap<string, Run>; failures: ReadonlyMap<string, Failure> }>({ runs: new Map(), failures: new Map() });
+  useEffect(() => {
+    const wanted = JSON.parse(key) as string[];
+    return repeated(async (signal) => {
+      for (const name of wanted) {
+        try {
+          const run = await fetchRun(name, signal);
+          setFound((before) => ({ runs: new Map(before.runs).set(name, run), failures: without(before.failures, name) }));
+        } catch (error) {
+          if (signal.aborted) return null;
+          const failure = failureOf(error);
+          setFound((before) => ({
+            runs: failure.status === 404 ? without(before.runs, name) : before.runs,
+            failures: new Map(before.failures).set(name, failure),
+          }));
+          if (failure.status === 401) return null;
+        }
+      }
+      return RUN_MS;
+    });
+  }, [key]);
+  return found;
+}
+
+function without<T>(map: ReadonlyMap<string, T>, name: string): ReadonlyMap<string, T> {
+  if (!map.has(name)) return map;
+  const rest = new Map(map);
+  rest.delete(name);
+  return rest;
+}
+
+/** One curve of some runs, as far as it is known. */
+export function useCurves(names: readonly string[], curve: string | null): ReadonlyMap<string, Curve> {
+  const key = JSON.stringify(curve === null ? [] : [curve, ...names]);
+  const [found, setFound] = useState<{ curve: string | null; curves: ReadonlyMap<string, Curve> }>({ curve, curves: new Map() });
+  useEffect(() => {
+    const [of, ...wanted] = JSON.parse(key) as string[];
+    if (of === undefined) return undefined;
+    const known = new Map<string, Curve>();
+    return repeated(async (signal) => {
+      let pause = CURVE_MS;
+      for (const name of wanted) {
+        try {
+          const before = known.get(name) ?? null;
+          const news = await fetchCurve(name, of, before?.cursor ?? "", signal);
+          if (news.left > 0) pause = AT_ONCE_MS;
+          const changed = news.fresh || before === null || news.left !== before.left || news.parts.some((part) => part.steps.length > 0) || news.problem !== before.problem;
+          known.set(name, merged(before, news));
+          if (changed) setFound({ curve: of, curves: new Map(known) });
+        } catch (error) {
+          if (signal.aborted) return null;
+          if (failureOf(error).status === 401) return null;
+        }
+      }
+      return pause;
+    });
+  }, [key]);
+  return found.curve === curve ? found.curves : NONE;
+}
+
+const NONE: ReadonlyMap<string, Curve> = new Map();
