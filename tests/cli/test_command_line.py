@@ -20,6 +20,10 @@ from tallyformer.cli.main import tallyformer as root
 from tallyformer.errors import DataError, Interrupted, UsageError
 
 
+SERVING = ("serve", "runs")
+"""Commands whose options are made from the server's settings."""
+
+
 def _loaded_after(arguments: list[str], heavy: set[str]) -> set[str]:
     code = (
         "import sys\n"
@@ -41,7 +45,7 @@ def test_help_loads_no_heavy_module_and_no_command() -> None:
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_help_of_a_command_loads_no_heavy_module(name: str) -> None:
     # The options of `serve` are the fields of a pydantic class.
-    heavy = {"torch", "transformers", "numpy"} | ({"fastapi"} if name == "serve" else {"pydantic"})
+    heavy = {"torch", "transformers", "numpy"} | ({"fastapi"} if name in SERVING else {"pydantic"})
     assert not _loaded_after([name, "--help"], heavy)
 
 

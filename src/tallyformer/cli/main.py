@@ -56,7 +56,10 @@ COMMANDS = {
         f"{_HERE}.serve", "serve", "Serve models over HTTP, as OpenAI's API does", "serve"
     ),
     "runs": CommandEntry(
-        f"{_HERE}.runs", "runs", "Show training runs in the browser, live while they train", "serve"
+        f"{_HERE}.runs",
+        "runs",
+        "Show the training runs of a folder in the browser, live while they train",
+        "serve",
     ),
     "feedback": CommandEntry(
         f"{_HERE}.feedback",
