@@ -19,7 +19,6 @@ from tallyformer.cli.main import COMMANDS
 from tallyformer.cli.main import tallyformer as root
 from tallyformer.errors import DataError, Interrupted, UsageError
 
-
 SERVING = ("serve", "runs")
 """Commands whose options are made from the server's settings."""
 
