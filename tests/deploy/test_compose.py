@@ -171,6 +171,13 @@ def test_without_a_key_nobody_is_answered_where_keys_are_asked_for(tmp_path: Pat
         assert project.ask(headers={"Authorization": f"Bearer {key}"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "files", [("compose.yaml", "compose.gpu.yaml"), ("compose.train.yaml",)], ids=["gpu", "train"]
+)
+def test_files_that_no_test_brings_up_are_valid(files: tuple[str, ...]) -> None:
+    Deployment(files).compose("config", "--quiet")
+
+
 def test_events_pass_one_by_one() -> None:
     with deployed("compose.yaml", "tests/deploy/paced.yaml") as project:
         url = project.page + "/v1/chat/completions"
