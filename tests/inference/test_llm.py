@@ -439,3 +439,8 @@ def test_one_flipped_bit_in_a_signed_folder_is_refused(tally_folder: Path, tmp_p
         LLM.from_pretrained(work.folder)
     (work.folder / "manifest.json").unlink()
     assert LLM.from_pretrained(work.folder)
+
+
+def test_a_prefix_key_that_is_none_is_refused_at_the_call(llm: LLM) -> None:
+    with pytest.raises(InvalidRequestError, match="prefix_key: must be a value that can be"):
+        llm.generate("A", SamplingParams(max_tokens=1), prefix_key=["a list"])  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tallyformer.errors import UsageError
+from tallyformer.errors import InvalidRequestError, UsageError
 from tallyformer.inference.engine.client import EngineClient, EngineRequest
 from tallyformer.inference.engine.engine import Engine
 from tallyformer.inference.fitting import fit_messages
@@ -24,6 +24,7 @@ from tallyformer.inference.ready_model import ReadyModel
 from tallyformer.inference.runner_names import RunnerName
 from tallyformer.inference.runners import load_ready
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.quoting import quoted
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -229,6 +230,12 @@ class LLM:
             InvalidRequestError: as for `generate`.
         """
         check_params(params, self.tokenizer.vocab_size)
+        try:
+            hash(prefix_key)
+        except TypeError:
+            expected = "a value that can be a dictionary's key, such as a name"
+            told = f"prefix_key: must be {expected}; it is {quoted(prefix_key)}"
+            raise InvalidRequestError(told) from None
         ids = prompt_ids(prompt, self.tokenizer)
         return EngineRequest(ids or [self.tokenizer.eot_id], params, prefix_key)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tallyformer.quoting import quoted
+
 _LARGEST = 3e38
 """About the largest float32 number."""
 
@@ -30,30 +32,30 @@ class Fields:
         value = self.values.get(name, default)
         value = instead_of_null if value is None else value
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UnsupportedModelError(f"{name}: {value!r} is not a size")
+            raise UnsupportedModelError(f"{name}: {quoted(value)} is not a size")
         return value
 
     def flag(self, name: str, default: bool) -> bool:
         """True or false."""
         value = self.values.get(name, default)
         if not isinstance(value, bool):
-            raise UnsupportedModelError(f"{name}: {value!r} is not true or false")
+            raise UnsupportedModelError(f"{name}: {quoted(value)} is not true or false")
         return value
 
     def choice(self, name: str, default: str, known: Mapping[str, str]) -> str:
         """One of the names that `known` holds, as what it stands for there."""
         value = self.values.get(name, default)
         if not isinstance(value, str) or value not in known:
-            raise UnsupportedModelError(f"{name}: {value!r} is not one of {', '.join(known)}")
+            raise UnsupportedModelError(f"{name}: {quoted(value)} is not one of {', '.join(known)}")
         return known[value]
 
     def number(self, name: str, default: float | None = None) -> float:
         """A finite number >= 0."""
         value = self.values.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UnsupportedModelError(f"{name}: {value!r} is not a number")
+            raise UnsupportedModelError(f"{name}: {quoted(value)} is not a number")
         if not 0 <= value <= _LARGEST:
-            raise UnsupportedModelError(f"{name}: {value!r} is out of range")
+            raise UnsupportedModelError(f"{name}: {quoted(value)} is out of range")
         return float(value)
 
     def positive(self, name: str) -> float:
@@ -71,7 +73,7 @@ class Fields:
         """Names and values; none at all where there is nothing."""
         value = self.values.get(name)
         if not isinstance(value, dict | None):
-            raise UnsupportedModelError(f"{name}: {value!r} is not names and values")
+            raise UnsupportedModelError(f"{name}: {quoted(value)} is not names and values")
         return value or {}
 
     def ids(self, name: str, default: int) -> tuple[int, ...]:

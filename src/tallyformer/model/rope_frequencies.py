@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallyformer.model.config_fields import Fields, UnsupportedModelError
+from tallyformer.quoting import quoted
 
 Frequencies = NDArray[np.float32]
 DEFAULT_BASE = 10_000.0
@@ -70,7 +71,7 @@ def rope_frequencies(
     """
     kind = settings.values["rope_type"]
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise UnsupportedModelError(f"rope_type: {kind!r} is not one of {', '.join(_KINDS)}")
+        raise UnsupportedModelError(f"rope_type: {quoted(kind)} is not one of {', '.join(_KINDS)}")
     if kind != "default" and settings.values.get("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedModelError("partial_rotary_factor: rotates a part of a head")
     try:

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, cast
 from tallyformer.model.config_fields import Fields, UnsupportedModelError
 from tallyformer.model.quantized import METHOD
 from tallyformer.model.rope_frequencies import rope_frequencies, rotary_settings
+from tallyformer.quoting import quoted
 
 OURS, LLAMA = "tallyformer", "llama"
 
@@ -163,7 +164,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     """
     kind = config.get("model_type")
     if kind not in (OURS, LLAMA):
-        raise UnsupportedModelError(f"model_type: {kind!r} is not one of {OURS}, {LLAMA}")
+        raise UnsupportedModelError(f"model_type: {quoted(kind)} is not one of {OURS}, {LLAMA}")
     if config.get("per_layer_config") is not None:
         raise UnsupportedModelError("per_layer_config: not known here")
     quantization = config.get("quantization_config")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tallyformer.inference.native import build
+from tallyformer.inference.native.available import library
 from tallyformer.inference.native.build import BuildError, library_file
 from tallyformer.inference.native.c_functions import load_library
 from tallyformer.inference.native_model import library_problem
@@ -133,6 +134,49 @@ def test_a_folder_that_cannot_be_made_is_named(
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("TALLYFORMER_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(BuildError, match="cannot be written"):
+        library_file()
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TALLYFORMER_CACHE", "/proc/self/fdinfo")
+    monkeypatch.setenv("CXX", _compiler(tmp_path / "cc", f"touch {tmp_path}/called"))
+    with pytest.raises(BuildError, match=r"^/proc/self/fdinfo: cannot be written .*TALLYFORMER_C"):
+        library_file()
+    assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize("note", [b"\xff\xfe", b"", b"one line", b"\n\n\n"])
+def test_a_damaged_note_of_a_failure_is_no_reason(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: bytes
+) -> None:
+    monkeypatch.setenv("CXX", _compiler(tmp_path / "cc", "exit 3"))
+    with pytest.raises(BuildError):
+        library_file()
+    [left] = cache.iterdir()
+    left.write_bytes(note)
+    with pytest.raises(BuildError, match="status 3"):
+        library_file()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_library_is_built_again(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """Running it would end the process."""
+    file = Path(library()._name)
+    whole = file.read_bytes()
+    (cache / file.name).parent.mkdir(mode=0o700)
+    (cache / file.name).write_bytes(whole)
+    assert library_file() == cache / file.name
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    spoilt = {"cut": whole[:1000], "flipped": flipped, "empty": b""}
+    (cache / file.name).write_bytes(spoilt[damage])
+    assert not build.is_built()
+    monkeypatch.setenv("CXX", _compiler(tmp_path / "cc", "exit 9"))
+    with pytest.raises(BuildError, match="status 9"):
         library_file()
 
 

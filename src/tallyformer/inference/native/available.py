@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
-from tallyformer.inference.native.build import BuildError, library_file
+from tallyformer.inference.native.build import CACHE_VARIABLE, BuildError, library_file
 from tallyformer.inference.native.c_functions import load_library
 
 
@@ -13,7 +13,7 @@ def available() -> str | None:
     """Build and load the library if need be; None, or why it cannot be used and what helps."""
     try:
         library()
-    except (BuildError, OSError) as error:
+    except BuildError as error:
         return " ".join(str(error).split())
     return None
 
@@ -23,9 +23,14 @@ def library() -> ctypes.CDLL:
     """The one library of this process.
 
     Raises:
-        BuildError, OSError: it cannot be built or loaded.
+        BuildError: it cannot be built or loaded.
     """
-    return load_library(library_file())
+    file = library_file()
+    try:
+        return load_library(file)
+    except OSError as error:
+        fix = f"Name a folder whose files may be run in {CACHE_VARIABLE}, or install again"
+        raise BuildError(f"the native library cannot be loaded ({error}). {fix}") from error
 
 
 def kernels(name: str | None = None) -> str | None:

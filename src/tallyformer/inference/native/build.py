@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tallyformer.artifacts.atomic import atomic_file
 from tallyformer.errors import UsageError
 
 SOURCE = Path(__file__).parent / "source"
@@ -40,6 +41,7 @@ _KERNELS: dict[str, tuple[str, ...]] = {
 _X86 = ("x86_64", "AMD64")
 _SECONDS = 300
 _NAME = "libtally"
+_SEAL = hashlib.sha256().digest_size
 
 
 class BuildError(Exception):
@@ -57,13 +59,14 @@ def library_file() -> Path:
         return SHIPPED / name
     folder = _cache()
     kept, failed = folder / name, folder / f"{name}.failed"
-    if kept.is_file():
+    if _is_whole(kept):
         return kept
     compiler = find_compiler()
-    if failed.is_file() and failed.read_text(encoding="utf-8").startswith(_identity(compiler)):
-        raise BuildError(failed.read_text(encoding="utf-8").split("\n")[1])
+    if reason := _failed_before(failed, compiler):
+        raise BuildError(reason)
+    _try_to_write(folder)
     try:
-        build(kept, compiler)
+        build(kept, compiler, sealed=True)
     except BuildError as error:
         failed.write_text(f"{_identity(compiler)}\n{error}\n", encoding="utf-8")
         raise
@@ -74,7 +77,7 @@ def is_built() -> bool:
     """Whether `library_file` would find a library without building one."""
     name = f"{_NAME}-{_fingerprint()}.so"
     try:
-        return (SHIPPED / name).is_file() or (_cache() / name).is_file()
+        return (SHIPPED / name).is_file() or _is_whole(_cache() / name)
     except BuildError:
         return False
 
@@ -99,8 +102,13 @@ def find_compiler() -> list[str]:
     raise BuildError(f"no C++ compiler was found. {HOW_TO_GET}")
 
 
-def build(into: Path, compiler: Sequence[str] | None = None) -> None:
+def build(into: Path, compiler: Sequence[str] | None = None, *, sealed: bool = False) -> None:
     """Compile and link the library; the file is there whole or not at all.
+
+    Args:
+        into: the file.
+        compiler: its command; None takes `find_compiler`'s.
+        sealed: end the file with the checksum of what stands before, which loaders do not read.
 
     Raises:
         BuildError: the compiler fails.
@@ -111,10 +119,10 @@ def build(into: Path, compiler: Sequence[str] | None = None) -> None:
         built = Path(scratch) / into.name
         _link([*command, "-shared", "-pthread", "-o", str(built), *map(str, objects)])
         into.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=into.parent, delete=False) as kept:
-            kept.write(built.read_bytes())
-        Path(kept.name).chmod(0o755)
-        Path(kept.name).replace(into)
+        with atomic_file(into) as kept:
+            content = built.read_bytes()
+            kept.write(content + (_checksum(content) if sealed else b""))
+        into.chmod(0o755)
 
 
 def _link(command: list[str]) -> None:
@@ -180,6 +188,41 @@ def _fingerprint() -> str:
     return seen.hexdigest()[:16]
 
 
+def _is_whole(library: Path) -> bool:
+    """Whether a sealed library is as it was built: a damaged one ends the process that runs it."""
+    try:
+        content = library.read_bytes()
+    except OSError:
+        return False
+    return content[-_SEAL:] == _checksum(content[:-_SEAL])
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def _failed_before(note: Path, compiler: Sequence[str]) -> str | None:
+    """Why this compiler failed the last time, if it did."""
+    try:
+        who, reason = note.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):  # no such note, or not a whole one
+        return None
+    return reason if who == _identity(compiler) else None
+
+
+def _try_to_write(folder: Path) -> None:
+    """Before a build rather than after it."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: Path, error: Exception) -> BuildError:
+    return BuildError(f"{folder}: cannot be written ({error}). Name a folder in {CACHE_VARIABLE}")
+
+
 def _identity(compiler: Sequence[str]) -> str:
     """One line that changes when the compiler does."""
     try:
@@ -198,9 +241,7 @@ def _cache() -> Path:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()
     except (OSError, RuntimeError) as error:
-        raise BuildError(
-            f"{folder}: cannot be written ({error}). Name a folder in {CACHE_VARIABLE}"
-        ) from error
+        raise _not_writable(folder, error) from error
     if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
         raise BuildError(
             f"{folder}: others may write there. Name another folder in {CACHE_VARIABLE}"

@@ -6,6 +6,7 @@ Shapes: N rows, V vocabulary.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tallyformer.artifacts.json_files import read_json
-from tallyformer.errors import CheckpointError, InvalidRequestError
+from tallyformer.errors import CheckpointError, InvalidRequestError, UsageError
 from tallyformer.inference.engine.runner import Choice, LogitsRow, Work
 from tallyformer.inference.native.available import library
 from tallyformer.inference.native.c_functions import CDraw
@@ -45,7 +46,7 @@ class NativeRunner:
         kernels: their name, for tests; None takes the best that the processor can run.
 
     Raises:
-        BuildError, OSError: the library cannot be built or loaded.
+        BuildError: the library cannot be built or loaded.
         MemoryError: the weights do not fit.
     """
 
@@ -64,6 +65,7 @@ class NativeRunner:
     ) -> None:
         self.slots = slots
         self._library = library()
+        self._process = os.getpid()
         self._vocab, self._vocab_size = shape.vocab, vocab_size
         self._handle = create(self._library, shape, dtype, threads or usable_cores(), kernels)
         self._check(self._library.tally_reserve(self._handle, slots))
@@ -87,7 +89,7 @@ class NativeRunner:
         Raises:
             UnsupportedModelError: only transformers can compute this model.
             ArtifactError, CheckpointError: the folder is damaged.
-            BuildError, OSError, MemoryError: as for the class.
+            BuildError, MemoryError: as for the class.
         """
         config = read_json(folder / "config.json", fix=FIX)
         shape = shape_of(config)
@@ -95,7 +97,8 @@ class NativeRunner:
         return cls(shape, weights, dtype=dtype or weights.dtype, vocab_size=vocab_size, **settings)
 
     def __del__(self) -> None:
-        if handle := getattr(self, "_handle", None):
+        handle = getattr(self, "_handle", None)
+        if handle and self._process == os.getpid():
             self._library.tally_destroy(handle)
 
     def clear(self) -> None:
@@ -105,6 +108,11 @@ class NativeRunner:
 
     def compute(self, work: Sequence[Work]) -> np.ndarray:
         """Compute these sequences' ids; logits_NV, valid until the next call."""
+        if self._process != os.getpid():
+            raise UsageError(
+                "this model was loaded before the process was forked, and its threads are not "
+                'here. Load it in this process, or start processes by "spawn"'
+            )
         ids: list[int] = []
         slots: list[int] = []
         positions: list[int] = []
