@@ -49,8 +49,12 @@ def _sequence(number: int, prompt: int, answer: int, key: str | None = None) -> 
 class Watched:
     """A scheduler, and what an observer knows of it."""
 
-    def __init__(self, places: int, tokens: int, chunk: int | None) -> None:
-        self.scheduler = Scheduler(places=places, prefill_tokens=tokens, prefill_chunk=chunk)
+    def __init__(
+        self, places: int, tokens: int, chunk: int | None, most_idle: int | None = None
+    ) -> None:
+        self.scheduler = Scheduler(
+            places=places, prefill_tokens=tokens, prefill_chunk=chunk, most_idle=most_idle
+        )
         self.places, self.tokens, self.chunk = places, tokens, chunk
         self.sequences: list[Sequence] = []
         self.live: list[Sequence] = []
@@ -198,3 +202,11 @@ def test_the_place_of_use_longest_ago_is_given_up_first() -> None:
     assert [s.number for s in watched.scheduler.idle] == [1, 0, 2]
     watched.step()
     assert [s.number for s in watched.scheduler.idle] == [0, 2]
+
+
+def test_only_so_many_stay_after_their_end() -> None:
+    watched = Watched(5, tokens=100, chunk=None, most_idle=2)
+    for key in ("a", "b", "c"):
+        watched.add(3, 1, key)
+        watched.step()
+    assert [s.number for s in watched.scheduler.idle] == [1, 2]

@@ -10,7 +10,7 @@ import torch
 
 from tallyformer.errors import CheckpointError
 from tallyformer.inference.engine.runner import LogitsRow, Work
-from tallyformer.inference.native.runner import NativeRunner
+from tallyformer.inference.native.runner import WARM_SLOTS, NativeRunner
 from tallyformer.inference.sampling_params import SamplingParams
 
 from .conftest import DTYPES, Made, model_logits
@@ -145,3 +145,19 @@ def test_a_model_without_torch_weights_on_disk_is_the_same_in_bfloat16(default: 
         assert np.array_equal(_alone(stored, _IDS), _alone(wide, _IDS))
     finally:
         default.model.float()
+
+
+def test_memory_of_slots_is_given_back_once_most_are_free(made: Made) -> None:
+    runner = made.runner(slots=16)
+    alone = _alone(runner, _IDS)
+    runner.compute([Work(n, 0, [n + 1, 2]) for n in range(16)])
+    runner.release(range(11))
+    assert len(runner._held) == 16
+    runner.release([11])
+    assert len(runner._held) == 4 + WARM_SLOTS
+    # What stays is as it was, and slots that were given back are used again.
+    kept = runner.compute([Work(12, 2, [9])]).copy()
+    assert np.array_equal(_alone(runner, [13, 2, 9])[-1], kept[0])
+    for n in range(11):
+        runner.compute([Work(n, 0, [n + 1, 2])])
+    assert np.array_equal(_alone(runner, _IDS), alone)

@@ -18,6 +18,9 @@ from tallyformer.tokenizer.tokenizer import Tokenizer
 PREFILL_TOKENS = 16384
 """Ids that one step prefills at most, by default, where windows are computed whole."""
 
+_LEAST_IDLE = 4
+"""Sequences that stay after their end, at least: an eighth of the slots where that is more."""
+
 Got = Piece | Exception
 """A sequence's new piece, or what went wrong with it alone; it has been forgotten then."""
 
@@ -70,6 +73,7 @@ class Engine:
             places=runner.slots,
             prefill_tokens=tokens if chunk else max(tokens, context),
             prefill_chunk=chunk,
+            most_idle=max(_LEAST_IDLE, runner.slots // 8),
         )
 
     def add(

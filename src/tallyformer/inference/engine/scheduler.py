@@ -7,7 +7,8 @@ those that run, then those that wait, as long as there are places. So new sequen
 two steps. A running one whose window is full goes back to the waiting with its newest half.
 
 A sequence with a `prefix_key` begins with what another one with the same key keeps, as far as their
-ids are the same. After its end such a sequence stays in its place, idle, until another needs it.
+ids are the same. After its end such a sequence stays in its place, idle, until another needs it or
+too many are idle.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Scheduler:
         prefill_tokens: most ids that one step prefills, 1 or more.
         prefill_chunk: most ids of one sequence in a step, 1 or more; None computes windows
             whole, and then no window may be longer than `prefill_tokens`.
+        most_idle: sequences that stay after their end, 1 or more; None: as many as there are
+            places.
 
     Attributes:
         waiting: in order of arrival; one that ran before is in front of those that never did.
@@ -61,12 +64,21 @@ class Scheduler:
             at the end.
     """
 
-    def __init__(self, *, places: int, prefill_tokens: int, prefill_chunk: int | None) -> None:
-        assert places >= 1 and prefill_tokens >= 1
+    def __init__(
+        self,
+        *,
+        places: int,
+        prefill_tokens: int,
+        prefill_chunk: int | None,
+        most_idle: int | None = None,
+    ) -> None:
+        most_idle = places if most_idle is None else most_idle
+        assert places >= 1 and prefill_tokens >= 1 and most_idle >= 1
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.idle: list[Sequence] = []
         self._places = places
+        self._most_idle = most_idle
         self._prefill_tokens = prefill_tokens
         self._prefill_chunk = prefill_chunk
 
@@ -107,6 +119,8 @@ class Scheduler:
                 self.idle.append(sequence)
             else:
                 free.append(sequence)
+        while len(self.idle) > self._most_idle:
+            free.append(self.idle.pop(0))
         self._wait_again([s for s in left if not s.finish_reason])
         return free
 
@@ -209,7 +223,11 @@ def _waits_for_leader(sequence: Sequence) -> bool:
 
 def _common(ids: list[int], others: list[int], most: int) -> int:
     """How many of the first `most` ids are the same."""
-    for place in range(most):
-        if ids[place] != others[place]:
-            return place
-    return most
+    same, different = 0, most + 1
+    while different - same > 1:
+        middle = (same + different) // 2
+        if ids[same:middle] == others[same:middle]:
+            same = middle
+        else:
+            different = middle
+    return same

@@ -57,6 +57,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "tally_set_bias": (c_int, [c_void_p, c_int, c_int, c_void_p]),
     "tally_set_norm": (c_int, [c_void_p, c_int, c_int, c_void_p, c_void_p]),
     "tally_reserve": (c_int, [c_void_p, c_int]),
+    "tally_drop_slot": (None, [c_void_p, c_int]),
     "tally_copy_slot": (c_int, [c_void_p, *[c_int] * 3]),
     "tally_step": (
         c_int,

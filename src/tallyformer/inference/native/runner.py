@@ -27,6 +27,8 @@ from tallyformer.model.weights import FolderWeights, Weight
 FIX = "Export the model again, or fetch it again"
 SLOTS = 64
 """Sequences that are kept at once, by default."""
+WARM_SLOTS = 4
+"""Free slots that keep their memory once most are free."""
 PREFILL_CHUNK = 256
 """Most ids of one sequence that a step computes."""
 
@@ -71,7 +73,8 @@ class NativeRunner:
         self._check(self._library.tally_reserve(self._handle, slots))
         Loader(self._library, self._handle, shape, tensors, dtype).load()
         self._rows = np.empty((0, self._vocab), np.float32)
-        self._computed = 0
+        # Slots that have memory.
+        self._held: set[int] = set()
         self.clear()
 
     @classmethod
@@ -120,7 +123,7 @@ class NativeRunner:
         for w in work:
             slot = self._slot_of.get(w.number)
             if slot is None:
-                slot = self._slot_of[w.number] = self._free.pop()
+                slot = self._take(w.number)
             count = len(w.ids)
             ids += w.ids
             slots += [slot] * count
@@ -161,7 +164,7 @@ class NativeRunner:
 
     def fork(self, number: int, new: int, length: int) -> None:
         """Keep the first `length` ids of a sequence as those of a new one, too."""
-        slot = self._slot_of[new] = self._free.pop()
+        slot = self._take(new)
         self._check(
             self._library.tally_copy_slot(self._handle, self._slot_of[number], slot, length)
         )
@@ -170,6 +173,19 @@ class NativeRunner:
         """Forget these sequences, all of which are kept."""
         for number in numbers:
             self._free.append(self._slot_of.pop(number))
+        if len(self._slot_of) <= self.slots // 4:
+            self._give_back()
+
+    def _take(self, number: int) -> int:
+        slot = self._slot_of[number] = self._free.pop()
+        self._held.add(slot)
+        return slot
+
+    def _give_back(self) -> None:
+        """The memory of free slots but the few that are taken next, when many were in use."""
+        for slot in self._held.intersection(self._free[:-WARM_SLOTS]):
+            self._library.tally_drop_slot(self._handle, slot)
+            self._held.remove(slot)
 
     def _check(self, result: int) -> None:
         if result == _NOT_FINITE:

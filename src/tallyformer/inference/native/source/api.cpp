@@ -81,6 +81,8 @@ API int tally_reserve(void* handle, int slots) {
   return guarded([&] { ((Handle*)handle)->model.reserve(slots); });
 }
 
+API void tally_drop_slot(void* handle, int slot) { ((Handle*)handle)->model.drop_slot(slot); }
+
 API int tally_copy_slot(void* handle, int from, int to, int positions) {
   return guarded([&] { ((Handle*)handle)->model.copy_slot(from, to, positions); });
 }

@@ -33,6 +33,8 @@ class Model {
 
   // Room for sequences 0 .. slots - 1.
   void reserve(int slots) { slots_.resize(slots); }
+  // Give back a slot's memory; what it held is forgotten.
+  void drop_slot(int slot) { slots_[slot] = Buffer<uint8_t>(); }
   // Let `to` begin with the first `positions` of `from`.
   void copy_slot(int from, int to, int positions);
 
