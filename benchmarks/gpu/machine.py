@@ -12,6 +12,9 @@ from importlib.util import find_spec
 
 from measuring import read_options, the_device, versions, write_result
 
+OPTIONAL = {"tallyformer.export.llama_cpp": "llama_cpp", "tallyformer.serving.ray_app": "ray"}
+"""Modules that need a package which is installed for them alone."""
+
 
 def main() -> None:
     options = read_options(__doc__)
@@ -50,8 +53,9 @@ def import_all() -> dict[str, str]:
         # Those of a database's versions run in Alembic alone.
         if module.name.endswith(".__main__") or ".migrations." in module.name:
             continue
-        if module.name == "tallyformer.export.llama_cpp" and find_spec("llama_cpp") is None:
-            continue  # no extra installs it
+        needs = OPTIONAL.get(module.name)
+        if needs is not None and find_spec(needs) is None:
+            continue
         try:
             importlib.import_module(module.name)
         except Exception as error:  # any reason is a finding

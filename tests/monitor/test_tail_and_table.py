@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallyformer.monitor.curve import Curve, CurveNews
-from tallyformer.monitor.table import MOST_COLUMNS, Row, Table
+from tallyformer.monitor.table import MOST_COLUMNS, MetricsRow, MetricsTable
 from tallyformer.monitor.tail import LONGEST_LINE, Tail
 
 MOST = LONGEST_LINE + 1
@@ -124,9 +124,9 @@ _VALUES = st.one_of(st.none(), st.floats(-1e6, 1e6))
 def test_buckets_are_means_and_extremes_of_equally_many_rows(
     values: list[tuple[float | None, float | None]], most: int
 ) -> None:
-    table = Table(most)
+    table = MetricsTable(most)
     for step, (a, b) in enumerate(values):
-        assert table.add(Row(step, {"a": a, "b": b}))
+        assert table.add(MetricsRow(step, {"a": a, "b": b}))
     width = table.width
     assert len(table.steps) <= most
     assert width == 1 or len(table.steps) >= most // 2
@@ -153,15 +153,15 @@ def test_buckets_are_means_and_extremes_of_equally_many_rows(
 
 
 def test_a_spike_is_seen_however_long_the_run(tmp_path: Path) -> None:
-    table = Table(10)
+    table = MetricsTable(10)
     for step in range(10_000):
-        table.add(Row(step, {"loss": 99.0 if step == 4321 else 1.0}))
+        table.add(MetricsRow(step, {"loss": 99.0 if step == 4321 else 1.0}))
     assert max(h or 0 for h in table.columns["loss"].extremes(0)[1]) == 99.0
 
 
 def test_columns_are_bounded() -> None:
-    table = Table()
-    table.add(Row(1, {f"c{number}": 1.0 for number in range(10 * MOST_COLUMNS)}))
+    table = MetricsTable()
+    table.add(MetricsRow(1, {f"c{number}": 1.0 for number in range(10 * MOST_COLUMNS)}))
     assert len(table.columns) == MOST_COLUMNS
 
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from tallyformer.artifacts.json_files import parse_json
 from tallyformer.monitor.inside import Unreadable, reason_of
-from tallyformer.monitor.table import LARGEST, LONGEST_NAME, Row, Table
+from tallyformer.monitor.table import LARGEST, LONGEST_NAME, MetricsRow, MetricsTable
 from tallyformer.monitor.tail import Tail
 from tallyformer.monitor.words import plain
 
@@ -32,7 +32,7 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Part:
+class CurvePart:
     """Buckets of a table from one of them on.
 
     Attributes:
@@ -64,7 +64,7 @@ class CurveNews:
     skipped: int
     left: int
     problem: str
-    parts: list[Part]
+    parts: list[CurvePart]
 
 
 class Curve:
@@ -82,7 +82,7 @@ class Curve:
         self._begin()
 
     def _begin(self) -> None:
-        self._tables = {kind: Table() for kind in KINDS}
+        self._tables = {kind: MetricsTable() for kind in KINDS}
         self._skipped = self._left = 0
         self.newest: dict[str, Any] = {}
 
@@ -141,7 +141,7 @@ class Curve:
         )
 
 
-def line_of(text: bytes | None) -> tuple[str, Row] | None:
+def line_of(text: bytes | None) -> tuple[str, MetricsRow] | None:
     """Kind and row of a line of metrics; None if it is none."""
     if text is None:
         return None
@@ -155,14 +155,14 @@ def line_of(text: bytes | None) -> tuple[str, Row] | None:
     if type(step) is not int or not 0 <= step <= _LARGEST_STEP:
         return None
     values = {
-        plain(name): number(value)
+        plain(name): plotted(value)
         for name, value in line.items()
         if name not in ("kind", "step") and len(name) <= LONGEST_NAME
     }
-    return line["kind"], Row(step, values)
+    return line["kind"], MetricsRow(step, values)
 
 
-def number(value: Any) -> float | None:
+def plotted(value: Any) -> float | None:
     """A number that a plot can show; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -176,9 +176,9 @@ def _counts(text: str) -> list[int] | None:
     return [int(count[:9]) for count in counts]
 
 
-def _part(kind: str, table: Table, start: int) -> Part:
+def _part(kind: str, table: MetricsTable, start: int) -> CurvePart:
     columns = []
     for name, column in table.columns.items():
         lows, highs = column.extremes(start) if table.width > 1 else (None, None)
         columns.append(Numbers(name, column.means(start), lows, highs))
-    return Part(kind, start, table.width, table.steps[start:].tolist(), columns)
+    return CurvePart(kind, start, table.width, table.steps[start:].tolist(), columns)

@@ -27,7 +27,7 @@ from tallyformer.monitor.inside import Inside, Unreadable
 from tallyformer.monitor.look import Version, version_of
 from tallyformer.monitor.samples import Samples, read_samples
 from tallyformer.monitor.stages import StageLook, StageReader, progress
-from tallyformer.monitor.words import plain_text, shown_name
+from tallyformer.monitor.words import shown_name, shown_text
 
 RunState = Literal["running", "finished", "stopped", "damaged"]
 MOST_LISTED = 200
@@ -143,8 +143,8 @@ class RunsFolder:
         curves = list(self._curve_files(folder))
         return RunDetails(
             look=look,
-            name=plain_text(recipe.get("name"), 200),
-            description=plain_text(recipe.get("description"), 2000),
+            name=shown_text(recipe.get("name"), 200),
+            description=shown_text(recipe.get("description"), 2000),
             stages=[self._seen(folder, stage, recipe, curves) for stage in look.stages],
             curves=curves,
             samples=read_samples(self._inside, folder),

@@ -8,7 +8,7 @@ from typing import Any
 from tallyformer.artifacts.run_folder import RESULTS
 from tallyformer.monitor.inside import Inside, Unreadable
 from tallyformer.monitor.stages import checked_object
-from tallyformer.monitor.words import plain_text
+from tallyformer.monitor.words import shown_text
 
 _MOST_BYTES = 32 << 20
 _MOST_SAMPLES = 50
@@ -47,11 +47,11 @@ def read_samples(inside: Inside, run: str) -> Samples:
     if not isinstance(found, dict) or not isinstance(answers, list):
         return Samples("", [])
     return Samples(
-        plain_text(found.get("model"), 100),
+        shown_text(found.get("model"), 100),
         [_sample(a) for a in answers[:_MOST_SAMPLES] if isinstance(a, dict)],
     )
 
 
 def _sample(answer: dict[str, Any]) -> SampleLook:
     names = ("question", "answer", "expected")
-    return SampleLook(*(plain_text(answer.get(name), _LONGEST) for name in names))
+    return SampleLook(*(shown_text(answer.get(name), _LONGEST) for name in names))

@@ -12,7 +12,7 @@ from tallyformer.artifacts.json_files import CHECK, check_depth, digest, parse_j
 from tallyformer.artifacts.manifest import FORMAT, MANIFEST, UNCHECKED_FORMAT
 from tallyformer.artifacts.run_folder import CLAIM, FOLDER_OF_STAGE
 from tallyformer.artifacts.stages import STAGES
-from tallyformer.monitor.curve import number
+from tallyformer.monitor.curve import plotted
 from tallyformer.monitor.inside import Inside, Unreadable
 from tallyformer.monitor.look import Version, version_of
 
@@ -116,8 +116,8 @@ class StageReader:
             stage=stage,
             state="finished",
             ended=_seconds_since_1970(values.get("created")),
-            seconds=number(metrics.get("wall_seconds")),
-            facts={n: v for n in _FACTS if (v := number(metrics.get(n))) is not None},
+            seconds=plotted(metrics.get("wall_seconds")),
+            facts={n: v for n in _FACTS if (v := plotted(metrics.get(n))) is not None},
             config=config,
         )
 
@@ -150,7 +150,7 @@ def progress(look: StageLook, newest: Mapping[str, Any], phase: int = 0) -> floa
         return None
     section = phases[phase]
     for planned, done in (("steps", newest.get("step")), ("epochs", newest.get("epoch"))):
-        whole, part = number(section.get(planned)), number(done)
+        whole, part = plotted(section.get(planned)), plotted(done)
         if whole and part is not None:
             return min(1.0, (phase + max(0.0, min(1.0, part / whole))) / len(phases))
     return None

@@ -22,7 +22,7 @@ _Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricsRow:
     """A step and its numbers; None, or no entry, where there is none."""
 
     step: int
@@ -71,7 +71,7 @@ class Column:
         return [_short(v) for v in self.lows[start:]], [_short(v) for v in self.highs[start:]]
 
 
-class Table:
+class MetricsTable:
     """Rows in order of their steps.
 
     Args:
@@ -97,7 +97,7 @@ class Table:
         """Buckets that will not change any more, unless `changes` does."""
         return len(self.steps) - (1 if self._in_last else 0)
 
-    def add(self, row: Row) -> bool:
+    def add(self, row: MetricsRow) -> bool:
         """Add a row; False if its step is not above the one before, which adds nothing."""
         if self.steps and row.step <= self.steps[-1]:
             return False

@@ -11,7 +11,7 @@ def plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def plain_text(value: Any, longest: int) -> str:
+def shown_text(value: Any, longest: int) -> str:
     """A value if it is a text, cut where it is long; "" for anything else."""
     if not isinstance(value, str):
         return ""

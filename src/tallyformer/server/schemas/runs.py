@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tallyformer.monitor.curve import CurveNews, Numbers, Part
+from tallyformer.monitor.curve import CurveNews, CurvePart, Numbers
 from tallyformer.monitor.runs import RunDetails, RunList, RunLook, RunState
 from tallyformer.monitor.samples import SampleLook
 from tallyformer.monitor.stages import StageLook, State
@@ -160,7 +160,7 @@ class RunCurvePart(BaseModel):
     columns: list[RunColumn]
 
     @classmethod
-    def of(cls, part: Part) -> RunCurvePart:
+    def of(cls, part: CurvePart) -> RunCurvePart:
         """A part as it was read."""
         return cls.model_validate(
             {

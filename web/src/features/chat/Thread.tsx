@@ -57,12 +57,18 @@ function useFollow() {
   const following = useRef(true);
   const lastTop = useRef(0);
   const [away, setAway] = useState(false);
-  const toEnd = useCallback(() => {
+  const pull = useCallback(() => {
     const box = scroller.current;
+    if (!box) return;
+    box.scrollTop = box.scrollHeight;
+    // The event that this makes comes later, perhaps after a wheel has let go, and is no movement of the reader's.
+    lastTop.current = box.scrollTop;
+  }, []);
+  const toEnd = useCallback(() => {
     following.current = true;
     setAway(false);
-    if (box) box.scrollTop = box.scrollHeight;
-  }, []);
+    pull();
+  }, [pull]);
   const letGo = () => {
     const box = scroller.current;
     if (box && box.scrollTop > 0) following.current = false;
@@ -72,7 +78,7 @@ function useFollow() {
     if (!box) return;
     const distance = box.scrollHeight - box.scrollTop - box.clientHeight;
     const moved = box.scrollTop - lastTop.current;
-    if (distance < 2 || (distance < NEAR && moved > 0)) following.current = true;
+    if (distance < NEAR && moved > 0) following.current = true;
     else if (distance >= NEAR && moved < -1) following.current = false;
     lastTop.current = box.scrollTop;
     setAway(!following.current && distance >= NEAR);
@@ -92,12 +98,12 @@ function useFollow() {
     const inner = content.current;
     if (!box || !inner) return;
     const observer = new ResizeObserver(() => {
-      if (following.current) box.scrollTop = box.scrollHeight;
+      if (following.current) pull();
     });
     observer.observe(inner);
     observer.observe(box);
     return () => observer.disconnect();
-  }, []);
+  }, [pull]);
   return { scroller, content, away, toEnd, handlers };
 }
 
