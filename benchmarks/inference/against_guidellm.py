@@ -69,7 +69,7 @@ def main() -> None:
     write_json(
         RESULTS / f"{date}-bench-against-guidellm.json",
         {
-            "command": " ".join(["python", *sys.argv]),
+            "command": " ".join(["python", *map(shown, sys.argv)]),
             "settings": {k: v for k, v in vars(options).items() if k not in ("guidellm", "model")},
             "model": options.model.name,
             "guidellm": version(options.guidellm),
@@ -228,6 +228,11 @@ def on(cores: list[int], command: tuple[object, ...]) -> list[str]:
     """The command, bound to cores; to all where there is but one."""
     bound = ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []
     return [*bound, *map(str, command)]
+
+
+def shown(argument: str) -> str:
+    """A path by its name."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def version(command: Path) -> str:
