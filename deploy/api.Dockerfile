@@ -22,7 +22,8 @@ RUN PYTHONPATH=src python -m tallyformer.inference.native.build \
 ARG EXTRAS=serve,scale
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-RUN --mount=type=cache,target=/root/.cache/pip \
+ENV PIP_CACHE_DIR=/pip-cache
+RUN --mount=type=cache,target=/pip-cache \
     pip wheel --no-deps --wheel-dir dist . \
  && python -m venv --without-pip /opt/tallyformer \
  && pip --python /opt/tallyformer/bin/python install --constraint requirements.lock \

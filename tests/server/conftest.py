@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,16 @@ class Running:
 
     def wait_until_ready(self) -> None:
         until(lambda: httpx2.get(self.url + "/ready", timeout=PATIENCE).status_code == 200)
+
+
+def as_it_is(server: Running, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET whose path no client has tidied up."""
+    connection = HTTPConnection(*server.address)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, body
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tallyformer.server.routes.page import INDEX, PAGE_PATHS, read_page
 
-from .conftest import Running
+from .conftest import Running, as_it_is
 
 PAGE = files("tallyformer.server").joinpath("page")
 FILES = {name: file for name, file in read_page(PAGE).items() if name != INDEX}
@@ -76,14 +76,8 @@ def test_assets_are_kept_and_named_by_their_content(http: httpx2.Client) -> None
     ],
 )
 def test_no_other_path_leads_to_a_file(served: Running, path: str) -> None:
-    import http.client
-
-    connection = http.client.HTTPConnection(*served.address)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    body = answer.read()
-    connection.close()
-    assert answer.status in (400, 404), path
+    status, body = as_it_is(served, path)
+    assert status in (400, 404), path
     assert b"import" not in body and json.loads(body)["error"]["message"]
 
 

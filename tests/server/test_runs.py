@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from tallyformer.server.keys import digest_of
 from tallyformer.server.seals import SECONDS, Seals
 from tallyformer.server.settings import ServerSettings, server_settings
 
-from .conftest import KEY, PATIENCE, Running, running
+from .conftest import KEY, PATIENCE, Running, as_it_is, running
 
 EVIL = '<img src=x onerror="alert(1)">'
 
@@ -100,12 +99,8 @@ def test_a_curve_comes_in_parts(runs: httpx2.Client) -> None:
     ],
 )
 def test_no_path_leads_to_another_file(shown: Running, path: str) -> None:
-    connection = http.client.HTTPConnection(*shown.address)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    body = answer.read()
-    connection.close()
-    assert answer.status in (400, 404), path
+    status, body = as_it_is(shown, path)
+    assert status in (400, 404), path
     assert b"kept outside" not in body and json.loads(body)["error"]["message"]
 
 

@@ -8,7 +8,7 @@ two steps. A running one whose window is full goes back to the waiting with its 
 
 A sequence with a `prefix_key` begins with what another one with the same key keeps, as far as their
 ids are the same. After its end such a sequence stays in its place, idle, until another needs it or
-too many are idle.
+more than `most_idle` are.
 """
 
 from __future__ import annotations

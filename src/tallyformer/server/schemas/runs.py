@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tallyformer.monitor.curve import CurveNews, CurvePart, Numbers
+from tallyformer.monitor.curve import CurveNews
 from tallyformer.monitor.runs import RunDetails, RunList, RunLook, RunState
 from tallyformer.monitor.samples import SampleLook
 from tallyformer.monitor.stages import StageLook, State
@@ -144,13 +144,8 @@ class RunColumn(_Seen):
     lows: list[float | None] | None
     highs: list[float | None] | None
 
-    @classmethod
-    def of(cls, numbers: Numbers) -> RunColumn:
-        """A column as it was read."""
-        return cls.model_validate(numbers)
 
-
-class RunCurvePart(BaseModel):
+class RunCurvePart(_Seen):
     """Buckets of `width` lines each, from the one with the number `start` on."""
 
     kind: Literal["train", "validation"]
@@ -159,21 +154,8 @@ class RunCurvePart(BaseModel):
     steps: list[int]
     columns: list[RunColumn]
 
-    @classmethod
-    def of(cls, part: CurvePart) -> RunCurvePart:
-        """A part as it was read."""
-        return cls.model_validate(
-            {
-                "kind": part.kind,
-                "start": part.start,
-                "width": part.width,
-                "steps": part.steps,
-                "columns": [RunColumn.of(column) for column in part.columns],
-            }
-        )
 
-
-class RunCurve(BaseModel):
+class RunCurve(_Seen):
     """What a reader does not have.
 
     `fresh`: what it has is void. `left`: bytes that the next request reads. `skipped`: lines that
@@ -190,11 +172,4 @@ class RunCurve(BaseModel):
     @classmethod
     def of(cls, news: CurveNews) -> RunCurve:
         """What was read."""
-        return cls(
-            cursor=news.cursor,
-            fresh=news.fresh,
-            skipped=news.skipped,
-            left=news.left,
-            problem=news.problem,
-            parts=[RunCurvePart.of(part) for part in news.parts],
-        )
+        return cls.model_validate(news)
