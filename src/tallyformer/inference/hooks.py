@@ -27,6 +27,21 @@ class TokenMask(Protocol):
         """
 
 
+class LogitsProcessor(Protocol):
+    """What the draw is made from: a sampling method of one's own, say."""
+
+    def __call__(self, logits_V: np.ndarray, ids: Sequence[int]) -> np.ndarray:
+        """Change the model's logits, before penalties, bias, bans, temperature and filters.
+
+        Args:
+            logits_V: one for each of the V ids that have a text, float32; a copy, free to change.
+            ids: the answer's so far. From call to call it grows by one.
+
+        Returns:
+            The logits that are used instead (V,). -inf leaves an id out; one at least stays.
+        """
+
+
 class ForcedIds(Protocol):
     """Which ids must follow: the result of a calculation, say."""
 

@@ -12,7 +12,7 @@ from tallyformer.quoting import quoted
 from tallyformer.token_ids import as_id
 
 if TYPE_CHECKING:
-    from tallyformer.inference.hooks import ForcedIds, TokenMask
+    from tallyformer.inference.hooks import ForcedIds, LogitsProcessor, TokenMask
 
 MODES = ("combined", "independent")
 _MAX_SEED = 2**63 - 1
@@ -66,10 +66,11 @@ class SamplingParams:
         ignore_eos: continue after the model's end-of-text, to `max_tokens`.
         look_up: at most this many tokens are guessed in each step from what follows where the
             text had the newest tokens before, 0 to 16, and all checked at once. The answer stays
-            the same; where texts repeat themselves it comes sooner. Not done beside
-            `token_mask` or `forced_ids`. Saxena 2023, "Prompt lookup decoding".
+            the same; where texts repeat themselves it comes sooner. Not done beside a hook.
+            Saxena 2023, "Prompt lookup decoding".
         token_mask: makes, for each sample, what says which tokens may follow; see `hooks`.
         forced_ids: makes, for each sample, what says which tokens must follow; see `hooks`.
+        logits_processor: makes, for each sample, what changes the logits; see `hooks`.
 
     Raises:
         InvalidRequestError: a field has the wrong type or is out of range; field, value and
@@ -99,6 +100,7 @@ class SamplingParams:
     look_up: int = 0
     token_mask: Callable[[], TokenMask] | None = None
     forced_ids: Callable[[], ForcedIds] | None = None
+    logits_processor: Callable[[], LogitsProcessor] | None = None
 
     def __post_init__(self) -> None:
         for name in ("logprobs", "prompt_logprobs"):
@@ -128,7 +130,7 @@ class SamplingParams:
         self._store("stop_token_ids", _ids("stop_token_ids", self.stop_token_ids))
         self._store("bad_token_ids", _ids("bad_token_ids", self.bad_token_ids))
         self._store("logit_bias", _bias(self.logit_bias))
-        for name in ("token_mask", "forced_ids"):
+        for name in ("token_mask", "forced_ids", "logits_processor"):
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise _invalid(name, value, "None or a function without arguments")

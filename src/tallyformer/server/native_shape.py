@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -131,10 +130,7 @@ class NativeShape:
 
     @property
     def _settings(self) -> dict[str, Any]:
-        values = dataclasses.asdict(
-            dataclasses.replace(self._params, token_mask=None, forced_ids=None)
-        )
-        shown = {name: values[name] for name in _SETTINGS}
+        shown = {name: getattr(self._params, name) for name in _SETTINGS}
         shown["stop"] = list(self._params.stop)
         shown["repeat_penalty"] = self._params.repetition_penalty
         return {**shown, "n_predict": self._params.max_tokens}

@@ -32,6 +32,18 @@ def _three_after_eight(text: str) -> list[int]:
     return [9, 9, 10] if len(text) in (2, 8) else []
 
 
+class _Falling:
+    """Each id that it was called with is less likely afterwards: it has a state."""
+
+    def __init__(self) -> None:
+        self._seen: list[int] = []
+
+    def __call__(self, logits_V: np.ndarray, ids: Sequence[int]) -> np.ndarray:
+        self._seen += ids[len(self._seen) :]
+        logits_V[self._seen] -= 1.5
+        return logits_V
+
+
 PARAMS = [
     SamplingParams(temperature=0, max_tokens=2 * CONTEXT, ignore_eos=True),
     SamplingParams(temperature=0, max_tokens=30, ignore_eos=True, look_up=4),
@@ -41,6 +53,7 @@ PARAMS = [
     SamplingParams(seed=4, max_tokens=0, prompt_logprobs=0),
     SamplingParams(seed=5, max_tokens=20, bad_token_ids=[6], token_mask=lambda: _only_even),
     SamplingParams(seed=6, max_tokens=15, forced_ids=lambda: _three_after_eight, logprobs=0),
+    SamplingParams(seed=7, max_tokens=20, n=2, logits_processor=_Falling, look_up=2, logprobs=0),
 ]
 PROMPTS = [[5] * n + [7] for n in (0, 2, 5, CONTEXT - 2, CONTEXT - 1, CONTEXT + 4)]
 _ARRIVALS = st.lists(

@@ -36,6 +36,7 @@ def fits(row: LogitsRow) -> bool:
     as_they_are = (
         row.given is None
         and row.allowed is None
+        and row.process is None
         and row.logprobs is None
         and not row.banned
         and not p.logit_bias

@@ -211,7 +211,12 @@ class Engine:
         choices = iter(self._runner.choose(logits, rows) if rows else ())
         pieces = {}
         for sequence, work, its_rows in planned:
-            piece = sequence.take(work, list(itertools.islice(choices, len(its_rows))))
+            its_choices = list(itertools.islice(choices, len(its_rows)))
+            if sequence.failure is not None:
+                self._failed[sequence.number] = sequence.failure
+                self._forget(sequence.number)
+                continue
+            piece = sequence.take(work, its_choices)
             if piece is not None:
                 pieces[sequence.number] = piece
         return pieces

@@ -6,7 +6,7 @@ of logits. Logits go from one to the other as they are; the engine never looks i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +50,7 @@ class LogitsRow:
             same number draws the same id whatever computes it.
         given: an id that is not chosen but known, for its log-probability (scoring of prompts).
         banned: ids that are not drawn here.
+        process: None, or what changes the row's logits (V,), float32, before all settings.
         allowed: None, or the only ids that may be drawn: bit i % 32 of word i // 32 stands for
             id i; uint32 (ceil(V / 32),).
         logprobs: None, or how many alternatives are wanted beside the id's own log-probability.
@@ -61,6 +62,7 @@ class LogitsRow:
     uniform: float
     given: int | None = None
     banned: Collection[int] = ()
+    process: Callable[[np.ndarray], np.ndarray] | None = None
     allowed: np.ndarray | None = None
     logprobs: int | None = None
 
@@ -72,7 +74,7 @@ class Choice:
     Attributes:
         id: drawn, or the row's `given` one.
         logprob: its log-probability, natural, under the model's own distribution: log-softmax
-            of the logits before any penalty, bias, ban, temperature or filter. None where the
+            of the logits before any hook, penalty, bias, ban, temperature or filter. None where the
             row wants none.
         alternatives: the most probable ids with theirs, in falling order, as many as the row
             wants; of equal ones the smaller id first.

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tallyformer.errors import InvalidRequestError
+from tallyformer.inference.engine.hook_results import (
+    allowed_words,
+    nothing_may_follow,
+    processed_logits,
+)
 from tallyformer.inference.engine.look_up import look_up
 from tallyformer.inference.engine.runner import Choice, LogitsRow, Work
 from tallyformer.inference.engine.text import AnswerText
@@ -53,6 +57,7 @@ class Sequence:
         kept: how many of them are computed and kept.
         generated: ids of the answer.
         state: the scheduler's.
+        failure: None, or what went wrong while a hook changed logits; the answer ends with it.
 
     Raises:
         InvalidRequestError: all ids are banned.
@@ -90,6 +95,7 @@ class Sequence:
         self.generated: list[int] = []
         self.counts: Counter[int] = Counter()
         self.state: State = "waiting"
+        self.failure: Exception | None = None
         self._clock, self._asked_at = clock, clock()
         self._queue_seconds: float | None = None
         self._has_begun = False
@@ -100,10 +106,11 @@ class Sequence:
         self._bad = frozenset(i for i in params.bad_token_ids if i < vocab_size)
         self._bad_first = self._bad.union(i for i in end_ids if 0 <= i < vocab_size)
         if len(self._bad_first if params.min_tokens else self._bad) >= vocab_size:
-            raise _nothing_may_follow("bad_token_ids")
+            raise nothing_may_follow("bad_token_ids")
         self._text = AnswerText(decoder, params.stop_strings, end_ids, params.max_tokens)
         self._mask = None if params.token_mask is None else params.token_mask()
         self._force = None if params.forced_ids is None else params.forced_ids()
+        self._processor = None if params.logits_processor is None else params.logits_processor()
         self._forced: list[int] = []
         self._ahead: list[int] = []
         # Where a scored prompt's ids are; emptied when they are sent.
@@ -201,7 +208,7 @@ class Sequence:
             if not self._forced:
                 self._forced = checked_ids(self._force(self._text.whole), self._vocab_size)
             return self._forced[: max(0, room)]
-        if self._mask is not None:
+        if self._mask is not None or self._processor is not None:
             return []
         return look_up(self.window, min(room, self.params.look_up))
 
@@ -225,7 +232,7 @@ class Sequence:
         if self._mask is not None and given is None:
             allowed = self._mask([*self.generated, *known])
         if allowed is not None:
-            allowed, banned = _without(allowed, banned, self._vocab_size), frozenset()
+            allowed, banned = allowed_words(allowed, banned, self._vocab_size), frozenset()
         return LogitsRow(
             params=self.params,
             counts=self.counts + Counter(known) if known else self.counts,
@@ -233,9 +240,20 @@ class Sequence:
             uniform=uniform_at(self._key, index),
             given=given,
             banned=banned,
+            process=None if self._processor is None else self._processed,
             allowed=allowed,
             logprobs=self.params.logprobs,
         )
+
+    def _processed(self, logits_V: np.ndarray) -> np.ndarray:
+        """What the hook makes of the logits that follow the window; as they are if it fails."""
+        assert self._processor is not None
+        try:
+            given = self._processor(logits_V.astype(np.float32), self.generated.copy())
+            return processed_logits(given, self._vocab_size)
+        except Exception as error:
+            self.failure = error
+            return logits_V
 
     def _keep_scores(self, first: int, scored: Several[Choice]) -> None:
         before = len(self.prompt_ids) - len(self.window)
@@ -288,24 +306,3 @@ def _first_place(work: Work) -> int:
 def _logprob(choice: Choice) -> TokenLogprob:
     assert choice.logprob is not None
     return TokenLogprob(choice.id, choice.logprob, choice.alternatives)
-
-
-def _without(words: np.ndarray, banned: Collection[int], vocab_size: int) -> np.ndarray:
-    """The mask without banned ids and those that do not exist."""
-    bits = np.unpackbits(np.asarray(words, np.uint32).view(np.uint8), bitorder="little")
-    if len(bits) < vocab_size:
-        raise InvalidRequestError(
-            f"token_mask: {len(bits)} bits for {vocab_size} ids. Give uint32 words with one bit "
-            "an id"
-        )
-    bits[vocab_size:] = 0
-    bits[list(banned)] = 0
-    if not bits.any():
-        raise _nothing_may_follow("token_mask")
-    return np.packbits(bits, bitorder="little").view(np.uint32)
-
-
-def _nothing_may_follow(name: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"{name}: no token may follow, as all are banned. Allow the end-of-text at least"
-    )

@@ -1,8 +1,8 @@
 """From logits to the next id of each row, with torch, all rows at once.
 
-Order: repetition penalty, then what is subtracted or added (frequency and presence penalties,
-bias), then bans and masks (`_changed`); temperature, filters and the draw (`distribution`). A new
-method is a function here, and a field of `SamplingParams`.
+Order: what a hook changes, repetition penalty, then what is subtracted or added (frequency and
+presence penalties, bias), then bans and masks (`_changed`); temperature, filters and the draw
+(`distribution`).
 
 Shapes: N rows, V vocabulary, K alternatives.
 """
@@ -56,6 +56,7 @@ def choose(logits_NV: Tensor, rows: Sequence[LogitsRow]) -> list[Choice]:
 def _changed(logits_NV: Tensor, rows: Sequence[LogitsRow]) -> Tensor:
     """The logits that are drawn from; the argument is left as it is."""
     changes: list[tuple[Change, Callable[[LogitsRow], bool]]] = [
+        (_process, lambda row: row.process is not None),
         (_divide_repeated, lambda row: row.params.repetition_penalty != 1),
         (_add, lambda row: bool(row.params.logit_bias) or _has_penalty(row.params)),
         (_ban, lambda row: bool(row.banned)),
@@ -68,6 +69,13 @@ def _changed(logits_NV: Tensor, rows: Sequence[LogitsRow]) -> Tensor:
                 changed_NV = logits_NV.clone()
             change(changed_NV, rows)
     return changed_NV
+
+
+def _process(logits_NV: Tensor, rows: Sequence[LogitsRow]) -> None:
+    for logits_V, row in zip(logits_NV, rows, strict=True):
+        if row.process is not None and row.given is None:
+            processed = torch.from_numpy(row.process(logits_V.cpu().numpy()))
+            logits_V.copy_(processed)
 
 
 def _divide_repeated(logits_NV: Tensor, rows: Sequence[LogitsRow]) -> None:

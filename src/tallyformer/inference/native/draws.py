@@ -11,12 +11,13 @@ _HOTTEST = 1e30
 """All ids have the same weight; at what float32 does not hold, banned ones would, too."""
 
 
-def fill(draw: CDraw, row: LogitsRow) -> dict[str, np.ndarray]:
+def fill(draw: CDraw, row: LogitsRow, logits_V: np.ndarray) -> dict[str, np.ndarray]:
     """Put a row's settings in place.
 
     Args:
         draw: all zeros.
         row: the settings.
+        logits_V: of the ids that have a text.
 
     Returns:
         The arrays that `draw` points to, by its fields: they must live as long.
@@ -48,6 +49,8 @@ def fill(draw: CDraw, row: LogitsRow) -> dict[str, np.ndarray]:
     if row.logprobs:
         arrays["alternative_ids"] = np.empty(row.logprobs, np.int32)
         arrays["alternative_logprobs"] = np.empty(row.logprobs, np.float32)
+    if row.process is not None and row.given is None:
+        arrays["processed"] = row.process(logits_V)
     for name, array in arrays.items():
         setattr(draw, name, array.ctypes.data)
     return arrays

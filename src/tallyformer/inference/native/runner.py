@@ -150,7 +150,8 @@ class NativeRunner:
     def choose(self, logits: np.ndarray, rows: Sequence[LogitsRow]) -> list[Choice]:
         """Choose an id for each row; changes the logits."""
         draws = (CDraw * len(rows))()
-        kept = [fill(draw, row) for draw, row in zip(draws, rows, strict=True)]
+        texts_NV = logits[:, : self._vocab_size]
+        kept = [fill(*one) for one in zip(draws, rows, texts_NV, strict=True)]
         result = self._library.tally_choose(
             self._handle,
             len(rows),

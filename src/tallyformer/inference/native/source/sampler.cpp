@@ -16,14 +16,15 @@ float inverse(float temperature) {
 }
 
 bool changes(const Draw& d) {
-  return d.repetition != 1 || d.frequency != 0 || d.presence != 0 || d.bias_count || d.allowed;
+  return d.processed || d.repetition != 1 || d.frequency != 0 || d.presence != 0 || d.bias_count || d.allowed;
 }
 
 }  // namespace
 
-// In the order of transformers: repetition (Keskar et al. 2019), then what is subtracted or added,
+// A hook's row first; then in the order of transformers: repetition (Keskar et al. 2019), then what is subtracted or added,
 // then what is not allowed.
 void Sampler::change(float* logits, int vocab, const Draw& d) const {
+  if (d.processed) std::copy(d.processed, d.processed + vocab, logits);
   if (d.repetition != 1)
     for (int i = 0; i < d.seen_count; ++i) {
       float& logit = logits[d.seen[i]];

@@ -17,6 +17,7 @@ struct Draw {
   int32_t given;                       // an id to score, or -1 to choose one
   int32_t alternatives;                // whose log-probabilities are wanted; -1: nobody's
   int32_t generated_count, seen_count, bias_count, padding;
+  const float* processed;              // the row that is drawn from instead, or null
   const int32_t* generated;            // ids of the answer so far, each once
   const int32_t* times;                // how often each
   const int32_t* seen;                 // ids of prompt and answer, each once
