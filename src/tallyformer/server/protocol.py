@@ -1,4 +1,4 @@
-"""uvicorn's connection, with bounded heads: in bytes and in time.
+"""uvicorn's connection, with bounds in bytes and in time on what is not a request's body.
 
 What is not HTTP gets the envelope too.
 """
@@ -22,8 +22,10 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
     """The class of connections whose requests' heads are bounded.
 
     Args:
-        most_bytes: of the request line and all headers.
-        seconds: in which a new connection's first head, and the rest of a begun one, must arrive.
+        most_bytes: of the request line and all headers; and of what a chunked body has besides
+            data: its chunks' sizes and extensions, and its trailers.
+        seconds: in which a new connection's first head, and the rest of a begun one, must arrive;
+            and after an answer the rest of a body that it did not wait for.
     """
 
     class BoundedProtocol(HttpToolsProtocol):
@@ -33,21 +35,30 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
             """Begin to wait for the first head."""
             self._head_bytes: int | None = 0
             self._head_timer = self.loop.call_later(seconds, self._too_slow)
+            self._rest_timer: asyncio.TimerHandle | None = None
+            self._body_goes_on = False
             super().connection_made(transport)
 
         def connection_lost(self, exc: Exception | None) -> None:
             """The other side has gone."""
             self._head_timer.cancel()
+            self._stop_waiting_for_rest()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            """Take what comes; a head that is too long is refused before it is parsed."""
+            """Take what comes; what is too long is refused before it is parsed."""
             if self._head_bytes is not None:
                 end = data.find(b"\r\n\r\n")
                 self._head_bytes += len(data) if end < 0 else end
                 if self._head_bytes > most_bytes:
                     self._refuse(431, f"The request's head is longer than {most_bytes} bytes")
                     return
+            elif self._body_goes_on:
+                # The parser keeps trailers, and a body's bound does not count them.
+                if self._beside_data > most_bytes:
+                    self._refuse(431, f"The body has more than {most_bytes} bytes beside its data")
+                    return
+                self._beside_data += len(data)
             super().data_received(data)
 
         def on_message_begin(self) -> None:
@@ -62,6 +73,7 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
             """A head is whole; a body may follow, or the next request."""
             self._head_bytes = None
             self._head_timer.cancel()
+            self._body_goes_on, self._beside_data = True, 0
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
@@ -69,6 +81,7 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
 
             Closing at once could take the answer away from a client that still sends.
             """
+            self._beside_data = 0
             if self.cycle.response_complete:
                 self._unread += len(body)
                 if self._unread > MOST_UNREAD:
@@ -76,15 +89,48 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
                     return
             super().on_body(body)
 
+        def on_message_complete(self) -> None:
+            """A request is whole."""
+            self._body_goes_on = False
+            self._stop_waiting_for_rest()
+            super().on_message_complete()
+
+        def on_response_complete(self) -> None:
+            """An answer is whole; the request may not be."""
+            super().on_response_complete()
+            if self._body_goes_on and not self.transport.is_closing():
+                self._rest_timer = self.loop.call_later(seconds, self.transport.close)
+
         def send_400_response(self, msg: str) -> None:
             """Answer what cannot be parsed."""
             self._refuse(400, "This is not a request of HTTP/1.1")
 
+        def _stop_waiting_for_rest(self) -> None:
+            if self._rest_timer is not None:
+                self._rest_timer.cancel()
+                self._rest_timer = None
+
+        @property
+        def _may_answer(self) -> bool:
+            """Whether what is written now is read as the answer to the newest request."""
+            cycle = self.cycle
+            if cycle is None or self.pipeline:
+                return not self.pipeline
+            return not cycle.response_started or (
+                cycle.response_complete and not self._body_goes_on
+            )
+
         def _too_slow(self) -> None:
-            if not self.transport.is_closing():
+            if self.cycle is not None and not self.cycle.response_complete:
+                # The head of the next request, while this one is answered.
+                self._head_timer = self.loop.call_later(seconds, self._too_slow)
+            elif not self.transport.is_closing():
                 self._refuse(408, "The request's head did not arrive in time")
 
         def _refuse(self, status: int, message: str) -> None:
+            if not self._may_answer:
+                self.transport.close()
+                return
             body = json.dumps(ApiError(status, message).envelope).encode()
             head = b"HTTP/1.1 %d %s\r\n" % (status, _REASONS[status])
             head += b"content-type: application/json\r\nconnection: close\r\n"

@@ -1,0 +1,120 @@
+"""What clumsy and hostile clients do with a connection itself."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tallyformer.server.settings import ServerSettings
+
+from .conftest import PATIENCE, Running, running, until
+from .test_errors import envelope_of, raw
+from .test_load import nothing_runs
+
+BODY = b'{"prompt": "a", "max_tokens": 1}'
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x" % len(BODY)
+LAST_CHUNK = b"\r\n" + BODY + b"\r\n0\r\n"
+ENDLESS = b'{"prompt": "a", "max_tokens": 100000, "ignore_eos": true, "stream": true}'
+HASTE = 0.4
+
+
+@pytest.fixture(scope="module")
+def hasty(tally_folder: Path) -> Iterator[Running]:
+    """A server that waits for nobody."""
+    settings = ServerSettings(models={"tiny": tally_folder}, receive_timeout=HASTE)
+    with running(settings) as server:
+        server.wait_until_ready()
+        yield server
+
+
+def stream_of(server: Running) -> socket.socket:
+    """A connection whose answer is under way, and is not long finished."""
+    connection = socket.create_connection(server.address, timeout=PATIENCE)
+    connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(ENDLESS) + ENDLESS)
+    answer = b""
+    while b"data: " not in answer:
+        answer += connection.recv(65536)
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("begun", "part"),
+    [
+        (LAST_CHUNK, b"X-Trailer: " + b"x" * 1000 + b"\r\n"),
+        (LAST_CHUNK + b"X-Trailer: ", b"x" * 1000),
+        (b";extension=", b"x" * 1000),
+        (b"\r\n" + BODY + b"\r\n", b"0" * 1000),
+    ],
+    ids=["trailers", "a trailer", "an extension", "a size"],
+)
+def test_what_a_chunked_body_has_beside_its_data_is_bounded(
+    served: Running, begun: bytes, part: bytes
+) -> None:
+    """The parser keeps trailers in memory until they end."""
+    with socket.create_connection(served.address, timeout=PATIENCE) as connection:
+        connection.sendall(CHUNKED + begun)
+        with pytest.raises(ConnectionError):
+            for _ in range(64_000):
+                connection.sendall(part)
+
+
+def test_short_trailers_change_nothing(served: Running) -> None:
+    trailer = b"X-Trailer: x\r\n\r\n"
+    close = CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert raw(served, close + LAST_CHUNK + trailer).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_rest_of_a_refused_body_is_not_waited_for_without_end(hasty: Running) -> None:
+    """However slowly it comes."""
+    with socket.create_connection(hasty.address, timeout=PATIENCE) as connection:
+        connection.sendall(HEAD + b"Content-Length: 999999999\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+        with pytest.raises(ConnectionError):
+            for _ in range(PATIENCE * 20):
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x16\x03\x01\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nnone\r\n\r\n"],
+)
+def test_no_refusal_is_written_into_an_answer(served: Running, sent: bytes) -> None:
+    with stream_of(served) as connection:
+        connection.sendall(sent)
+        rest = b""
+        with contextlib.suppress(ConnectionError):
+            while chunk := connection.recv(65536):
+                rest += chunk
+    assert b"HTTP/1.1" not in rest
+    until(lambda: nothing_runs(served))
+
+
+def test_a_head_that_is_begun_during_an_answer_has_time_until_its_end(hasty: Running) -> None:
+    with stream_of(hasty) as connection:
+        connection.sendall(b"GET /health HT")
+        rest, ends = b"", time.monotonic() + 4 * HASTE
+        while time.monotonic() < ends:
+            chunk = connection.recv(65536)
+            assert chunk
+            rest += chunk
+    assert b"HTTP/1.1" not in rest
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"[::1", b"[::1]attacker.example", b"localhost:attacker", b"[attacker.example]", b"a[::1]"],
+)
+def test_a_host_that_is_none_is_not_ours(served: Running, host: bytes) -> None:
+    request = b"GET /v1/models HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"
+    answer = raw(served, request % host)
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    envelope_of(answer)
+    for ours in (b"[::1]", b"[::1]:80", b"LocalHost:80", b"127.0.0.1:80"):
+        assert raw(served, request % ours).startswith(b"HTTP/1.1 200 ")
