@@ -180,7 +180,14 @@ def test_a_damaged_library_is_built_again(
         library_file()
 
 
-def test_processes_that_build_at_the_same_time_all_get_a_whole_library(cache: Path) -> None:
+def test_of_processes_that_need_the_library_at_the_same_time_one_builds_it(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = tmp_path / "calls"
+    counting = tmp_path / "c++"
+    counting.write_text(f'#!/bin/sh\necho "$*" >> {calls}\nexec c++ "$@"\n')
+    counting.chmod(0o755)
+    monkeypatch.setenv("CXX", str(counting))
     program = "from tallyformer.inference.native.build import library_file; print(library_file())"
     running = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -189,6 +196,7 @@ def test_processes_that_build_at_the_same_time_all_get_a_whole_library(cache: Pa
     found = {process.communicate(timeout=300)[0].strip() for process in running}
     assert len(found) == 1 and load_library(Path(found.pop()))
     assert len(list(cache.iterdir())) == 1
+    assert sum("dispatch.cpp" in call for call in calls.read_text().splitlines()) == 1
 
 
 def test_what_is_no_library_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ else is needed, neither Python's headers nor a build system: the library is plai
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -15,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,14 +64,17 @@ def library_file() -> Path:
     if _is_whole(kept):
         return kept
     compiler = find_compiler()
-    if reason := _failed_before(failed, compiler):
-        raise BuildError(reason)
     _try_to_write(folder)
-    try:
-        build(kept, compiler, sealed=True)
-    except BuildError as error:
-        failed.write_text(f"{_identity(compiler)}\n{error}\n", encoding="utf-8")
-        raise
+    with _alone_in(folder):
+        if _is_whole(kept):
+            return kept
+        if reason := _failed_before(failed, compiler):
+            raise BuildError(reason)
+        try:
+            build(kept, compiler, sealed=True)
+        except BuildError as error:
+            failed.write_text(f"{_identity(compiler)}\n{error}\n", encoding="utf-8")
+            raise
     return kept
 
 
@@ -208,6 +213,18 @@ def _failed_before(note: Path, compiler: Sequence[str]) -> str | None:
     except (OSError, ValueError):  # no such note, or not a whole one
         return None
     return reason if who == _identity(compiler) else None
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Whoever comes while another process builds waits for its library."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _try_to_write(folder: Path) -> None:
