@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -105,6 +106,59 @@ def test_a_head_that_is_begun_during_an_answer_has_time_until_its_end(hasty: Run
             assert chunk
             rest += chunk
     assert b"HTTP/1.1" not in rest
+
+
+def is_busy(server: Running) -> bool:
+    return not nothing_runs(server)
+
+
+LATER = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LONG = HEAD + b"Content-Length: 300000\r\n\r\n" + b"x" * 200_000
+
+
+@pytest.mark.parametrize("later", [LATER, LATER * 20, LONG], ids=["one", "several", "a long one"])
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_sent_more_and_goes_away_frees_its_place(
+    served: Running, later: bytes, at_once: bool, stream: bool
+) -> None:
+    body = ENDLESS if stream else ENDLESS.replace(b"true}", b"false}")
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with socket.create_connection(served.address, timeout=PATIENCE) as connection:
+        if at_once:
+            connection.sendall(request + later)
+        else:
+            connection.sendall(request)
+            until(lambda: is_busy(served))
+            connection.sendall(later)
+        if later is not LONG:
+            until(lambda: is_busy(served))
+    until(lambda: nothing_runs(served))
+
+
+def test_a_client_that_leaves_in_the_middle_is_no_failure(
+    served: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    with stream_of(served) as connection:
+        connection.sendall(LATER + b"no request\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(65536):
+                pass
+    with socket.create_connection(served.address, timeout=PATIENCE) as connection:
+        connection.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
+    until(lambda: nothing_runs(served))
+    with served.client() as http:
+        http.get("/health")
+    assert not [r for r in caplog.records if r.levelno > logging.WARNING]
+
+
+def test_many_requests_are_not_taken_ahead_of_their_answers(served: Running) -> None:
+    with stream_of(served) as connection:
+        connection.sendall(LATER * 1000)
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(65536):
+                pass
+    until(lambda: nothing_runs(served))
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,15 @@ import asyncio
 import json
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tallyformer.server.api_error import ApiError
 
 MOST_UNREAD = 16 << 20
 """Bytes of a body that are taken after its answer."""
+MOST_AHEAD = 64
+"""Requests of a connection that may come before the answer to an earlier one is whole."""
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
@@ -37,12 +40,14 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
             self._head_timer = self.loop.call_later(seconds, self._too_slow)
             self._rest_timer: asyncio.TimerHandle | None = None
             self._body_goes_on = False
+            self._answered: Any = None
             super().connection_made(transport)
 
         def connection_lost(self, exc: Exception | None) -> None:
             """The other side has gone."""
             self._head_timer.cancel()
             self._stop_waiting_for_rest()
+            self._tell_answered()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -75,6 +80,11 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
             self._head_timer.cancel()
             self._body_goes_on, self._beside_data = True, 0
             super().on_headers_complete()
+            if len(self.pipeline) > MOST_AHEAD:
+                self._leave()
+            elif self.pipeline:
+                # Whoever does not read does not notice that the client has gone.
+                self.flow.resume_reading()
 
         def on_body(self, body: bytes) -> None:
             """Part of a body. Of one that nobody reads, a bounded part is waited for.
@@ -88,6 +98,8 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
                     self.transport.close()
                     return
             super().on_body(body)
+            if self.pipeline and len(self.cycle.body) > HIGH_WATER_LIMIT:
+                self._leave()
 
         def on_message_complete(self) -> None:
             """A request is whole."""
@@ -104,6 +116,23 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
         def send_400_response(self, msg: str) -> None:
             """Answer what cannot be parsed."""
             self._refuse(400, "This is not a request of HTTP/1.1")
+
+        def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+            self._answered = cycle
+            super()._start_asgi_task(cycle, app)
+
+        def _tell_answered(self) -> None:
+            """Let the request that is answered know that its client has gone.
+
+            uvicorn tells the newest one alone, which may wait behind it.
+            """
+            if self._answered is not None and not self._answered.response_complete:
+                self._answered.disconnected = True
+                self._answered.message_event.set()
+
+        def _leave(self) -> None:
+            self._tell_answered()
+            self.transport.close()
 
         def _stop_waiting_for_rest(self) -> None:
             if self._rest_timer is not None:
@@ -129,7 +158,7 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
 
         def _refuse(self, status: int, message: str) -> None:
             if not self._may_answer:
-                self.transport.close()
+                self._leave()
                 return
             body = json.dumps(ApiError(status, message).envelope).encode()
             head = b"HTTP/1.1 %d %s\r\n" % (status, _REASONS[status])
