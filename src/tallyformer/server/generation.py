@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.server.api_error import ApiError, unavailable, usual_message
 from tallyformer.server.drain import Drain
 from tallyformer.server.failures import invalid_request
+from tallyformer.server.memory import AnswerMemory, bytes_of
 from tallyformer.server.metrics import AnswerTimes
 
 _LOGGER = logging.getLogger("tallyformer.server")
@@ -50,6 +51,8 @@ class Generation:
         drain: how the server ends.
         deadline: seconds for everything, waiting included.
         keep_alive: seconds without a piece after which an event says so.
+        memory: what is kept of all answers.
+        whole: whether whoever reads the events keeps them to the end.
 
     Raises:
         InvalidRequestError: a prompt or its settings are refused.
@@ -65,6 +68,8 @@ class Generation:
         drain: Drain,
         deadline: float,
         keep_alive: float,
+        memory: AnswerMemory,
+        whole: bool,
     ) -> None:
         self._wanted = wanted
         self._streams = [llm.stream(w.prompt_ids, w.params, prefix_key=prefix_key) for w in wanted]
@@ -72,6 +77,11 @@ class Generation:
         self._drain = drain
         self._deadline = deadline
         self._keep_alive = keep_alive
+        self._memory = memory
+        self._whole = whole
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unmade = len(wanted)
+        self._when_made: Callable[[], object] = lambda: None
         self._queue: asyncio.Queue[Event | ApiError] = asyncio.Queue()
 
     async def events(self) -> AsyncGenerator[Event, None]:
@@ -83,7 +93,8 @@ class Generation:
         counts = [one.params.n for one in self._wanted]
         firsts = itertools.accumulate(counts[:-1], initial=0)
         pumps = zip(self._streams, self._wanted, firsts, strict=True)
-        tasks = [asyncio.create_task(self._pump(*pump)) for pump in pumps]
+        self._kept = self._memory.begin(self.give_up)
+        self._tasks = [asyncio.create_task(self._pump(*pump)) for pump in pumps]
         left = sum(counts)
         with self._limits():
             try:
@@ -91,12 +102,27 @@ class Generation:
                     event = await self._queue.get()
                     if isinstance(event, ApiError):
                         raise event
+                    if event is not None and not self._whole:
+                        self._memory.grow(self._kept, -bytes_of(event[1]))
                     yield event
                     left -= event is not None and event[1].finish_reason is not None
             finally:
-                for task in tasks:
+                for task in self._tasks:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                self._memory.end(self._kept)
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def when_made(self, callback: Callable[[], object]) -> None:
+        """Have something called when all answers are made, whether they have been read or not."""
+        self._when_made = callback
+
+    def give_up(self) -> None:
+        """End all answers for lack of memory; what was not read of them is let go of."""
+        for task in self._tasks:
+            task.cancel()
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._put(_too_much())
 
     async def _pump(
         self, stream: AsyncGenerator[Piece, None], wanted: WantedAnswers, first: int
@@ -113,8 +139,13 @@ class Generation:
                         kept = space.without(scored) if space else scored
                         if kept is not None:
                             self._queue.put_nowait((first + kept.index, kept))
+                            self._memory.grow(self._kept, bytes_of(kept))
         except Exception as error:
             self._queue.put_nowait(_told(error))
+        finally:
+            self._unmade -= 1
+            if not self._unmade:
+                self._when_made()
 
     @staticmethod
     def _measure(times: AnswerTimes, piece: Piece) -> None:
@@ -193,6 +224,13 @@ def _told(error: Exception) -> ApiError:
 
 def _too_late() -> ApiError:
     return unavailable("The answer took longer than this server allows", code="timeout")
+
+
+def _too_much() -> ApiError:
+    return unavailable(
+        "There is no memory for more of this answer. Ask for fewer tokens, or read a stream faster",
+        code="out_of_memory",
+    )
 
 
 def _ending() -> ApiError:

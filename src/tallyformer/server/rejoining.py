@@ -14,8 +14,6 @@ from collections.abc import AsyncGenerator, Callable
 
 from tallyformer.server import sse
 
-MOST_BYTES = 64 << 20
-"""Of all events that are kept."""
 MOST_RECORDINGS = 4096
 
 
@@ -28,10 +26,19 @@ class Recording:
             finished one forgotten.
         keep_alive: seconds without an event after which a reader gets a comment.
         forget: called when nobody can read it any more.
+        grown: called with the bytes by which it has grown.
+        give_up: ends what still runs; its last event is an error.
     """
 
     def __init__(
-        self, owner: str, *, patience: float, keep_alive: float, forget: Callable[[], None]
+        self,
+        owner: str,
+        *,
+        patience: float,
+        keep_alive: float,
+        forget: Callable[[], None],
+        grown: Callable[[int], None],
+        give_up: Callable[[], None],
     ) -> None:
         self.owner = owner
         self.size = 0
@@ -40,6 +47,8 @@ class Recording:
         self._patience = patience
         self._keep_alive = keep_alive
         self._forget = forget
+        self._grown = grown
+        self.give_up = give_up
         self._news = asyncio.Event()
         self._readers = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -109,12 +118,14 @@ class Recording:
             asyncio.get_running_loop().call_soon(self._tell)
 
     def _add(self, written: bytes) -> None:
+        before = self.size
         for event in written.split(b"\n\n"):
             if event and not event.startswith(b":"):
                 numbered = b"id: %d\n%s\n\n" % (len(self._events), event)
                 self._events.append(numbered)
                 self.size += len(numbered)
         self._tell()
+        self._grown(self.size - before)
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()
@@ -138,12 +149,15 @@ class Recordings:
     Args:
         patience: seconds that one is kept without a reader.
         keep_alive: seconds without an event after which a reader gets a comment.
+        most_bytes: of all events that are kept.
     """
 
-    def __init__(self, patience: float, keep_alive: float) -> None:
+    def __init__(self, patience: float, keep_alive: float, *, most_bytes: int) -> None:
         self._patience = patience
+        self._most_bytes = most_bytes
         self._keep_alive = keep_alive
         self._recordings: dict[str, Recording] = {}
+        self._size = 0
 
     def record(
         self,
@@ -151,14 +165,18 @@ class Recordings:
         owner: str,
         events: AsyncGenerator[bytes, None],
         place: contextlib.ExitStack,
+        *,
+        give_up: Callable[[], None],
     ) -> Recording:
-        """Begin to keep a stream."""
+        """Begin to keep a stream; `give_up` ends it with an error."""
         self._make_room()
         recording = Recording(
             owner,
             patience=self._patience,
             keep_alive=self._keep_alive,
             forget=functools.partial(self._forget, answer_id),
+            grown=self._grown,
+            give_up=give_up,
         )
         self._recordings[answer_id] = recording
         recording.begin(events, place)
@@ -175,14 +193,21 @@ class Recordings:
             recording.stop()
 
     def _forget(self, answer_id: str) -> None:
-        self._recordings.pop(answer_id, None)
+        forgotten = self._recordings.pop(answer_id, None)
+        if forgotten is not None:
+            self._size -= forgotten.size
+
+    def _grown(self, size: int) -> None:
+        self._size += size
+        if self._size > self._most_bytes:
+            self._make_room()
+        if self._size > self._most_bytes:
+            max(self._recordings.values(), key=lambda recording: recording.size).give_up()
 
     def _make_room(self) -> None:
         """Forget the oldest finished ones until what is kept is within the bounds."""
-        size = sum(recording.size for recording in self._recordings.values())
         for recording in list(self._recordings.values()):
-            if size <= MOST_BYTES and len(self._recordings) < MOST_RECORDINGS:
+            if self._size <= self._most_bytes and len(self._recordings) < MOST_RECORDINGS:
                 return
             if recording.finished:
-                size -= recording.size
                 recording.stop()

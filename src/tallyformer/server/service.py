@@ -18,6 +18,7 @@ from tallyformer.server.api_error import ApiError
 from tallyformer.server.drain import Drain
 from tallyformer.server.feedback.exchanges import Exchange, Exchanges
 from tallyformer.server.generation import Generation, WantedAnswers
+from tallyformer.server.memory import AnswerMemory
 from tallyformer.server.metrics import AnswerTimes, Metrics
 from tallyformer.server.models import Models, ServedModel
 from tallyformer.server.rate_limits import RateLimits
@@ -131,7 +132,12 @@ class Service:
         # How fast a prompt is answered tells whether another one began alike. Strangers would
         # learn that of each other; without keys on this machine alone there is one caller.
         self._callers_are_known = bool(settings.api_key_file) or not settings.allow_anonymous
-        self._recordings = Recordings(settings.rejoin_seconds, settings.stream_keep_alive)
+        self._memory = AnswerMemory(settings.max_answer_bytes)
+        self._recordings = Recordings(
+            settings.rejoin_seconds,
+            settings.stream_keep_alive,
+            most_bytes=settings.max_answer_bytes // 4,
+        )
         self._limits = RateLimits(
             requests=settings.requests_per_minute,
             tokens=settings.tokens_per_minute,
@@ -146,7 +152,9 @@ class Service:
             ApiError: it is refused, or the model failed.
             ClientGone: nobody waits for it.
         """
-        started = await self._start(request, ask.model, ask.wanted, ask.prompt_tokens)
+        started = await self._start(
+            request, ask.model, ask.wanted, ask.prompt_tokens, whole=not ask.stream
+        )
         headers = {**started.headers, **ask.headers}
         if ask.stream:
             remember = functools.partial(self._remember, ask, request.state.owner)
@@ -154,7 +162,11 @@ class Service:
             if not ask.rejoin:
                 return self._streamed(events, headers, started.place)
             recording = self._recordings.record(
-                ask.shape.answer_id, request.state.owner, events, started.place
+                ask.shape.answer_id,
+                request.state.owner,
+                events,
+                started.place,
+                give_up=started.generation.give_up,
             )
             if self._shared is not None:
                 self._shared.follow(ask.shape.answer_id, recording)
@@ -239,13 +251,19 @@ class Service:
         Raises:
             ApiError, ClientGone: as for `respond`.
         """
-        started = await self._start(request, model, [wanted], len(wanted.prompt_ids))
+        started = await self._start(request, model, [wanted], len(wanted.prompt_ids), whole=True)
         with started.place:
             outputs = await unless_gone(request.receive, _outputs(started.generation, [wanted]))
         return outputs[0], started.times[0]
 
     async def _start(
-        self, request: Request, model: ServedModel, wanted: list[WantedAnswers], prompt_tokens: int
+        self,
+        request: Request,
+        model: ServedModel,
+        wanted: list[WantedAnswers],
+        prompt_tokens: int,
+        *,
+        whole: bool,
     ) -> Started:
         """Let answers in, or refuse them."""
         owner = request.state.owner
@@ -263,12 +281,15 @@ class Service:
                 drain=self._drain,
                 deadline=self._settings.request_timeout,
                 keep_alive=self._settings.stream_keep_alive,
+                memory=self._memory,
+                whole=whole,
             )
             headers = await self._limits.charge(owner, prompt_tokens + longest)
             self._metrics.prompt(model.name, prompt_tokens)
-            return Started(
-                generation=generation, times=times, place=place.pop_all(), headers=headers
-            )
+            held = place.pop_all()
+            # A slow reader holds no place that others could have.
+            generation.when_made(held.close)
+            return Started(generation=generation, times=times, place=held, headers=headers)
 
 
 async def _outputs(generation: Generation, wanted: list[WantedAnswers]) -> list[Output]:

@@ -66,6 +66,12 @@ class ServerSettings(BaseModel):
     max_waiting: int = Field(
         256, ge=0, description="Answers that may wait for a model; more are refused with 429."
     )
+    max_answer_bytes: int = Field(
+        256 << 20,
+        ge=1 << 16,
+        description="Memory for what is made of answers and not sent yet, in bytes, and a quarter "
+        "of it for streams that can be joined again; past it the largest answer ends.",
+    )
     requests_per_minute: _Count | None = Field(
         None, description="Requests that a key may make in a minute. Default: any number."
     )
