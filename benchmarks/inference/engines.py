@@ -269,6 +269,64 @@ class OnnxRuntime:
         return np.take_along_axis(ids, places[:, None], 1)[:, 0]
 
 
+class Vllm:
+    """vLLM's engine of its CPU build, in this process, without its prefix cache."""
+
+    def __init__(self, folder: Path, threads: int, dtype: str) -> None:
+        os.environ |= {
+            "VLLM_TARGET_DEVICE": "cpu",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}" if threads > 1 else "0",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+        }
+        from vllm import LLM, SamplingParams
+
+        self._params = SamplingParams
+        self._engine = LLM(
+            str(folder),
+            dtype=dtype,
+            max_model_len=CONTEXT,
+            max_num_seqs=MOST_STREAMS,
+            enable_prefix_caching=False,
+            disable_log_stats=True,
+        ).llm_engine
+        self._asked = 0
+
+    def decode(self, streams: int, position: int, steps: int) -> float:
+        names = [self._add(position, steps + 2) for _ in range(streams)]
+        counts = dict.fromkeys(names, 0)
+        while not all(counts.values()):
+            self._step(counts)
+        begun, start = sum(counts.values()), time.perf_counter()
+        while sum(counts.values()) - begun < streams * (steps - 1):
+            self._step(counts)
+        seconds = time.perf_counter() - start
+        while self._engine.has_unfinished_requests():
+            self._engine.step()
+        return seconds * steps / (steps - 1)
+
+    def first(self, prompt: int) -> float:
+        start = time.perf_counter()
+        counts = {self._add(prompt, 1): 0}
+        while not all(counts.values()):
+            self._step(counts)
+        return time.perf_counter() - start
+
+    def _add(self, prompt: int, tokens: int) -> str:
+        self._asked += 1
+        name = str(self._asked)
+        params = self._params(
+            max_tokens=tokens, temperature=1.0, top_k=TOP_K, top_p=TOP_P, ignore_eos=True
+        )
+        self._engine.add_request(name, {"prompt_token_ids": _ids(prompt)}, params)
+        return name
+
+    def _step(self, counts: dict[str, int]) -> None:
+        for output in self._engine.step():
+            counts[output.request_id] = len(output.outputs[0].token_ids)
+
+
 class Transformers:
     """`generate` of transformers, as a user calls it; time of n + 1 ids less that of one."""
 
@@ -317,6 +375,8 @@ def _load(engine: str, model: Path, threads: int) -> Worker:
         return CTranslate2(model, threads, kind)
     if name == "onnxruntime":
         return OnnxRuntime(model, threads)
+    if name == "vllm":
+        return Vllm(model, threads, kind)
     assert name == "transformers", name
     return Transformers(model, threads, kind)
 
