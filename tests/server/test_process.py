@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,27 @@ def test_it_lives_before_it_is_ready_and_sigterm_ends_it_with_0(tally_folder: Pa
         until(lambda: _ready(url))
         server.send_signal(signal.SIGTERM)
         assert server.wait(PATIENCE) == 0
+
+
+def test_no_answer_waits_for_a_collection_that_looks_through_all_that_was_loaded(
+    tally_folder: Path,
+) -> None:
+    program = (
+        "import atexit, gc; from tallyformer.cli.main import main;"
+        "atexit.register(lambda: print(len(gc.get_objects()), gc.get_freeze_count())); main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "serve", "--port", "0", "--model", f"m={tally_folder}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        url = _address(server)
+        until(lambda: _ready(url))
+        assert httpx2.get(f"{url}/v1/models").status_code == 200
+        server.terminate()
+        looked_through, frozen = map(int, server.communicate(timeout=PATIENCE)[0].split())
+    assert frozen > 10 * looked_through
 
 
 def test_an_option_that_is_0_is_not_left_out(tally_folder: Path) -> None:

@@ -96,16 +96,17 @@ def create_app(
     )
     app.state.models = served
     add_failure_handlers(app)
-    add_health_routes(app, served, ending)
-    add_model_routes(app, served, runs=settings.runs is not None)
-    add_token_routes(app, served)
-    add_metrics_route(app, metrics)
-    add_earlier_routes(app, service)
+    # Routes are looked through in this order: those first that are asked most.
     add_chat_routes(app, service)
     add_completion_routes(app, service)
     add_response_routes(app, service)
     add_native_routes(app, service)
     add_generation_routes(app, service)
+    add_health_routes(app, served, ending)
+    add_model_routes(app, served, runs=settings.runs is not None)
+    add_token_routes(app, served)
+    add_metrics_route(app, metrics)
+    add_earlier_routes(app, service)
     if settings.feedback and exchanges is not None:
         _add_feedback(app, settings.feedback, exchanges, shared)
     if settings.runs is not None:
