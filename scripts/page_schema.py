@@ -18,6 +18,7 @@ USED = (
     "/v1/runs",
     "/v1/runs/{run}",
     "/v1/runs/{run}/curves/{curve}",
+    "/v1/runs/{run}/samples/{curve}",
 )
 _REF = "#/components/schemas/"
 

@@ -79,6 +79,16 @@ def test_a_curve_comes_in_parts(runs: httpx2.Client) -> None:
     assert not rest["fresh"] and rest["parts"][0]["start"] == 6 and not rest["parts"][0]["steps"]
 
 
+def test_what_was_written_at_a_validation_is_told_by_its_step(runs: httpx2.Client) -> None:
+    path = "/v1/runs/tiny/samples/pretrain"
+    last = runs.get(path).json()
+    assert last["steps"] == [2, 4, 6] and last["step"] == 6
+    assert len(last["samples"]) == 3 and last["samples"][0]["question"]
+    assert runs.get(path, params={"step": 4}).json()["step"] == 4
+    assert runs.get(path, params={"step": -1}).status_code == 400
+    assert runs.get("/v1/runs/tiny/samples/evaluate").status_code == 404
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import random
 import signal
 import sys
 import time
@@ -111,7 +112,17 @@ def job(folder: Path, *, train_source: Any = None, model: Any = None, **override
         head_flops=2e5,
         resume_command="tallyformer pretrain --resume",
         restart_command=lambda changes: f"RESTART {changes}",
+        take_samples=lambda: [next_ids(model)],
     )
+
+
+def next_ids(model: Any) -> dict[str, str]:
+    """What a model computes for two ids, to the bit; it also uses up random numbers."""
+    assert not model.training
+    torch.rand(1), random.random(), np.random.rand()
+    with torch.inference_mode():
+        logits = model(torch.tensor([[7, 8]])).logits
+    return {"prompt": "7 8", "text": logits[0, -1, :3].numpy().tobytes().hex(), "expected": ""}
 
 
 def fingerprint(model: Any) -> str:

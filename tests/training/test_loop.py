@@ -72,6 +72,7 @@ def final_state(folder: Path) -> dict[str, Any]:
     state["seconds"] = state["window"] = state["log"] = None  # times
     return {
         "state": state,
+        "samples": (folder / "samples.jsonl").read_text(encoding="utf-8"),
         "metrics": metrics(folder),
         "best": (folder / "best" / "weights.txt").read_text(encoding="utf-8"),
         **{name: load_file(last / f"{name}.safetensors") for name in ("model", "optimizer")},
@@ -79,7 +80,7 @@ def final_state(folder: Path) -> dict[str, Any]:
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    for name in ("state", "metrics", "best"):
+    for name in ("state", "metrics", "best", "samples"):
         assert found[name] == expected[name]
     for name in ("model", "optimizer"):
         assert found[name].keys() == expected[name].keys()
@@ -388,7 +389,7 @@ def test_damaged_metrics_are_refused_and_can_be_done_without(tmp_path):
     path.unlink()
     result, weights = run(tmp_path, steps=4, evaluations=2)
     assert weights == expected
-    assert result.records == {path: file_entry(path)}
+    assert result.records[path] == file_entry(path)
 
 
 def test_a_run_tells_what_it_wrote(tmp_path):
@@ -399,6 +400,7 @@ def test_a_run_tells_what_it_wrote(tmp_path):
     assert [*result.files, *result.records] == [
         tmp_path / "best" / "weights.txt",
         tmp_path / "metrics.jsonl",
+        tmp_path / "samples.jsonl",
     ]
 
 

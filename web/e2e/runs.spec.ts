@@ -31,8 +31,8 @@ class Folder {
     writeFileSync(join(this.path, name, "recipe.yaml"), recipe);
   }
 
-  write(name: string, lines: string): void {
-    appendFileSync(join(this.path, name, "pretrain", "metrics.jsonl"), lines);
+  write(name: string, lines: string, file = "metrics.jsonl"): void {
+    appendFileSync(join(this.path, name, "pretrain", file), lines);
   }
 }
 
@@ -76,6 +76,31 @@ test("a curve grows while its run trains, and a reload shows the same", async ({
   await expect(image(page, "Loss")).toHaveAccessibleName(/training 6\.25/u);
   await page.reload();
   await expect(image(page, "Loss")).toHaveAccessibleName(/training 6\.25/u);
+});
+
+test("what the model wrote at each validation can be stepped through, and the newest is followed", async ({ page, folder }) => {
+  const said = (step: number, text: string): string => `${JSON.stringify({ step, samples: [{ prompt: "A bond", text, expected: "" }] })}\n`;
+  folder.write("live", said(10, "the the") + said(20, "is a bank") + said(30, `is ${EVIL}`), "samples.jsonl");
+  await page.goto("/runs?run=live");
+  const written = page.getByRole("region", { name: "Written while it trained" });
+  await expect(written.getByRole("status")).toHaveText("Step 30, 3 of 3");
+  await expect(written.locator(".sample-answer")).toHaveText(`is ${EVIL}`);
+  await written.getByRole("button", { name: "Earlier validation" }).click();
+  await expect(written.locator(".sample-answer")).toHaveText("is a bank");
+  const slider = written.getByRole("slider", { name: "Validation" });
+  await slider.press("ArrowLeft");
+  await expect(slider).toHaveAttribute("aria-valuetext", "Step 10, 1 of 3");
+  await expect(written.locator(".sample-answer")).toHaveText("the the");
+  await expect(written.getByRole("button", { name: "Earlier validation" })).toBeDisabled();
+  folder.write("live", said(40, "is a loan"), "samples.jsonl");
+  await expect(written.getByRole("status")).toHaveText("Step 10, 1 of 4");
+  await slider.press("End");
+  await expect(written.locator(".sample-answer")).toHaveText("is a loan");
+  folder.write("live", said(50, "is a loan to a state"), "samples.jsonl");
+  await expect(written.getByRole("status")).toHaveText("Step 50, 5 of 5");
+  await expect(written.locator(".sample-answer")).toHaveText("is a loan to a state");
+  await page.goto("/runs?run=whole");
+  await expect(written.getByRole("listitem")).toHaveCount(3);
 });
 
 test("two runs in one plot, with smoothing, a log scale and another axis", async ({ page }) => {

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tallyformer.config.base import Section, Use, where
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 """How much of a running mean stays in each step."""
+
+
+LOOKED_AT_ONLY = ("sample_tokens", "sample_prompts")
+"""Keys of `TrainSection` that no weight depends on, so that a begun run may change them."""
 
 
 class OptimizerSection(Section):
@@ -78,6 +82,9 @@ class TrainSection(Section):
     """
 
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("epochs", "steps"),)
+    uses: ClassVar[Mapping[str, Use]] = {
+        "sample_prompts": Use("sample_tokens above 0", lambda section: section.sample_tokens > 0),
+    }
     epochs: float | None = Field(None, ge=1e-6, le=1e6)
     """Length of the run in passes over the data; may be a fraction."""
     steps: int | None = Field(None, ge=1, le=10**9)
@@ -104,12 +111,26 @@ class TrainSection(Section):
     """How often validation runs, spread evenly; the last one is at the end."""
     evaluation_tokens: int = Field(200_000, ge=1)
     """At most this many validation ids each time, but at least a sequence of each source."""
+    sample_tokens: int = Field(24, ge=0, le=1000)
+    """At each validation the model continues a few texts, or answers questions, with at most this
+    many ids, for a person to read; 0 writes none. See [Training](training.md#samples)."""
+    sample_prompts: tuple[str, ...] = Field((), max_length=16)
+    """What it is given; without any, beginnings of validation texts, or in `sft` held-out
+    questions."""
     early_stopping_patience: int | None = Field(None, ge=1)
     """End after this many validations without a new best loss."""
     checkpoint_minutes: float = Field(10.0, gt=0)
     """A checkpoint is written at least this often, and at every validation."""
     log_every: int = Field(10, ge=1)
     """Steps between two lines of metrics."""
+
+    @field_validator("sample_prompts")
+    @classmethod
+    def _prompts_begin_something(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        for place, prompt in enumerate(prompts):
+            if not prompt.strip():
+                raise ValueError(f"{place} is empty. Write a text, or take it out")
+        return prompts
 
 
 class PretrainSection(TrainSection):

@@ -55,7 +55,7 @@ def questions_of_pairs(pairs: Sequence[Pair]) -> list[Question]:
     return [Question(pair.question, pair.response) for pair in spread(pairs, COUNT)]
 
 
-def beginnings_of_texts(texts: Iterable[str]) -> list[Question]:
+def beginnings_of_texts(texts: Iterable[str], count: int = COUNT) -> list[Question]:
     """The first words of the first few texts that continue behind them, and how they continue."""
     found: list[Question] = []
     for text in texts:
@@ -63,6 +63,6 @@ def beginnings_of_texts(texts: Iterable[str]) -> list[Question]:
         if len(words) > BEGINNING_WORDS:
             rest = words[BEGINNING_WORDS : BEGINNING_WORDS + CONTINUATION_WORDS]
             found.append(Question(" ".join(words[:BEGINNING_WORDS]), " ".join(rest)))
-        if len(found) == COUNT:
+        if len(found) == count:
             break
     return found

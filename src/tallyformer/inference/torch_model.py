@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tallyformer.inference.engine.torch_runner import TorchRunner
 from tallyformer.inference.folder_defaults import check_settings, end_ids, sampling_defaults
 from tallyformer.inference.ready_model import ReadyModel, check_tokenizer
 from tallyformer.inference.torch_runners import torch_runner
@@ -34,8 +35,20 @@ def load_with_torch(
     return with_torch(model, tokenizer, batch_invariant=batch_invariant)
 
 
-def with_torch(model: Any, tokenizer: Tokenizer, *, batch_invariant: bool = False) -> ReadyModel:
+def with_torch(
+    model: Any,
+    tokenizer: Tokenizer,
+    *,
+    batch_invariant: bool = False,
+    runner: TorchRunner | None = None,
+) -> ReadyModel:
     """A transformers model in eval mode.
+
+    Args:
+        model: it may be on any device.
+        tokenizer: its own.
+        batch_invariant: see `LLM.from_pretrained`.
+        runner: computes the model; by default the fastest one.
 
     Raises:
         ArtifactError, TokenizerError: it does not say how much it reads, or does not fit the
@@ -49,7 +62,7 @@ def with_torch(model: Any, tokenizer: Tokenizer, *, batch_invariant: bool = Fals
     of_config = model.config.eos_token_id
     parameter = next(model.parameters())
     return ReadyModel(
-        runner=torch_runner(model, tokenizer.vocab_size, batch_invariant=batch_invariant),
+        runner=runner or torch_runner(model, tokenizer.vocab_size, batch_invariant=batch_invariant),
         runner_name="torch",
         source=source,
         device=str(parameter.device),

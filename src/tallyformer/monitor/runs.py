@@ -28,6 +28,7 @@ from tallyformer.monitor.look import Version, version_of
 from tallyformer.monitor.samples import Samples, read_samples
 from tallyformer.monitor.stages import StageLook, StageReader, progress
 from tallyformer.monitor.words import shown_name, shown_text
+from tallyformer.monitor.written import WrittenLook, WrittenReader
 
 RunState = Literal["running", "finished", "stopped", "damaged"]
 MOST_LISTED = 200
@@ -114,6 +115,7 @@ class RunsFolder:
     def __init__(self, path: Path) -> None:
         self._inside = Inside(path)
         self._stages = StageReader(self._inside)
+        self._written = WrittenReader(self._inside)
         self._recipe = functools.lru_cache(_MOST_CURVES)(self._recipe_now)
         self._curves: OrderedDict[tuple[str, ...], Curve] = OrderedDict()
         self._lock = threading.Lock()
@@ -156,6 +158,12 @@ class RunsFolder:
         entry = self._entry(run)
         path = self._curve_files(entry.folder).get(curve) if entry and not entry.problem else None
         return self._curve(path).look(cursor) if path else None
+
+    def written(self, run: str, curve: str, step: int | None = None) -> WrittenLook | None:
+        """What the model of a curve wrote at a validation; None if there is no such curve."""
+        entry = self._entry(run)
+        path = self._curve_files(entry.folder).get(curve) if entry and not entry.problem else None
+        return self._written.look(path[:-1], step) if path else None
 
     def report(self, run: str, report: str) -> bytes | None:
         """The text of a report; None if there is none of this name.

@@ -26,12 +26,14 @@ from tallyformer.artifacts.model_folder import RESULT, check_model_folder
 from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.config.distill import DistillPhase, DistillSection
+from tallyformer.config.training import LOOKED_AT_ONLY
 from tallyformer.data.shards import Shards
 from tallyformer.errors import UsageError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.device import choose_device
 from tallyformer.model.flops import count_parameters, flops_per_token, head_flops
 from tallyformer.runs.data import finish, load_shards, load_tokenizer, packed_sources, result_of
+from tallyformer.runs.samples import continuations
 from tallyformer.runs.teacher import (
     load_teacher_model,
     shared_ids,
@@ -50,6 +52,10 @@ from tallyformer.training.teacher_cache import TeacherCache
 from tallyformer.training.validation import TextLoss
 
 CACHE = "teacher-cache"
+_NO_WEIGHT_DEPENDS_ON: Any = {
+    "cache_folder": True,
+    "phases": {"__all__": set(LOOKED_AT_ONLY)},
+}
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
@@ -75,7 +81,7 @@ def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageW
         run=folder,
         stage="distill",
         config={
-            "distill": _section(recipe).model_dump(mode="json", exclude={"cache_folder"}),
+            "distill": _section(recipe).model_dump(mode="json", exclude=_NO_WEIGHT_DEPENDS_ON),
             "dropout": recipe.model.dropout,
         },
         seed=recipe.seed,
@@ -194,6 +200,7 @@ class _Distillation:
                 restart_command=functools.partial(
                     self.folder.restart_command, "distill", f"distill.phases.{number - 1}"
                 ),
+                take_samples=continuations(model, self.tokenizer, phase, self.shards),
             )
         )
         return {

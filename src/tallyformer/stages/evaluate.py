@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,14 +51,13 @@ from tallyformer.progress import progress_bar
 from tallyformer.report.page import write_report
 from tallyformer.runs.data import load_shards, load_tokenizer
 from tallyformer.runs.models import RunModel, final_model, models_of
+from tallyformer.runs.samples import validation_texts
 from tallyformer.runs.teacher import load_teacher_model, teacher_revision
 from tallyformer.training.precision import choose_precision
 from tallyformer.training.validation import TextLoss
 
 FORMAT = 1
 ROWS_AT_ONCE = 16
-_BEGINNING_IDS = 128
-"""Ids of a document that are read for its beginning."""
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> Manifest:
@@ -233,7 +231,7 @@ class _Evaluation:
             questions = [Question(prompt) for prompt in prompts]
         elif self.recipe.sft is None:
             return take_samples(
-                beginnings_of_texts(self._validation_texts()),
+                beginnings_of_texts(validation_texts(self.shards, self.tokenizer)),
                 greedy_continuations(llm, max_tokens=most),
             )
         else:
@@ -241,13 +239,6 @@ class _Evaluation:
             pairs = [pair for pair in self._held_out if pair.id.split("/")[0] in own]
             questions = questions_of_pairs(pairs) or questions_of_facts(facts())
         return take_samples(questions, greedy_answers(llm, max_tokens=most, label="samples"))
-
-    def _validation_texts(self) -> Iterator[str]:
-        """Beginnings of validation documents, from all sources in turn."""
-        streams = [s.first_ids(_BEGINNING_IDS) for s in self.shards.validation.values() if s.tokens]
-        for ids in itertools.chain.from_iterable(itertools.zip_longest(*streams)):
-            if ids is not None:
-                yield self.tokenizer.decode(ids.tolist())
 
     def _answers(self, model: Any, pairs: Sequence[Pair]) -> list[TextLoss]:
         return measure_responses(

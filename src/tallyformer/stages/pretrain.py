@@ -8,10 +8,11 @@ from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.config.model import ModelSection
-from tallyformer.config.training import PretrainSection
+from tallyformer.config.training import LOOKED_AT_ONLY, PretrainSection
 from tallyformer.model.device import choose_device
 from tallyformer.model.flops import count_parameters, flops_per_token, head_flops
 from tallyformer.runs.data import finish, load_shards, load_tokenizer, packed_sources, result_of
+from tallyformer.runs.samples import continuations
 from tallyformer.runs.weights import new_model, save_model
 from tallyformer.training.job import TrainingJob
 from tallyformer.training.loop import train
@@ -58,7 +59,7 @@ def work_from_scratch(
         stage=stage,
         config={
             "model": model_section.model_dump(mode="json"),
-            "train": section.model_dump(mode="json"),
+            "train": section.model_dump(mode="json", exclude=set(LOOKED_AT_ONLY)),
         },
         seed=recipe.seed,
         inputs={name: result_of(folder, name) for name in ("tokenizer", "prepare")},
@@ -108,6 +109,7 @@ def train_from_scratch(
             restart_command=functools.partial(
                 folder.restart_command, stage, "teacher.train" if stage == "teacher" else stage
             ),
+            take_samples=continuations(model, tokenizer, section, shards),
         )
     )
     metrics = {**result.metrics(), "parameters": count_parameters(model.config)}

@@ -9,6 +9,7 @@ from tallyformer.artifacts.manifest import Manifest
 from tallyformer.artifacts.run_folder import BEST, RunFolder, StageWork
 from tallyformer.config import Recipe
 from tallyformer.config.sft import SftSection
+from tallyformer.config.training import LOOKED_AT_ONLY
 from tallyformer.data.batch import BatchSource
 from tallyformer.data.conversations import (
     Conversation,
@@ -26,6 +27,7 @@ from tallyformer.evaluation.responses import spread
 from tallyformer.model.device import choose_device
 from tallyformer.model.flops import head_flops, lora_flops_per_token
 from tallyformer.runs.data import finish, load_shards, load_tokenizer, result_of
+from tallyformer.runs.samples import answers
 from tallyformer.runs.weights import earlier_model
 from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.checkpoints import trainable
@@ -64,7 +66,7 @@ def work_of(recipe: Recipe, folder: RunFolder, *, resume: bool = True) -> StageW
     return StageWork(
         run=folder,
         stage="sft",
-        config=section.model_dump(mode="json"),
+        config=section.model_dump(mode="json", exclude=set(LOOKED_AT_ONLY)),
         seed=recipe.seed,
         inputs=inputs,
         resume=resume,
@@ -155,6 +157,7 @@ def _fine_tune(recipe: Recipe, section: SftSection, folder: RunFolder, work: Sta
             head_flops=head_flops(model.config, trained="lm_head" in section.lora.modules_to_save),
             resume_command=folder.resume_command("sft"),
             restart_command=functools.partial(folder.restart_command, "sft", "sft"),
+            take_samples=answers(model, tokenizer, section, pairs.validation),
         )
     )
     metrics = {

@@ -16,6 +16,7 @@ from tallyformer.config.training import TrainSection
 from tallyformer.data.batch import BatchSource
 from tallyformer.training.failures import Restart
 from tallyformer.training.losses import LanguageModelLoss
+from tallyformer.training.samples import TakeSamples
 from tallyformer.training.validation import TextLoss
 
 
@@ -38,6 +39,7 @@ class TrainingJob:
         head_flops: the part of them that only tokens with a label cost.
         resume_command: what the user types to resume.
         restart_command: the same to start again, with changed keys of the section.
+        take_samples: has the model write something at each validation; None writes nothing.
         clock: seconds, monotonic.
     """
 
@@ -57,6 +59,7 @@ class TrainingJob:
     head_flops: float
     resume_command: str
     restart_command: Restart
+    take_samples: TakeSamples | None = None
     clock: Callable[[], float] = time.monotonic
 
     @property
@@ -92,7 +95,7 @@ class TrainingResult:
     Attributes:
         best: the best validation.
         files: size and checksum of each file of the best weights, as they were written.
-        records: the same of the metrics.
+        records: the same of the metrics and samples.
         best_step: optimizer steps done at that time.
         steps: optimizer steps done.
         tokens: ids read.

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tallyformer.artifacts.run_folder import METRICS
+from tallyformer.artifacts.run_folder import METRICS, SAMPLES
 from tallyformer.config.training import TrainSection
 from tallyformer.data.batch import Batch, BatchSource
 from tallyformer.errors import CheckpointError, Interrupted, TrainingError
@@ -59,6 +59,7 @@ from tallyformer.training.random_state import (
     set_random_states,
 )
 from tallyformer.training.run_state import RunState
+from tallyformer.training.samples import SamplesLog
 from tallyformer.training.schedules import learning_rate_factor
 from tallyformer.training.step import Measured, NotFiniteError, Step, StepResult
 from tallyformer.training.validation import TextLoss, validate
@@ -176,6 +177,7 @@ class _Run:
         total, done = job.steps * job.tokens_per_step, self.state.tokens
         with (
             MetricsLog(job.folder, self.state.step, self.state.log) as self.log,
+            SamplesLog(job.folder, job.take_samples, self.state.samples) as self.samples,
             progress_bar(job.name, total, "tok", initial=done) as self.bar,
             memory_errors(self._where, job.section, job.resume_command, job.restart_command),
             self.batches,
@@ -184,7 +186,7 @@ class _Run:
                 self._evaluate()
             while self.state.step < job.steps and not self.state.stopped_early:
                 self._one_step()
-            self.state.log = self.log.written()  # of a new file, if it was deleted
+            self._settle_records()  # of new files, if they were deleted
         return self._result()
 
     def _where(self) -> str:
@@ -301,13 +303,16 @@ class _Run:
         self._read()
         job, state = self.job, self.state
         found = self._validate()
-        self.bar.set_postfix_str(f"validation loss {found.mean:.3f}", refresh=False)
         self.peak.look()
         self.log.write(
             "validation",
             state.step,
             {"epoch": self._epoch(), "tokens": state.tokens, **found.values()},
         )
+        if math.isfinite(found.mean):  # weights that are no numbers write nothing
+            note(self.bar, "writing samples")
+            self.samples.write(state.step, job.model, job.device)
+        self.bar.set_postfix_str(f"validation loss {found.mean:.3f}", refresh=False)
         if not state.best or found.mean < TextLoss(**state.best).mean:
             state.best, state.best_step = dataclasses.asdict(found), state.step
             state.stale_evaluations = 0
@@ -342,7 +347,7 @@ class _Run:
         self._read()  # weights that are not numbers are never saved
         state = self.state
         state.seconds = self.seconds_before + self.job.clock() - self.started
-        state.log = self.log.written()
+        self._settle_records()
         tensors = {
             "model": model_tensors(self.job.model),
             "optimizer": optimizer_tensors(self.job.model, self.optimizer),
@@ -350,6 +355,9 @@ class _Run:
         }
         self.checkpoints.save(Snapshot(tensors, state.as_json()))
         self.saved_at = self.job.clock()
+
+    def _settle_records(self) -> None:
+        self.state.log, self.state.samples = self.log.written(), self.samples.written()
 
     def _stopped(self, states: dict[str, torch.Tensor]) -> Interrupted:
         number = self.interruption.signal_number
@@ -365,7 +373,11 @@ class _Run:
         return TrainingResult(
             best=TextLoss(**self.state.best),
             files={self.job.best / name: e for name, e in self.state.best_files.items()},
-            records={self.job.folder / METRICS: self.state.log},
+            records={
+                self.job.folder / name: written
+                for name, written in ((METRICS, self.state.log), (SAMPLES, self.state.samples))
+                if written
+            },
             best_step=self.state.best_step,
             steps=self.state.step,
             tokens=self.state.tokens,

@@ -5,18 +5,15 @@ A line has `kind` "train" or "validation" and `step`, the optimizer steps done.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tallyformer.artifacts.atomic import atomic_file
 from tallyformer.artifacts.json_files import parse_json
 from tallyformer.artifacts.run_folder import METRICS
 from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.errors import ArtifactError
+from tallyformer.training.record_file import RecordFile, damaged_record
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 TENSORBOARD = "tensorboard"
 _LARGEST = 1e300
 _RESTART = "Delete the stage's folder and run the stage again"
-_WITHOUT = "Delete it to continue without these lines; nothing else needs them"
 
 
 class MetricsLog:
@@ -42,11 +38,7 @@ class MetricsLog:
 
     def __init__(self, folder: Path, steps_done: int, written: Mapping[str, Any] | None = None):
         self._path = folder / METRICS
-        kept = _known_lines(self._path, written) if written else b""
-        with atomic_file(self._path) as file:
-            file.write(kept)
-        self._bytes, self._sha256 = len(kept), hashlib.sha256(kept)
-        self._file = self._path.open("ab")
+        self._lines = RecordFile(self._path, written)
         self._events = _events(folder / TENSORBOARD, steps_done)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
@@ -55,29 +47,21 @@ class MetricsLog:
         Raises:
             ArtifactError: the disk is full.
         """
-        line = json.dumps(_finite({"kind": kind, "step": step, **values})).encode() + b"\n"
+        self._lines.write({"kind": kind, "step": step, **values})
         try:
-            self._file.write(line)
-            self._file.flush()
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self._events.add_scalar(f"{kind}/{name}", value, step)
         except OSError as error:
             raise cannot_write(self._path, error) from error
-        self._bytes += len(line)
-        self._sha256.update(line)
 
     def written(self) -> dict[str, Any]:
         """Size and checksum of all lines, which lie on the disk from now on."""
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
-        return {"bytes": self._bytes, "sha256": self._sha256.hexdigest()}
+        return self._lines.written()
 
     def close(self) -> None:
         """Flush and close both files."""
-        self._file.close()
+        self._lines.close()
         self._events.close()
 
     def __enter__(self) -> MetricsLog:
@@ -102,20 +86,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [_line(text, path, number) for number, text in enumerate(whole, start=1)]
 
 
-def _known_lines(path: Path, written: Mapping[str, Any]) -> bytes:
-    """The lines that a checkpoint knows; none if the user has deleted them."""
-    try:
-        with path.open("rb") as file:
-            kept = file.read(written["bytes"])
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise _damaged(path, error.strerror, _WITHOUT) from None
-    if hashlib.sha256(kept).hexdigest() != written["sha256"]:
-        raise _damaged(path, "its lines do not match the checkpoint's checksum", _WITHOUT)
-    return kept
-
-
 def _line(text: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         line = parse_json(text)
@@ -135,15 +105,8 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and abs(value) < _LARGEST)
 
 
-def _damaged(path: Path, reason: str | None, fix: str = _RESTART) -> ArtifactError:
-    return ArtifactError(f"{path}: damaged ({reason}). {fix}")
-
-
-def _finite(line: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and value - value != 0 else value
-        for name, value in line.items()
-    }
+def _damaged(path: Path, reason: str | None) -> ArtifactError:
+    return damaged_record(path, reason, _RESTART)
 
 
 def _events(folder: Path, steps_done: int) -> SummaryWriter:

@@ -21,6 +21,7 @@ class RunState:
         best_step: optimizer steps done at that time.
         best_files: size and checksum of each file of its weights.
         log: size and checksum of the metrics written so far.
+        samples: the same of the samples; none where an earlier version wrote the checkpoint.
         stale_evaluations: evaluations since then.
         skipped: steps in a row that fp16's loss scaling left out.
         window: sums since the last line of metrics, by name; "tokens" is their count.
@@ -38,6 +39,7 @@ class RunState:
     best_step: int = 0
     best_files: dict[str, dict[str, Any]] = field(default_factory=dict)
     log: dict[str, Any] = field(default_factory=dict)
+    samples: dict[str, Any] = field(default_factory=dict)
     stale_evaluations: int = 0
     skipped: int = 0
     window: dict[str, float] = field(default_factory=dict)
@@ -58,4 +60,5 @@ class RunState:
         Raises:
             KeyError: a value is missing.
         """
-        return cls(**{f.name: values[f.name] for f in fields(cls)})
+        known = {"samples": {}, **values}
+        return cls(**{f.name: known[f.name] for f in fields(cls)})

@@ -1,5 +1,5 @@
 import { askJson } from "./http";
-import type { Run, RunCards, RunCurve } from "./types";
+import type { Run, RunCards, RunCurve, RunWritten } from "./types";
 
 const at = (run: string): string => `/v1/runs/${encodeURIComponent(run)}`;
 
@@ -11,3 +11,7 @@ export const fetchRun = (run: string, signal: AbortSignal): Promise<Run> => askJ
 /** What is new of a curve since the answer that gave this cursor. */
 export const fetchCurve = (run: string, curve: string, cursor: string, signal: AbortSignal): Promise<RunCurve> =>
   askJson<RunCurve>(`${at(run)}/curves/${encodeURIComponent(curve)}?${new URLSearchParams({ cursor })}`, { signal });
+
+/** What the model wrote at a validation, or at the last one. */
+export const fetchWritten = (run: string, curve: string, step: number | null, signal: AbortSignal): Promise<RunWritten> =>
+  askJson<RunWritten>(`${at(run)}/samples/${encodeURIComponent(curve)}${step === null ? "" : `?${new URLSearchParams({ step: String(step) })}`}`, { signal });

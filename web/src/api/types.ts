@@ -9,6 +9,7 @@ export type Run = Schemas["Run"];
 export type RunCard = Schemas["RunCard"];
 export type RunCards = Schemas["RunCards"];
 export type RunCurve = Schemas["RunCurve"];
+export type RunWritten = Schemas["RunWritten"];
 export type RunStage = Schemas["RunStage"];
 export type ErrorEnvelope = Schemas["ErrorEnvelope"];
 

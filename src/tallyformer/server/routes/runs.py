@@ -19,7 +19,7 @@ from tallyformer.monitor.inside import Unreadable
 from tallyformer.monitor.runs import RunsFolder
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.schemas.errors import documented
-from tallyformer.server.schemas.runs import Run, RunCards, RunCurve, RunReport
+from tallyformer.server.schemas.runs import Run, RunCards, RunCurve, RunReport, RunWritten
 from tallyformer.server.seals import Seals
 
 REPORT_PATH = "/report/{run}/{report:path}"
@@ -48,6 +48,7 @@ _LONGEST = 300
 _NO_RUN = "There is no run of this name. See /v1/runs for those that there are"
 _NO_CURVE = "This run has no curve of this name. See /v1/runs/NAME for those that there are"
 _NO_REPORT = "There is no such report, or its address has run out. Open it from the Runs page"
+_Step = Annotated[int | None, Query(ge=0, le=1 << 53)]
 _Text = Annotated[str, Query(max_length=_LONGEST)]
 
 
@@ -88,6 +89,14 @@ def add_run_routes(app: FastAPI, folder: Path) -> None:
         if news is None:
             raise ApiError(404, _NO_CURVE, code="curve_not_found")
         return RunCurve.of(news)
+
+    @app.get("/v1/runs/{run}/samples/{curve}", tags=["runs"], responses=documented(404))
+    def get_samples(run: str, curve: str, step: _Step = None) -> RunWritten:
+        """What the model in training wrote at a validation; by default at the last one."""
+        written = runs.written(run, curve, step)
+        if written is None:
+            raise ApiError(404, _NO_CURVE, code="curve_not_found")
+        return RunWritten.of(written)
 
     def report(request: Request) -> Response:
         run, name = request.path_params["run"], request.path_params["report"]

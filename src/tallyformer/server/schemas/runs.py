@@ -10,6 +10,7 @@ from tallyformer.monitor.curve import CurveNews
 from tallyformer.monitor.runs import RunDetails, RunList, RunLook, RunState
 from tallyformer.monitor.samples import SampleLook
 from tallyformer.monitor.stages import StageLook, State
+from tallyformer.monitor.written import WrittenLook
 
 
 class _Seen(BaseModel):
@@ -98,6 +99,23 @@ class RunSamples(BaseModel):
     model: str
     data: list[RunSample]
     problem: str
+
+
+class RunWritten(_Seen):
+    """What a model in training wrote at the validation after `step` optimizer steps.
+
+    `steps` are those of all validations; a sample's question is what the model was given.
+    """
+
+    steps: list[int]
+    step: int | None
+    samples: list[RunSample]
+    problem: str
+
+    @classmethod
+    def of(cls, look: WrittenLook) -> RunWritten:
+        """What was read."""
+        return cls.model_validate(look)
 
 
 class RunReport(BaseModel):

@@ -7,6 +7,7 @@ import type { Look } from "./draw";
 import { Plot } from "./Plot";
 import { type Axis, plotsOf } from "./plots";
 import { useCurves } from "./polling";
+import { Training } from "./Training";
 
 const words = strings.runs;
 const AXES: Axis[] = ["step", "tokens", "epoch"];
@@ -54,44 +55,47 @@ export function Curves({ runs }: Props) {
   const thinned = drawn.some((one) => [...one.curve.tables.values()].some((table) => table.width > 1));
   if (runs[0]?.run && curve === null) return <p className="run-hint">{words.noCurves}</p>;
   return (
-    <section aria-labelledby="curves">
-      <div className="curves-head">
-        <h2 id="curves">{words.curves}</h2>
-        <Select label={words.curve} value={curve} options={all.map((one) => ({ value: one, label: nameOf(one) }))} onChange={setChosen} />
-        <Select label={words.x} value={axis} options={AXES.map((one) => ({ value: one, label: words.xs[one] ?? one }))} onChange={(next) => setAxis(next as Axis)} />
-        <label className="curves-smoothing">
-          {words.smoothing}
-          <input
-            type="range"
-            min={0}
-            max={MOST_SMOOTHING}
-            step={0.02}
-            value={look.smoothing}
-            onChange={(event) => setLook({ ...look, smoothing: Number(event.target.value) })}
-          />
-          <output>{look.smoothing.toFixed(2)}</output>
-        </label>
-        <label className="curves-log">
-          <input type="checkbox" checked={look.log} onChange={(event) => setLook({ ...look, log: event.target.checked })} />
-          {words.logScale}
-        </label>
-      </div>
-      {left > 0 && <p className="run-hint">{words.reading(count(Math.ceil(left / 1e6)))}</p>}
-      {skipped > 0 && <p className="run-hint">{words.skipped(count(skipped))}</p>}
-      {drawn.map(
-        (one) =>
-          one.curve.problem !== "" && (
-            <p key={one.id} className="stage-problem">
-              {one.id}: {one.curve.problem}
-            </p>
-          ),
-      )}
-      {thinned && <p className="run-hint">{words.thinned}</p>}
-      <div className="plots">
-        {plots.map((plot) => (
-          <Plot key={`${curve} ${plot.id}`} plot={plot} runs={drawn} axis={axis} look={look} />
-        ))}
-      </div>
-    </section>
+    <>
+      <section aria-labelledby="curves">
+        <div className="curves-head">
+          <h2 id="curves">{words.curves}</h2>
+          <Select label={words.curve} value={curve} options={all.map((one) => ({ value: one, label: nameOf(one) }))} onChange={setChosen} />
+          <Select label={words.x} value={axis} options={AXES.map((one) => ({ value: one, label: words.xs[one] ?? one }))} onChange={(next) => setAxis(next as Axis)} />
+          <label className="curves-smoothing">
+            {words.smoothing}
+            <input
+              type="range"
+              min={0}
+              max={MOST_SMOOTHING}
+              step={0.02}
+              value={look.smoothing}
+              onChange={(event) => setLook({ ...look, smoothing: Number(event.target.value) })}
+            />
+            <output>{look.smoothing.toFixed(2)}</output>
+          </label>
+          <label className="curves-log">
+            <input type="checkbox" checked={look.log} onChange={(event) => setLook({ ...look, log: event.target.checked })} />
+            {words.logScale}
+          </label>
+        </div>
+        {left > 0 && <p className="run-hint">{words.reading(count(Math.ceil(left / 1e6)))}</p>}
+        {skipped > 0 && <p className="run-hint">{words.skipped(count(skipped))}</p>}
+        {drawn.map(
+          (one) =>
+            one.curve.problem !== "" && (
+              <p key={one.id} className="stage-problem">
+                {one.id}: {one.curve.problem}
+              </p>
+            ),
+        )}
+        {thinned && <p className="run-hint">{words.thinned}</p>}
+        <div className="plots">
+          {plots.map((plot) => (
+            <Plot key={`${curve} ${plot.id}`} plot={plot} runs={drawn} axis={axis} look={look} />
+          ))}
+        </div>
+      </section>
+      {runs[0] && curve !== null && <Training key={`${runs[0].id} ${curve}`} run={runs[0].id} curve={curve} />}
+    </>
   );
 }

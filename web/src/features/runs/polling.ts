@@ -1,6 +1,6 @@
 import { useEffect, useState } from "react";
-import { fetchCurve, fetchRun, fetchRuns } from "../../api/runs";
-import type { Run, RunCards } from "../../api/types";
+import { fetchCurve, fetchRun, fetchRuns, fetchWritten } from "../../api/runs";
+import type { Run, RunCards, RunWritten } from "../../api/types";
 import { failureOf } from "../../store/collect";
 import type { Failure } from "../../store/records";
 import { type Curve, merged } from "./curve";
@@ -65,6 +65,10 @@ function usePolled<T>(key: string, load: (signal: AbortSignal) => Promise<T>, pa
 
 /** The list; the old one stays until that of another search is here. */
 export const useRuns = (search: string): Polled<RunCards> => usePolled(search, (signal) => fetchRuns(search, signal), LIST_MS);
+
+/** What the model of a curve wrote at a validation; null follows the last one. */
+export const useWritten = (run: string, curve: string, step: number | null): Polled<RunWritten> =>
+  usePolled(JSON.stringify([run, curve, step]), (signal) => fetchWritten(run, curve, step, signal), RUN_MS);
 
 /** Some runs, by name; what is not here yet is missing. */
 export function useRunDetails(names: readonly string[]): { runs: ReadonlyMap<string, Run>; failures: ReadonlyMap<string, Failure> } {
