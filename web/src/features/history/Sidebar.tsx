@@ -46,6 +46,8 @@ export function Sidebar({ close }: { close?: React.ReactNode }) {
   const runs = useModels((state) => state.runs);
   const runsAlone = useModels(showsRunsAlone);
   const conversations = useHistory(wanted);
+  // Where there is nobody to talk to, and nobody was.
+  const nobody = runsAlone && wanted === "" && (conversations ?? []).length === 0;
   return (
     <div className="sidebar-inner">
       <header className="sidebar-head">
@@ -74,23 +76,27 @@ export function Sidebar({ close }: { close?: React.ReactNode }) {
             {words.runs}
           </PageLink>
         )}
-        <label className="search">
-          <Search aria-hidden="true" />
-          <input type="search" value={wanted} aria-label={words.search} placeholder={words.search} onChange={(event) => setWanted(event.target.value)} />
-        </label>
-        <div className="history">
-          {conversations?.length === 0 && <p className="history-empty">{wanted.trim() === "" ? words.empty : words.noMatch}</p>}
-          {groupsOf(conversations ?? [], now).map(([name, members]) => (
-            <section key={name} aria-label={name}>
-              <h2 aria-hidden="true">{name}</h2>
-              <ul>
-                {members.map((one) => (
-                  <Entry key={one.id} conversation={one} current={place === `/c/${one.id}`} />
-                ))}
-              </ul>
-            </section>
-          ))}
-        </div>
+        {!nobody && (
+          <>
+            <label className="search">
+              <Search aria-hidden="true" />
+              <input type="search" value={wanted} aria-label={words.search} placeholder={words.search} onChange={(event) => setWanted(event.target.value)} />
+            </label>
+            <div className="history">
+              {conversations?.length === 0 && <p className="history-empty">{wanted.trim() === "" ? words.empty : words.noMatch}</p>}
+              {groupsOf(conversations ?? [], now).map(([name, members]) => (
+                <section key={name} aria-label={name}>
+                  <h2 aria-hidden="true">{name}</h2>
+                  <ul>
+                    {members.map((one) => (
+                      <Entry key={one.id} conversation={one} current={place === `/c/${one.id}`} />
+                    ))}
+                  </ul>
+                </section>
+              ))}
+            </div>
+          </>
+        )}
       </nav>
       <PageMenu />
     </div>

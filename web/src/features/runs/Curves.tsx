@@ -19,10 +19,13 @@ function nameOf(curve: string): string {
   return phase === undefined ? name : words.phase(name, phase.replace("-", " "));
 }
 
-/** The curve that is looked at until somebody chooses one: what trains now, or what trained last. */
-function usual(run: Run | undefined): string | null {
-  const running = run?.stages.find((stage) => stage.state === "running")?.stage;
-  const curves = run?.curves ?? [];
+/** The curve that is looked at until somebody chooses one: what trains now, or what trained last, of all runs if they share one. */
+function usual(runs: readonly (Run | undefined)[]): string | null {
+  const [first, ...others] = runs;
+  const running = first?.stages.find((stage) => stage.state === "running")?.stage;
+  const mine = first?.curves ?? [];
+  const shared = mine.filter((curve) => others.every((run) => run === undefined || run.curves.includes(curve)));
+  const curves = shared.length > 0 ? shared : mine;
   return curves.findLast((curve) => curve.split(":")[0] === running) ?? curves.at(-1) ?? null;
 }
 
@@ -37,8 +40,9 @@ export function Curves({ runs }: Props) {
   const [axis, setAxis] = useState<Axis>("step");
   const [look, setLook] = useState<Look>({ log: false, smoothing: 0 });
   const all = [...new Set(runs.flatMap(({ run }) => run?.curves ?? []))];
-  const curve = chosen !== null && all.includes(chosen) ? chosen : usual(runs[0]?.run) ?? all[0] ?? null;
+  const curve = chosen !== null && all.includes(chosen) ? chosen : usual(runs.map(({ run }) => run)) ?? all[0] ?? null;
   const names = runs.filter(({ run }) => curve !== null && run?.curves.includes(curve)).map(({ id }) => id);
+  const without = runs.filter(({ run }) => run && curve !== null && !run.curves.includes(curve)).map(({ id }) => id);
   const curves = useCurves(names, curve);
   const order = JSON.stringify(runs.map(({ id }) => id));
   const drawn = useMemo(
@@ -78,6 +82,7 @@ export function Curves({ runs }: Props) {
             {words.logScale}
           </label>
         </div>
+        {without.length > 0 && <p className="run-hint">{words.without(without.join(", "))}</p>}
         {left > 0 && <p className="run-hint">{words.reading(count(Math.ceil(left / 1e6)))}</p>}
         {skipped > 0 && <p className="run-hint">{words.skipped(count(skipped))}</p>}
         {drawn.map(

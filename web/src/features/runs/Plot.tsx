@@ -39,7 +39,7 @@ export function Plot({ plot, runs, axis, look }: Props) {
   const data = useMemo(() => dataOf(lines, look), [lines, look]);
   // What a new drawing is needed for; new values alone are put into the one that is there.
   const shape = JSON.stringify([theme, look, lines.map((line) => [line.run, line.colour, line.label, line.lows !== null, line.xs.length > 40])]);
-  const draw = useEffectEvent((box: HTMLElement) => new uPlot(optionsOf(lines, look, box.clientWidth, HEIGHT, setPoint), data, box));
+  const draw = useEffectEvent((box: HTMLElement) => new uPlot(optionsOf(lines, look, { width: box.clientWidth, height: HEIGHT, bounds: plot.bounds }, setPoint), data, box));
   useLayoutEffect(() => {
     const box = place.current;
     if (!box) return undefined;

@@ -65,7 +65,7 @@ export function RunList({ found, search, onSearch, selection, onSelect }: Props)
         <Search aria-hidden="true" />
         <input type="search" value={search} aria-label={words.search} placeholder={words.search} onChange={(event) => onSearch(event.target.value)} />
       </label>
-      {found && cards.length === 0 && <p className="run-hint">{search === "" ? words.none : words.noMatch}</p>}
+      {found && cards.length === 0 && <p className="run-hint">{words.noMatch}</p>}
       <ul>
         {cards.map((card) => (
           <Entry key={card.id} card={card} selection={selection} onSelect={onSelect} />

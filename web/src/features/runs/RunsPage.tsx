@@ -47,6 +47,18 @@ function Details({ run, beside }: { run: Run; beside: readonly { id: string; run
   );
 }
 
+function Empty() {
+  return (
+    <section className="runs-empty">
+      <p>{words.none}</p>
+      <pre>
+        <code>{words.noneCommand}</code>
+      </pre>
+      <p className="run-hint">{words.noneThen}</p>
+    </section>
+  );
+}
+
 export function RunsPage() {
   const [search, setSearch] = useState("");
   const [chosen, select] = useSelection();
@@ -64,10 +76,14 @@ export function RunsPage() {
       <h1>{words.title}</h1>
       <p className="page-lead">{words.lead}</p>
       {failure && <Trouble failure={failure} shown={list.value !== null} />}
-      <div className="runs-columns">
-        <RunList found={list.value} search={search} onSearch={setSearch} selection={selection} onSelect={select} />
-        <div className="run-details">{run && <Details run={run} beside={selection.beside.map((id) => ({ id, run: runs.get(id) }))} />}</div>
-      </div>
+      {list.value && list.value.data.length === 0 && search === "" ? (
+        <Empty />
+      ) : (
+        <div className="runs-columns">
+          <RunList found={list.value} search={search} onSearch={setSearch} selection={selection} onSelect={select} />
+          <div className="run-details">{run && <Details run={run} beside={selection.beside.map((id) => ({ id, run: runs.get(id) }))} />}</div>
+        </div>
+      )}
     </div>
   );
 }

@@ -18,8 +18,9 @@ const SHOWN_FACTS = 3;
 
 function timeOf(stage: RunStage, now: Date): string {
   const parts = [
-    stage.seconds === null ? null : words.took(time(stage.seconds)),
+    words.stageStates[stage.state] ?? stage.state,
     stage.ended === null ? null : when(stage.ended, now),
+    stage.seconds === null ? null : words.took(time(stage.seconds)),
     stage.state === "running" && stage.began !== null ? words.began(when(stage.began, now)) : null,
   ];
   return parts.filter((part) => part !== null).join(", ");
@@ -27,27 +28,25 @@ function timeOf(stage: RunStage, now: Date): string {
 
 function Stage({ stage, now }: { stage: RunStage; now: Date }) {
   const name = words.stageNames[stage.stage] ?? stage.stage;
-  const times = timeOf(stage, now);
   return (
     <li className="stage" data-state={stage.state}>
-      <p className="stage-name">
-        {ICONS[stage.state]}
-        {name}
-      </p>
-      <p className="stage-state">{words.stageStates[stage.state] ?? stage.state}</p>
-      {stage.progress !== null && (
-        <>
-          <progress value={stage.progress} aria-label={words.progress(name)} />
-          <p className="stage-note">{words.done(percent(stage.progress))}</p>
-        </>
-      )}
-      {times !== "" && <p className="stage-note">{times}</p>}
-      {stage.facts.slice(0, SHOWN_FACTS).map((fact) => (
-        <p key={fact.name} className="stage-note">
-          {words.facts[fact.name] ?? fact.name} <b>{value(fact.value)}</b>
-        </p>
-      ))}
-      {stage.problem !== "" && <p className="stage-problem">{stage.problem}</p>}
+      {ICONS[stage.state]}
+      <p className="stage-name">{name}</p>
+      <p className="stage-state">{timeOf(stage, now)}</p>
+      <div className="stage-facts">
+        {stage.progress !== null && (
+          <>
+            <progress value={stage.progress} aria-label={words.progress(name)} />
+            <span>{words.done(percent(stage.progress))}</span>
+          </>
+        )}
+        {stage.facts.slice(0, SHOWN_FACTS).map((fact) => (
+          <span key={fact.name}>
+            {words.facts[fact.name] ?? fact.name} <b>{value(fact.value)}</b>
+          </span>
+        ))}
+        {stage.problem !== "" && <p className="stage-problem">{stage.problem}</p>}
+      </div>
     </li>
   );
 }

@@ -52,7 +52,7 @@ function Texts({ samples }: Pick<RunWritten, "samples">) {
             <dd dir="auto">{sample.question}</dd>
             <dt>{words.wrote}</dt>
             <dd dir="auto" className="sample-answer">
-              {sample.answer}
+              {sample.answer === "" ? <i>{words.nothing}</i> : sample.answer}
             </dd>
             {sample.expected !== "" && (
               <>

@@ -23,7 +23,7 @@ export function Samples({ samples }: Pick<Run, "samples">) {
                   <dd dir="auto">{sample.question}</dd>
                   <dt>{words.answer}</dt>
                   <dd dir="auto" className="sample-answer">
-                    {sample.answer}
+                    {sample.answer === "" ? <i>{words.nothing}</i> : sample.answer}
                   </dd>
                   {sample.expected !== "" && (
                     <>

@@ -2,7 +2,7 @@ import uPlot from "uplot";
 import { colourOf } from "./colours";
 import { smoothed } from "./curve";
 import { value } from "./numbers";
-import type { Line } from "./plots";
+import type { Line, PlotKind } from "./plots";
 
 /** How lines are drawn. */
 export interface Look {
@@ -63,8 +63,14 @@ function bandsOf(lines: readonly Line[], look: Look): uPlot.Band[] {
 
 const translucent = (colour: string, alpha: number): string => colour.replace(/^rgb\((.*)\)$/u, `rgba($1, ${alpha})`);
 
+interface Frame {
+  width: number;
+  height: number;
+  bounds: PlotKind["bounds"];
+}
+
 /** What a plot is made with; `onPoint` hears which point the pointer is at. */
-export function optionsOf(lines: readonly Line[], look: Look, width: number, height: number, onPoint: (index: number | null) => void): uPlot.Options {
+export function optionsOf(lines: readonly Line[], look: Look, { width, height, bounds }: Frame, onPoint: (index: number | null) => void): uPlot.Options {
   const ink = colourOf("--soft");
   const axis: uPlot.Axis = { stroke: ink, font: FONT, grid: { stroke: colourOf("--line"), width: 1 }, ticks: { show: false } };
   return {
@@ -72,7 +78,7 @@ export function optionsOf(lines: readonly Line[], look: Look, width: number, hei
     height,
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, sync: { key: "runs" }, drag: { x: true, y: false } },
-    scales: { x: { time: false }, y: look.log ? { distr: 3 } : { range: (_, low, high) => padded(low, high) } },
+    scales: { x: { time: false }, y: look.log ? { distr: 3 } : { range: (_, low, high) => (bounds ? [...bounds] : padded(low, high)) } },
     axes: [
       { ...axis, values: (_, ticks) => ticks.map(value), size: 28 },
       { ...axis, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : value(tick))), size: 54 },

@@ -16,6 +16,8 @@ export interface PlotKind {
   title: string;
   unit: string;
   sources: Source[];
+  /** Where the vertical axis ends, whatever the values are. */
+  bounds?: readonly [number, number];
 }
 
 const source = (kind: Source["kind"], metric: string, label: string, dashed = false): Source => ({ kind, metric, label, dashed });
@@ -29,7 +31,7 @@ const PLOTS: PlotKind[] = [
   { id: "learning_rate", ...words.plots.learning_rate, sources: [source("train", "learning_rate", series.train)] },
   { id: "grad_norm", ...words.plots.grad_norm, sources: [source("train", "grad_norm", series.train)] },
   { id: "speed", ...words.plots.speed, sources: [source("train", "tokens_per_second", series.train)] },
-  { id: "use", ...words.plots.use, sources: [source("train", "cpu_percent", series.cpu), source("train", "gpu_percent", series.gpu, true)] },
+  { id: "use", ...words.plots.use, sources: [source("train", "cpu_percent", series.cpu), source("train", "gpu_percent", series.gpu, true)], bounds: [0, 100] },
   { id: "mfu", ...words.plots.mfu, sources: [source("train", "mfu", series.train)] },
   { id: "memory", ...words.plots.memory, sources: [source("train", "memory_mb", series.process), source("train", "gpu_memory_mb", series.gpuMemory, true)] },
 ];
