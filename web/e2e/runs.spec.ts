@@ -146,6 +146,21 @@ test("stages, samples and reports of a run; a damaged one says what is wrong", a
   await expect(page.getByText("pretrain/manifest.json: not JSON", { exact: false }).first()).toBeVisible();
 });
 
+test("a folder without runs says how to begin one, and fills by itself; nobody is asked for conversations", async ({ page, problems }) => {
+  const empty = mkdtempSync(join(tmpdir(), "runs-"));
+  const server = new Server(await freePort(), ["--folder", empty], "runs");
+  await server.start();
+  await page.goto(`${server.url}/runs`);
+  await expect(page.getByText("tallyformer run --recipe")).toBeVisible();
+  await expect(page.getByRole("searchbox")).toHaveCount(0);
+  await expectAccessible(page, "empty");
+  mkdirSync(join(empty, "first", "pretrain"), { recursive: true });
+  await expect(page.getByRole("heading", { name: "first", level: 2 })).toBeVisible();
+  await server.kill("SIGKILL");
+  rmSync(empty, { recursive: true });
+  problems.length = 0; // this server is not the tests' own
+});
+
 test("names and texts of runs are text", async ({ page }) => {
   await page.goto("/runs");
   await entry(page, EVIL).click();
