@@ -19,6 +19,7 @@ from tallyformer.server.drain import Drain, Draining
 from tallyformer.server.failures import add_failure_handlers
 from tallyformer.server.feedback.exchanges import Exchanges
 from tallyformer.server.guard import close_routes
+from tallyformer.server.json_endpoint import serve_directly
 from tallyformer.server.keys import ApiKeys
 from tallyformer.server.metrics import Metrics
 from tallyformer.server.middleware.access_log import AccessLog
@@ -56,6 +57,7 @@ EXPOSED_HEADERS = (
     *(f"x-ratelimit-{what}-{of}" for what in _RATE_WORDS for of in (REQUESTS, TOKENS)),
 )
 """Headers of answers that a page's script may read."""
+MOST_ASKED = {"/v1/chat/completions", "/v1/completions"}
 
 
 def create_app(
@@ -113,6 +115,7 @@ def create_app(
         add_run_routes(app, settings.runs)
     add_docs_route(app)
     add_page_routes(app)
+    serve_directly(app.router.routes, MOST_ASKED)
     close_routes(app.router.routes, keys, OPEN_PATHS | OPEN_DOCS | PAGE_PATHS | OPEN_REPORTS)
     return app
 
