@@ -152,6 +152,15 @@ def test_a_client_that_leaves_in_the_middle_is_no_failure(
     assert not [r for r in caplog.records if r.levelno > logging.WARNING]
 
 
+def test_a_client_that_asks_and_leaves_at_once_leaves_nothing_that_runs(served: Running) -> None:
+    """Its answer has begun before anybody reads its events."""
+    asked = HEAD + b"Content-Length: %d\r\n\r\n" % len(ENDLESS) + ENDLESS
+    for _ in range(30):
+        with socket.create_connection(served.address, timeout=PATIENCE) as connection:
+            connection.sendall(asked)
+    until(lambda: nothing_runs(served))
+
+
 def test_many_requests_are_not_taken_ahead_of_their_answers(served: Running) -> None:
     with stream_of(served) as connection:
         connection.sendall(LATER * 1000)

@@ -79,10 +79,24 @@ class Generation:
         self._keep_alive = keep_alive
         self._memory = memory
         self._whole = whole
-        self._tasks: list[asyncio.Task[None]] = []
         self._unmade = len(wanted)
         self._when_made: Callable[[], object] = lambda: None
         self._queue: asyncio.Queue[Event | ApiError] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_read = False
+
+    def begin(self) -> None:
+        """Begin all answers, before anybody reads them.
+
+        So a prompt is computed while the head of the response is written.
+        """
+        self._clock = asyncio.get_running_loop().time
+        self._last = self._clock()
+        self._kept = self._memory.begin(self.give_up)
+        counts = (one.params.n for one in self._wanted[:-1])
+        firsts = itertools.accumulate(counts, initial=0)
+        pumps = zip(self._streams, self._wanted, firsts, strict=True)
+        self._tasks = [asyncio.create_task(self._pump(*pump)) for pump in pumps]
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The pieces as they come; closing this ends all answers within a step.
@@ -90,12 +104,8 @@ class Generation:
         Raises:
             ApiError: the model failed, the deadline passed, or the server ends.
         """
-        counts = [one.params.n for one in self._wanted]
-        firsts = itertools.accumulate(counts[:-1], initial=0)
-        pumps = zip(self._streams, self._wanted, firsts, strict=True)
-        self._kept = self._memory.begin(self.give_up)
-        self._tasks = [asyncio.create_task(self._pump(*pump)) for pump in pumps]
-        left = sum(counts)
+        self._is_read = True
+        left = sum(one.params.n for one in self._wanted)
         with self._limits():
             try:
                 while left:
@@ -107,10 +117,18 @@ class Generation:
                     yield event
                     left -= event is not None and event[1].finish_reason is not None
             finally:
-                for task in self._tasks:
-                    task.cancel()
-                self._memory.end(self._kept)
+                self._end()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def end_unread(self) -> None:
+        """End answers whose events nobody has begun to read."""
+        if not self._is_read:
+            self._end()
+
+    def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._memory.end(self._kept)
 
     def when_made(self, callback: Callable[[], object]) -> None:
         """Have something called when all answers are made, whether they have been read or not."""
@@ -159,8 +177,6 @@ class Generation:
     def _limits(self) -> Any:
         """While this block runs, the deadline, the server's end and silence become events."""
         loop = asyncio.get_running_loop()
-        self._clock = loop.time
-        self._last = self._clock()
         late = loop.call_later(self._deadline, self._put, _too_late())
         self._beat = loop.call_later(self._keep_alive, self._maybe_silent)
         forget = self._drain.when_expired(lambda: self._put(_ending()))

@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Collection
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tallyformer.server.failures import invalid_body
+from tallyformer.server.streaming import ClientGone
 
 
 class JsonEndpoint:
@@ -37,10 +38,16 @@ class JsonEndpoint:
         """Serve one request; what it raises is answered as for all routes.
 
         Raises:
-            ApiError: the body is not as its schema says, or what the function raises.
+            ClientGone: the client left before the body was whole.
+            ApiError: the body is not as its schema says.
+            Exception: what the function raises.
         """
         request = Request(scope, receive, send)
-        body = self._checked(await request.body())
+        try:
+            sent = await request.body()
+        except ClientDisconnect:
+            raise ClientGone from None
+        body = self._checked(sent)
         response = await self._function(body=body, request=request)
         await response(scope, receive, send)
 

@@ -286,6 +286,8 @@ class Service:
             )
             headers = await self._limits.charge(owner, prompt_tokens + longest)
             self._metrics.prompt(model.name, prompt_tokens)
+            generation.begin()
+            place.callback(generation.end_unread)
             held = place.pop_all()
             # A slow reader holds no place that others could have.
             generation.when_made(held.close)
