@@ -27,6 +27,7 @@ class Metrics:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._registry = CollectorRegistry()
+        self._of_answers: dict[str, dict[str, Any]] = {}
         ProcessCollector(registry=self._registry)
         self._requests = self._counter(
             "requests", "Requests that have ended, by route and how.", "route", "outcome"
@@ -67,15 +68,16 @@ class Metrics:
 
     def answer(self, model: str) -> AnswerTimes:
         """What measures one answer from now on."""
-        return AnswerTimes(
-            self.clock,
-            generated=self._generated.labels(model),
-            queue=self._queue.labels(model),
-            first=self._first.labels(model),
-            between=self._between.labels(model),
-            whole=self._whole.labels(model),
-            rate=self._rate.labels(model),
-        )
+        if model not in self._of_answers:
+            self._of_answers[model] = {
+                "generated": self._generated.labels(model),
+                "queue": self._queue.labels(model),
+                "first": self._first.labels(model),
+                "between": self._between.labels(model),
+                "whole": self._whole.labels(model),
+                "rate": self._rate.labels(model),
+            }
+        return AnswerTimes(self.clock, **self._of_answers[model])
 
     def prompt(self, model: str, tokens: int) -> None:
         """A prompt has been taken."""

@@ -38,8 +38,9 @@ class RequestPart(BaseModel):
     def ignored(self) -> list[str]:
         """Names of fields that have no effect, those of objects within included."""
         names = list(self.model_extra or ())
-        for name in type(self).model_fields:
-            names += _ignored_in(name, getattr(self, name))
+        for name, value in self.__dict__.items():
+            if isinstance(value, RequestPart | list):
+                names += _ignored_in(name, value)
         return names
 
 
