@@ -152,9 +152,9 @@ def test_memory_of_slots_is_given_back_once_most_are_free(made: Made) -> None:
     alone = _alone(runner, _IDS)
     runner.compute([Work(n, 0, [n + 1, 2]) for n in range(16)])
     runner.release(range(11))
-    assert len(runner._held) == 16
+    assert (len(runner._held), len(runner._rows)) == (16, 16)
     runner.release([11])
-    assert len(runner._held) == 4 + WARM_SLOTS
+    assert (len(runner._held), len(runner._rows)) == (4 + WARM_SLOTS, 0)
     # What stays is as it was, and slots that were given back are used again.
     kept = runner.compute([Work(12, 2, [9])]).copy()
     assert np.array_equal(_alone(runner, [13, 2, 9])[-1], kept[0])

@@ -183,7 +183,12 @@ class NativeRunner:
         return slot
 
     def _give_back(self) -> None:
-        """The memory of free slots but the few that are taken next, when many were in use."""
+        """The memory of free slots but the few that are taken next, when many were in use.
+
+        And that of more rows of logits than the rest needs: scoring of prompts needs many.
+        """
+        if len(self._rows) > self.slots // 4:
+            self._rows = np.empty((0, self._vocab), np.float32)
         for slot in self._held.intersection(self._free[:-WARM_SLOTS]):
             self._library.tally_drop_slot(self._handle, slot)
             self._held.remove(slot)
