@@ -146,7 +146,7 @@ def test_what_is_not_known_changes_nothing_and_is_named(http: httpx2.Client) -> 
         "store": True,
         "reasoning_effort": "low",
         "a b\r\nc: d": 1,
-        "messages": [{**QUESTION[0], "cache_control": {"type": "x"}}],
+        "messages": [{**QUESTION[0], "cache_control": {"type": "x"}, "name": "me"}],
     }
     answer = post(http, **odd)
     names = answer.headers["x-ignored-fields"].split(", ")
@@ -155,6 +155,7 @@ def test_what_is_not_known_changes_nothing_and_is_named(http: httpx2.Client) -> 
         "reasoning_effort",
         "a%20b%0D%0Ac%3A%20d",
         "messages.cache_control",
+        "messages.name",
     }
     assert answer.json()["choices"] == answer_of(http)["choices"]
     assert "x-ignored-fields" not in post(http).headers
@@ -198,6 +199,9 @@ def test_parts_of_text_are_joined(http: httpx2.Client) -> None:
         {"response_format": {"type": "text"}},
         {"logit_bias": {}},
         {"user": "me"},
+        {"mirostat": 0, "typical_p": 1.0, "dry_multiplier": 0.0, "xtc_probability": 0},
+        {"use_beam_search": False, "length_penalty": 1, "bad_words": [], "best_of": 1},
+        {"add_generation_prompt": True, "continue_final_message": False},
     ],
 )
 def test_what_leaves_the_answer_text_is_answered_in_text(
@@ -253,6 +257,16 @@ def test_what_leaves_the_answer_text_is_answered_in_text(
         ("max_tokens", -5),
         ("max_tokens", 10**30),
         ("max_completion_tokens", "many"),
+        ("mirostat", 2),
+        ("typical_p", 0.9),
+        ("post_sampling_probs", True),
+        ("use_beam_search", True),
+        ("prompt_logprobs", 0),
+        ("bad_words", ["a"]),
+        ("echo", True),
+        ("best_of", 2),
+        ("add_generation_prompt", False),
+        ("continue_final_message", True),
         ("stream", "yes"),
         ("stream_options", True),
         ("model", 5),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Literal
 
 import httpx2
@@ -86,3 +87,67 @@ def test_the_official_client_parses(served: Running) -> None:
 def test_a_format_that_cannot_be_used_is_a_400(http: httpx2.Client, given: Any) -> None:
     detail = check_envelope(chat.post(http, response_format=given), 400)
     assert detail["param"] == "response_format"
+
+
+GBNF = 'root ::= "a"{5,5} end\nend ::= [0-9] | "z"'
+FORMS: list[tuple[dict[str, Any], str]] = [
+    ({"grammar": GBNF}, "a{5}[0-9z]"),
+    ({"grammar": 'start: "b" | "c" "d"'}, "b|cd"),
+    ({"json_schema": {"const": "42"}}, '"42"'),
+    ({"response_format": {"type": "json_object", "schema": {"const": "42"}}}, '"42"'),
+    ({"structured_outputs": {"json": '{"const": 7}'}}, "7"),
+    ({"structured_outputs": {"regex": "x[0-9]{3}"}}, "x[0-9]{3}"),
+    ({"structured_outputs": {"choice": ["a.b (c)", "d\n"]}}, r"a\.b \(c\)|d\n"),
+    ({"structured_outputs": {"grammar": GBNF}}, "a{5}[0-9z]"),
+    ({"guided_json": {"const": [1]}}, r"\[1\]"),
+    ({"guided_regex": "y+z"}, "y+z"),
+    ({"guided_choice": ["up", "down"]}, "up|down"),
+    ({"guided_grammar": GBNF}, "a{5}[0-9z]"),
+]
+
+
+@pytest.mark.parametrize(("asked", "pattern"), FORMS, ids=[str(asked) for asked, _ in FORMS])
+def test_forms_in_the_words_of_other_servers_are_kept_to(
+    http: httpx2.Client, asked: dict[str, Any], pattern: str
+) -> None:
+    body = {"temperature": 1, "seed": 2, **LONG, **asked}
+    choice = chat.answer_of(http, **body)["choices"][0]
+    assert re.fullmatch(pattern, choice["message"]["content"])
+    assert choice["finish_reason"] == "stop"
+    for path in ("/v1/completions", "/completion"):
+        answer = http.post(path, json={"prompt": "Profit", **body}).json()
+        assert re.fullmatch(pattern, answer.get("content") or answer["choices"][0]["text"])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"grammar": "root ::= this is (not a grammar"},
+        {"grammar": 'other ::= "a"'},
+        {"grammar": "root ::= " + "(" * 20_000},
+        {"grammar": "start: nothing"},
+        {"grammar": "a" * 70_000},
+        {"grammar": ""},
+        {"guided_regex": "["},
+        {"guided_choice": []},
+        {"guided_choice": [""]},
+        {"guided_json": "{"},
+        {"guided_json": "[" * 20_000},
+        {"json_schema": {"type": "hiccup"}},
+        {"structured_outputs": {"grammar": "root ::= ("}},
+        {"response_format": {"type": "json_object", "schema": 123}},
+        {"response_format": {"type": "json_object", "schema": {"type": "hiccup"}}},
+    ],
+    ids=lambda asked: str(asked)[:40],
+)
+def test_a_form_that_cannot_be_used_is_a_400_that_names_it(
+    http: httpx2.Client, asked: dict[str, Any]
+) -> None:
+    detail = check_envelope(chat.post(http, **asked), 400)
+    assert detail["param"].partition(".")[0] == next(iter(asked))
+
+
+def test_an_answer_has_one_form(http: httpx2.Client) -> None:
+    for asked in ({"grammar": GBNF}, {"structured_outputs": {"regex": "a", "choice": ["b"]}}):
+        detail = check_envelope(chat.post(http, guided_regex="a", **asked), 400)
+        assert detail["param"] in ("grammar", "guided_regex", "structured_outputs")

@@ -60,6 +60,20 @@ class Grammars:
         """Text of a context-free grammar in Lark's notation. Errors: as for `json_schema`."""
         return self._masks("lark", self._library.LLMatcher.grammar_from_lark, grammar)
 
+    def gbnf(self, grammar: str) -> MakeMask:
+        """Text of a grammar as llama.cpp writes it, or in Lark's notation.
+
+        Errors: as for `json_schema`.
+        """
+        from llguidance import gbnf_to_lark
+
+        try:
+            lark = gbnf_to_lark.any_to_lark(grammar)
+        except Exception as error:  # it raises several kinds, the plain one among them
+            reason = " ".join(str(error).split())[:200]
+            raise InvalidRequestError(f"gbnf: cannot be used ({reason}). Correct it") from None
+        return self.lark(lark)
+
     def _masks(self, name: str, grammar_from: Callable[[str], str], text: str) -> MakeMask:
         try:
             matcher = self._library.LLMatcher(self._tokens, grammar_from(text), log_level=0)

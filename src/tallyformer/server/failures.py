@@ -30,8 +30,8 @@ def add_failure_handlers(app: FastAPI) -> None:
 
 def invalid_request(error: InvalidRequestError) -> ApiError:
     """400 for what the engine refuses; its message begins with the field."""
-    field, _, _ = str(error).partition(":")
-    return ApiError(400, str(error), param=field if field.isidentifier() else None)
+    field, colon, _ = str(error).partition(":")
+    return ApiError(400, str(error), param=field if colon and field.isidentifier() else None)
 
 
 def invalid_body(problems: Sequence[Any]) -> ApiError:
@@ -44,10 +44,9 @@ def invalid_body(problems: Sequence[Any]) -> ApiError:
         return ApiError(400, _NOT_JSON)
     place = [part for part in problem["loc"][1:] if not _is_kind(part)]
     if not place:
-        of_whole = problem["type"] in ("value_error", "nesting")
-        return ApiError(
-            400, problem["msg"].removeprefix("Value error, ") if of_whole else _NOT_JSON
-        )
+        if problem["type"] not in ("value_error", "nesting"):
+            return ApiError(400, _NOT_JSON)
+        return invalid_request(InvalidRequestError(problem["msg"].removeprefix("Value error, ")))
     param = ".".join(str(part)[:_LONGEST_NAME] for part in place)
     message = problem["msg"].removeprefix("Value error, ").replace("Input should", "it must")
     if problem["type"] == "missing":
@@ -75,7 +74,8 @@ async def _api_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
-    message = usual_message(status, str(error.detail))
+    # What Starlette says of a body that is not UTF-8, or has endless numbers, names no fix.
+    message = _NOT_JSON if status == 400 else usual_message(status, str(error.detail))
     return _respond(ApiError(status, message, headers=error.headers or {}))
 
 

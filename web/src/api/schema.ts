@@ -206,6 +206,47 @@ export interface components {
          */
         ChatRequest: {
             /**
+             * Response Format
+             * @description text, json_object, or json_schema with a schema.
+             */
+            response_format?: unknown;
+            /** @description json, regex, choice or grammar, as vLLM has it. */
+            structured_outputs?: components["schemas"]["StructuredOutputs"] | null;
+            /**
+             * Guided Json
+             * @description A schema.
+             */
+            guided_json?: {
+                [key: string]: unknown;
+            } | string | null;
+            /**
+             * Guided Regex
+             * @description What the answer matches as a whole.
+             */
+            guided_regex?: string | null;
+            /**
+             * Guided Choice
+             * @description The answer is one of these.
+             */
+            guided_choice?: string[] | null;
+            /**
+             * Guided Grammar
+             * @description As grammar.
+             */
+            guided_grammar?: string | null;
+            /**
+             * Grammar
+             * @description Of the answer, as GBNF, which llama.cpp has, or in Lark's notation.
+             */
+            grammar?: string | null;
+            /**
+             * Json Schema
+             * @description A schema, as llama.cpp has it.
+             */
+            json_schema?: {
+                [key: string]: unknown;
+            } | string | null;
+            /**
              * Model
              * @description Name of a model, as /v1/models lists it, or the first.
              */
@@ -295,11 +336,6 @@ export interface components {
                 [key: string]: number;
             } | null;
             /**
-             * Response Format
-             * @description text, json_object, or json_schema with a schema.
-             */
-            response_format?: unknown;
-            /**
              * User
              * @description Who asks; kept nowhere.
              */
@@ -342,6 +378,16 @@ export interface components {
              * @description none or auto.
              */
             function_call?: unknown;
+            /**
+             * Add Generation Prompt
+             * @description Whether a new answer begins.
+             */
+            add_generation_prompt?: boolean | null;
+            /**
+             * Continue Final Message
+             * @description Whether the assistant's last message is continued, as by default.
+             */
+            continue_final_message?: boolean | null;
             /**
              * Modalities
              * @description ["text"].
@@ -661,6 +707,29 @@ export interface components {
              * @default false
              */
             rejoin?: boolean;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * StructuredOutputs
+         * @description One of them.
+         */
+        StructuredOutputs: {
+            /** Json */
+            json?: {
+                [key: string]: unknown;
+            } | string | null;
+            /**
+             * Json Object
+             * @default false
+             */
+            json_object?: boolean;
+            /** Regex */
+            regex?: string | null;
+            /** Choice */
+            choice?: string[] | null;
+            /** Grammar */
+            grammar?: string | null;
         } & {
             [key: string]: unknown;
         };

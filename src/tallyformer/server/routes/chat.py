@@ -34,7 +34,7 @@ def add_chat_routes(app: FastAPI, service: Service) -> None:
         model = service.models.answering(body.model)
         model.admission.check(body.n)
         prompt = await read_conversation(model, body.messages, body.most_tokens)
-        mask = await mask_of(model, body.answer_schema)
+        mask = await mask_of(model, body.answer_form)
         return await service.respond(request, _ask(model, body, prompt, mask))
 
 

@@ -32,7 +32,7 @@ def add_completion_routes(app: FastAPI, service: Service) -> None:
         """Texts continued, whole or as a stream."""
         model = service.models.answering(body.model)
         ids = await completion_ids(model, body)
-        mask = await mask_of(model, body.answer_schema)
+        mask = await mask_of(model, body.answer_form)
         return await service.respond(request, _ask(model, body, ids, mask))
 
 

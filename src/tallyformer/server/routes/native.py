@@ -31,7 +31,7 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
         """Texts continued, with the fields and answers of llama.cpp's server."""
         model = models.answering(body.model)
         prompts = await completion_ids(model, body)
-        mask = await mask_of(model, body.answer_schema)
+        mask = await mask_of(model, body.answer_form)
         wanted = [completion_wanted(model, body, ids, mask) for ids in prompts]
         shape = NativeShape(
             model.name,

@@ -29,7 +29,7 @@ def add_response_routes(app: FastAPI, service: Service) -> None:
         context = model.llm.llm.context_length
         if prompt.left_out and body.truncation == "disabled":
             raise too_long(len(prompt.ids) + prompt.left_out, context, "input")
-        mask = await mask_of(model, body.answer_schema)
+        mask = await mask_of(model, body.answer_form)
         return await service.respond(request, _ask(model, body, prompt, mask))
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tallyformer.server.schemas.request import RequestPart, example
 from tallyformer.server.schemas.sampling import SamplingFields, refuse_unless
@@ -34,6 +34,10 @@ class ChatMessage(RequestPart):
             raise ValueError(f"{_PARTS}; {TEXT_ALONE}")
         return text
 
+    def ignored(self) -> list[str]:
+        """Names of fields that have no effect."""
+        return [*(["name"] if self.name else []), *super().ignored()]
+
 
 class ChatRequest(SamplingFields):
     """A conversation to answer."""
@@ -52,6 +56,10 @@ class ChatRequest(SamplingFields):
     tool_choice: Any = Field(None, description="none or auto.")
     functions: list[Any] | None = Field(None, max_length=128, description="Have no effect.")
     function_call: Any = Field(None, description="none or auto.")
+    add_generation_prompt: bool | None = Field(None, description="Whether a new answer begins.")
+    continue_final_message: bool | None = Field(
+        None, description="Whether the assistant's last message is continued, as by default."
+    )
     modalities: Any = Field(None, description='["text"].')
     audio: Any = Field(None, description="Is refused.")
     web_search_options: Any = Field(None, description="Is refused.")
@@ -62,6 +70,18 @@ class ChatRequest(SamplingFields):
         if given and not info.data.get("logprobs"):
             raise ValueError("needs logprobs: true")
         return given
+
+    @model_validator(mode="after")
+    def _begins_or_continues(self) -> Self:
+        continues = self.messages[-1].role == "assistant"
+        said = {"add_generation_prompt": not continues, "continue_final_message": continues}
+        for name, value in said.items():
+            if getattr(self, name) not in (None, value):
+                raise ValueError(
+                    f"{name}: an assistant's last message is continued, and after any other one a "
+                    "new answer begins. Leave it out"
+                )
+        return self
 
     @field_validator("tool_choice", "function_call", mode="before")
     @classmethod

@@ -17,8 +17,8 @@ _ENDLESS = (-1, -2)
 class NativeCompletionRequest(CompletionRequest):
     """A text to continue, or several.
 
-    `n_predict`, `repeat_penalty`, `n_probs` and `json_schema` are the names here of `max_tokens`,
-    `repetition_penalty`, `logprobs` and a `response_format`.
+    `n_predict`, `repeat_penalty` and `n_probs` are the names here of `max_tokens`,
+    `repetition_penalty` and `logprobs`.
     """
 
     model_config = example({"prompt": "A bond pays", "n_predict": 8})
@@ -37,9 +37,9 @@ class NativeCompletionRequest(CompletionRequest):
             del body["seed"]
         if body.get("logprobs") == 0:
             del body["logprobs"]
-        if (schema := body.pop("json_schema", None)) is not None:
-            wanted = {"name": "answer", "schema": schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
+        # Some clients send an empty one always.
+        if body.get("grammar") == "":
+            del body["grammar"]
         if isinstance(pairs := body.get("logit_bias"), list):
             body["logit_bias"] = _bias(pairs)
         return body

@@ -22,7 +22,10 @@ def checked_format(given: Any) -> Any:
 
 
 def wanted_schema(given: Any) -> Any:
-    """The schema of a format; None for text. In Responses the schema stands beside the type.
+    """The schema of a format; None for text.
+
+    In Responses the schema stands beside the type, and for llama.cpp's server a json_object may
+    have one.
 
     Raises:
         ValueError: it is not a format.
@@ -31,7 +34,9 @@ def wanted_schema(given: Any) -> Any:
     if kind == "text":
         return None
     if kind == "json_object":
-        return ANY_OBJECT
+        schema = given.get("schema")
+        if schema is None or isinstance(schema, dict):
+            return ANY_OBJECT if schema is None else schema
     if kind == "json_schema":
         holder = given.get("json_schema", given)
         schema = holder.get("schema") if isinstance(holder, dict) else None

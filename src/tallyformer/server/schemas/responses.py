@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from tallyformer.server.schemas.answer_form import AnswerForm
 from tallyformer.server.schemas.chat import MOST_MESSAGES, ChatMessage
 from tallyformer.server.schemas.request import RequestPart, example
 from tallyformer.server.schemas.response_format import checked_format, wanted_schema
@@ -110,11 +111,12 @@ class ResponsesRequest(SamplingFields):
         return [*first, *self.input]
 
     @property
-    def answer_schema(self) -> Any:
-        """The JSON schema that the answer must fit; None for any text."""
+    def wanted_format(self) -> AnswerForm | None:
+        """What `text` or `response_format` says."""
         if self.text is None or self.text.format is None:
-            return super().answer_schema
-        return wanted_schema(self.text.format)
+            return super().wanted_format
+        schema = wanted_schema(self.text.format)
+        return None if schema is None else AnswerForm("text", "json", schema)
 
     @property
     def most_tokens(self) -> int | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.server.schemas.answer_form import FormFields
+from tallyformer.server.schemas.neutral import NEUTRAL
 from tallyformer.server.schemas.request import MOST_STOPS, Choices, RequestBody, RequestPart, Stop
-from tallyformer.server.schemas.response_format import checked_format, wanted_schema
 
 _ENGINE_FIELDS = (
     "temperature",
@@ -38,7 +39,7 @@ class StreamOptions(RequestPart):
     )
 
 
-class SamplingFields(RequestBody):
+class SamplingFields(FormFields, RequestBody):
     """What all ways of asking share."""
 
     model: str | None = Field(
@@ -70,9 +71,6 @@ class SamplingFields(RequestBody):
     logit_bias: dict[str, float] | None = Field(
         None, max_length=1024, description="Added to the logits of token ids, from -100 to 100."
     )
-    response_format: Any = Field(
-        None, description="text, json_object, or json_schema with a schema."
-    )
     user: str | None = Field(None, max_length=256, description="Who asks; kept nowhere.")
 
     @field_validator("stream_options", mode="after")
@@ -97,10 +95,12 @@ class SamplingFields(RequestBody):
             raise ValueError("its keys must be token ids")
         return given
 
-    @field_validator("response_format", mode="before")
-    @classmethod
-    def _known_format(cls, given: Any) -> Any:
-        return checked_format(given)
+    @model_validator(mode="after")
+    def _nothing_that_would_change_the_answer(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if name in NEUTRAL and value not in NEUTRAL[name]:
+                raise ValueError(f"{name}: this server cannot do that. Leave it out")
+        return self
 
     @field_validator("seed", "max_tokens", mode="before")
     @classmethod
@@ -113,11 +113,6 @@ class SamplingFields(RequestBody):
     def usage_in_stream(self) -> bool:
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
-
-    @property
-    def answer_schema(self) -> Any:
-        """The JSON schema that the answer must fit; None for any text."""
-        return None if self.response_format is None else wanted_schema(self.response_format)
 
     @property
     def may_rejoin(self) -> bool:
