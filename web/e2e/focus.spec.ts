@@ -53,29 +53,74 @@ test("the focus stays in the page when what had it goes away", async ({ page }) 
   expect(await page.evaluate(() => document.activeElement?.tagName)).toMatch(/BODY|MAIN/u);
 });
 
-test("a streamed answer is said once, whole, and not word by word", async ({ page }) => {
-  await beginWith(page, LONG);
-  await page.goto("/");
+/** From now on, what a screen reader would say, each text once; ask for it by calling the result. */
+async function spoken(page: Page): Promise<() => Promise<string[]>> {
   await page.evaluate(() => {
     const said: string[] = [];
+    const before = new WeakMap<Element, string>();
     Object.assign(window, { said });
     const read = () => {
       for (const region of document.querySelectorAll("main :is([aria-live='polite'], [role='status'], [role='alert'])")) {
         const text = (region as HTMLElement).innerText.trim();
-        if (text !== "" && said.at(-1) !== text) said.push(text);
+        if (text !== "" && text !== before.get(region)) said.push(text);
+        before.set(region, text);
       }
     };
     new MutationObserver(read).observe(document.body, { subtree: true, childList: true, characterData: true });
   });
+  return () => page.evaluate(() => (window as unknown as { said: string[] }).said);
+}
+
+test("a streamed answer is said once, whole, and not word by word", async ({ page }) => {
+  await beginWith(page, LONG);
+  await page.goto("/");
+  const said = await spoken(page);
   await ask(page, "Tell me everything.");
   await expect.poll(async () => (await answers(page).last().locator(".markdown").innerText()).length).toBeGreaterThan(300);
   await page.getByRole("button", { name: "Stop the answer" }).click();
   await answered(page, 1);
   await expect(box(page)).toBeFocused();
-  const said = await page.evaluate(() => (window as unknown as { said: string[] }).said);
-  expect(said.length).toBe(2);
-  expect(said[0]).toBe("The answer is being written");
-  expect(said[1]).toMatch(/^Answer: /u);
+  expect(await said()).toEqual(["The answer is being written", expect.stringMatching(/^Answer: /u)]);
+});
+
+test("answers side by side are said once, when all have ended, and not again when a column comes or goes", async ({ page }) => {
+  await beginWith(page, LONG);
+  await page.goto("/compare");
+  const said = await spoken(page);
+  await ask(page, "Tell me everything.");
+  for (const place of [1, 2]) {
+    const text = page.getByRole("region", { name: `Model ${place}` }).locator(".column-body");
+    await expect.poll(async () => (await text.innerText()).length).toBeGreaterThan(200);
+  }
+  expect(await said()).toEqual(["The answers are being written"]);
+  await page.getByRole("button", { name: "Stop all" }).click();
+  await expect(page.getByRole("button", { name: "Ask all" })).toBeVisible();
+  const both = expect.stringMatching(/^Answer of model 1, .+: .+Answer of model 2, .+: ./su);
+  expect(await said()).toEqual(["The answers are being written", both]);
+  await page.getByRole("button", { name: "Add a model" }).click();
+  await expect(page.locator(".column")).toHaveCount(3);
+  await page.getByRole("button", { name: /^Remove column/u }).first().click();
+  await expect(page.locator(".column")).toHaveCount(2);
+  expect(await said()).toHaveLength(2);
+});
+
+test("a model that fails beside another is said, and the other's answer too", async ({ page, problems }) => {
+  await beginWith(page, { max_tokens: 12, temperature: 0 });
+  await page.goto("/compare");
+  const said = await spoken(page);
+  let first = true;
+  await page.route("**/v1/chat/completions", (route) => {
+    const fails = first;
+    first = false;
+    return fails ? route.fulfill({ status: 503, json: { error: { message: "Not now", type: "server_error", code: null, param: null } } }) : route.continue();
+  });
+  await ask(page, "What is a bond?");
+  await expect(page.locator(".column .failure")).toBeVisible();
+  await expect(page.getByRole("button", { name: "Ask all" })).toBeVisible();
+  const heard = (await said()).join(" | ");
+  expect(heard).toContain("The server made a mistake");
+  expect(heard.match(/Answer of model/gu)).toHaveLength(1);
+  problems.length = 0; // the failure that was asked for
 });
 
 test("the keyboard reaches and works everything in a conversation", async ({ page }) => {

@@ -198,7 +198,7 @@ export const strings = {
     placeholder: "Ask all models the same…",
     empty: "The answer appears here.",
     writing: "The answers are being written",
-    answerOf: (name: string, text: string) => `Answer of ${name}: ${text}`,
+    answerOf: (n: number, name: string, text: string) => `Answer of model ${n}, ${name}: ${text}`,
   },
   models: {
     title: "Models on this server",

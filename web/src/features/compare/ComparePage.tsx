@@ -67,6 +67,22 @@ function useFirstColumns(): void {
   }, [cards, columns.length]);
 }
 
+/** Says aloud that answers begin, and all of them once they have ended; nothing when columns come or go. */
+function Announcer({ columns, answering }: { columns: readonly Column[]; answering: boolean }) {
+  const [was, setWas] = useState(answering);
+  const [said, setSaid] = useState("");
+  if (was !== answering) {
+    setWas(answering);
+    const answers = columns.flatMap(({ model, text }, at) => (text === "" ? [] : [words.answerOf(at + 1, model, text)]));
+    setSaid(answering ? words.writing : answers.join(" "));
+  }
+  return (
+    <p className="visually-hidden" role="status">
+      {said}
+    </p>
+  );
+}
+
 export function ComparePage() {
   useFirstColumns();
   const { columns, question } = useColumns();
@@ -76,7 +92,6 @@ export function ComparePage() {
   const [text, setText] = useState("");
   const [open, setOpen] = useState(false);
   const answering = columns.some((column) => column.state === "streaming");
-  const said = question === "" ? "" : answering ? words.writing : columns.map((column) => words.answerOf(column.model, column.text)).join(" ");
   return (
     <div className="compare">
       <header className="compare-head">
@@ -84,9 +99,7 @@ export function ComparePage() {
         <p className="page-lead">{cards.length === 1 ? words.needTwo : words.lead}</p>
         {question !== "" && <p className="bubble" dir="auto">{question}</p>}
       </header>
-      <p className="visually-hidden" role="status">
-        {said}
-      </p>
+      <Announcer columns={columns} answering={answering} />
       <div className="columns">
         {columns.map((column, at) => (
           <ColumnView key={column.id} column={column} at={at} all={columns} />
