@@ -8,7 +8,7 @@ PURELIB := import sysconfig; print(sysconfig.get_path('purelib'))
 SHIPPED := src/tallyformer/inference/native/shipped
 
 .PHONY: install quickstart test test-versions lint docs web web-schema web-tools wheel clean test-exports test-ray \
-	clients fuzz images test-deployment test-kubernetes
+	clients fuzz images image-train test-deployment test-kubernetes
 
 install: $(VENV)/.installed
 
@@ -82,10 +82,15 @@ tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/
 images:
 	docker compose build
 
-# Needs `make images` before, and a Docker engine: the real compose files are brought up.
+# The image of compose.train.yaml, with torch: 10 times as large.
+image-train:
+	docker compose -f compose.train.yaml build train
+
+# Needs `make images` before, and a Docker engine: the real compose files are brought up. Training in
+# a container is tried where `make image-train` has been.
 test-deployment: $(VENV)/.installed-dev
-	TALLYFORMER_DEPLOYMENT=1 $(BIN)/python -m pytest -rs \
-		tests/deploy/test_compose.py tests/deploy/test_replicas.py tests/deploy/test_examples.py
+	TALLYFORMER_DEPLOYMENT=1 $(BIN)/python -m pytest -rs tests/deploy/test_compose.py \
+		tests/deploy/test_replicas.py tests/deploy/test_examples.py tests/deploy/test_training.py
 
 # The manifests against Kubernetes' schemas, and alerts and dashboard in a real Prometheus, which
 # Debian's package `prometheus` brings. What is missing is skipped by `make test`.
