@@ -25,6 +25,13 @@ from ..server.test_process import process
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
+
+
+class _Compose(yaml.SafeLoader):
+    """YAML with compose's own tags."""
+
+
+_Compose.add_multi_constructor("!", lambda loader, suffix, node: None)
 LABELS = {"app.kubernetes.io/name": "tallyformer"}
 METRICS = {
     family.name: family
@@ -32,14 +39,19 @@ METRICS = {
 }
 
 
-def manifests() -> dict[str, Any]:
-    """By kind, as kustomize is told of them."""
+def manifests() -> list[Any]:
+    """All, as kustomize is told of them."""
     names = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
-    found = [yaml.safe_load((FOLDER / name).read_text()) for name in names]
-    return {one["kind"]: one for one in found}
+    return [one for name in names for one in yaml.safe_load_all((FOLDER / name).read_text())]
 
 
-KINDS = manifests()
+def of(name: str) -> dict[str, Any]:
+    """Those of one name, by kind."""
+    return {one["kind"]: one for one in ALL if one["metadata"]["name"] == name}
+
+
+ALL = manifests()
+KINDS, REDIS = of("tallyformer"), of("tallyformer-redis")
 POD = KINDS["Deployment"]["spec"]["template"]["spec"]
 (API,) = POD["containers"]
 ENVIRONMENT = {one["name"]: one["value"] for one in API["env"]}
@@ -52,7 +64,7 @@ def test_every_file_of_the_folder_is_applied() -> None:
 
 def test_the_manifests_fit_the_schemas_of_kubernetes() -> None:
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
-    for one in KINDS.values():
+    for one in ALL:
         for version in ("1.32", kubernetes_validate.latest_version()):
             kubernetes_validate.validate(one, version, strict=True)
 
@@ -64,15 +76,27 @@ def test_kustomize_builds_them() -> None:
         ["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, check=True
     )
     found = list(yaml.safe_load_all(built.stdout))
-    assert {one["kind"] for one in found} == set(KINDS)
-    assert all(one["metadata"]["labels"].items() >= LABELS.items() for one in found)
+    kinds = sorted((one["kind"], one["metadata"]["name"]) for one in found)
+    assert kinds == sorted((one["kind"], one["metadata"]["name"]) for one in ALL)
+    part = {"app.kubernetes.io/part-of": "tallyformer"}
+    assert all(one["metadata"]["labels"].items() >= part.items() for one in found)
+    images = {
+        container["image"]
+        for one in found
+        if one["kind"] == "Deployment"
+        for container in one["spec"]["template"]["spec"]["containers"]
+    }
+    assert all(":" in image for image in images)
     names = {one["metadata"]["namespace"] for one in found if one["kind"] != "Namespace"}
     assert names == {"tallyformer"}
 
 
-def test_a_pod_may_do_no_more_than_it_needs() -> None:
-    assert POD["automountServiceAccountToken"] is False
-    of_pod, of_container = POD["securityContext"], API["securityContext"]
+@pytest.mark.parametrize("kinds", [KINDS, REDIS], ids=["api", "redis"])
+def test_a_pod_may_do_no_more_than_it_needs(kinds: dict[str, Any]) -> None:
+    pod = kinds["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["automountServiceAccountToken"] is False
+    of_pod, of_container = pod["securityContext"], container["securityContext"]
     assert of_pod["runAsNonRoot"] is True
     assert of_pod["runAsUser"] > 0
     assert of_pod["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -81,9 +105,47 @@ def test_a_pod_may_do_no_more_than_it_needs() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    # The engine starts as many threads as the limit grants.
+    assert container["resources"]["limits"]["memory"]
+
+
+def test_the_engine_starts_as_many_threads_as_the_limit_grants() -> None:
     resources = API["resources"]
     assert resources["limits"]["cpu"] == resources["requests"]["cpu"]
+
+
+def test_replicas_find_the_redis_that_only_they_may_ask() -> None:
+    host, port = REDIS["Service"]["metadata"]["name"], REDIS["Service"]["spec"]["ports"][0]["port"]
+    for name in ("TALLYFORMER_ANSWER_STORAGE", "TALLYFORMER_RATE_LIMIT_STORAGE"):
+        assert ENVIRONMENT[name] == f"redis://{host}:{port}/0"
+    assert "sessionAffinity" not in KINDS["Service"]["spec"]
+    labels = REDIS["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    policy = REDIS["NetworkPolicy"]["spec"]
+    assert labels != LABELS
+    selectors = (
+        REDIS["Deployment"]["spec"]["selector"]["matchLabels"],
+        REDIS["Service"]["spec"]["selector"],
+        policy["podSelector"]["matchLabels"],
+    )
+    assert all(selector == labels for selector in selectors)
+    ((asks,),) = [rule["from"] for rule in policy["ingress"]]
+    assert asks == {"podSelector": {"matchLabels": LABELS}} and policy["egress"] == []
+    asked = [p["port"] for rule in KINDS["NetworkPolicy"]["spec"]["egress"] for p in rule["ports"]]
+    assert port in asked
+
+
+def test_redis_is_that_of_compose_with_more_memory() -> None:
+    compose = yaml.load((ROOT / "compose.scale.yaml").read_text(), Loader=_Compose)
+    ours, theirs = compose["services"]["redis"], REDIS["Deployment"]["spec"]["template"]["spec"]
+    (container,) = theirs["containers"]
+    assert container["command"] == ours["entrypoint"]
+    memory = container["args"].index("--maxmemory") + 1
+    expected = [*ours["command"]]
+    expected[memory] = container["args"][memory]
+    assert container["args"] == expected
+    of_pod = theirs["securityContext"]
+    assert ours["user"] == f"{of_pod['runAsUser']}:{of_pod['runAsGroup']}"
+    tags = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["images"]
+    assert f"redis:{tags[-1]['newTag']}" in ours["image"]
 
 
 def test_every_selector_finds_the_pods() -> None:
