@@ -61,6 +61,13 @@ def test_a_wrong_method_is_a_405_that_names_the_right_one(http: httpx2.Client) -
     assert answer.headers["allow"] == "GET"
 
 
+def test_monitors_may_ask_for_heads_alone(http: httpx2.Client) -> None:
+    for path in ("/health", "/ready"):
+        answer = http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-length"] == http.get(path).headers["content-length"]
+
+
 def test_an_unknown_model_is_a_404_that_names_the_parameter(http: httpx2.Client) -> None:
     detail = check_envelope(http.get("/v1/models/other"), 404)
     assert (detail["param"], detail["code"]) == ("model", "model_not_found")

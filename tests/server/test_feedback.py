@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections import Counter
@@ -186,6 +187,33 @@ def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="--feedback") as caught:
             FeedbackStore(url)
         assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_has_ended_leaves_the_whole_database_in_its_file(
+    tally_folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "feedback.db"
+    settings = ServerSettings(models={"tiny": tally_folder}, feedback=f"sqlite:///{file}")
+    with running(settings) as server, server.client() as http:
+        server.wait_until_ready()
+        answer = http.post(CHAT, json=SHORT).json()
+        assert http.post("/v1/feedback", json={"id": answer["id"], "rating": "up"}).is_success
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_database_that_another_process_has_locked_is_a_503(
+    tally_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tallyformer.server.feedback.store.LOCK_SECONDS", 0.1)
+    file = tmp_path / "feedback.db"
+    settings = ServerSettings(models={"tiny": tally_folder}, feedback=f"sqlite:///{file}")
+    with running(settings) as server, server.client() as http:
+        server.wait_until_ready()
+        said = {"id": http.post(CHAT, json=SHORT).json()["id"], "rating": "up"}
+        with contextlib.closing(sqlite3.connect(file)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            assert check_envelope(http.post("/v1/feedback", json=said), 503)["code"] == "database"
+        assert http.post("/v1/feedback", json=said).status_code == 200
 
 
 def test_memory_of_answers_is_bounded() -> None:

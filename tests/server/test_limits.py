@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tallyformer.errors import UsageError
+from tallyformer.server.api_error import ApiError
 from tallyformer.server.keys import digest_of
-from tallyformer.server.rate_limits import RateLimits
+from tallyformer.server.rate_limits import RateLimits, Window
 from tallyformer.server.settings import ServerSettings
 
 from .conftest import Running, running, until
@@ -74,6 +79,64 @@ def test_requests_at_once_are_bounded_and_their_end_makes_room(
             assert ask(server, "bob").status_code == 200
         until(lambda: ask(server, "alice").status_code == 200)
         assert ask(server, "alice").status_code == 200
+
+
+def test_how_long_to_wait_is_measured_by_how_long_requests_take() -> None:
+    now = 0.0
+    limits = RateLimits(
+        requests=None, tokens=None, at_once=2, storage="memory://", clock=lambda: now
+    )
+    for _ in range(60):
+        with limits.at_once("alice"):
+            now += 20
+    with (
+        limits.at_once("alice"),
+        limits.at_once("alice"),
+        pytest.raises(ApiError) as refused,
+        limits.at_once("alice"),
+    ):
+        pass
+    assert 9 <= int(refused.value.headers["Retry-After"]) <= 10
+
+
+counts = st.integers(0, 1000)
+
+
+@given(counts, counts, st.floats(0, 60), st.integers(1, 1000), st.integers(0, 1000))
+def test_there_is_room_after_the_wait_and_none_much_before(
+    before: int, now: int, left: float, amount: int, cost: int
+) -> None:
+    window = Window(seconds=60, before=before, now=now, left=left)
+    room = max(0, amount - cost)
+    wait = window.until_room(room)
+    assert window.used(wait) <= room + 1e-6
+    assert not wait or window.used(wait - 0.5) > room - 1e-6
+    assert window.used(window.until_unused) == 0
+    assert wait <= window.until_unused + 1e-6
+
+
+def test_whoever_waits_as_long_as_was_said_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The library's own clock, which is set here, counts what a key has used."""
+    now = 1_000_000_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+
+    async def refused_and_back() -> list[int]:
+        nonlocal now
+        limits = RateLimits(requests=10, tokens=1000, at_once=None, storage="memory://")
+        waits = []
+        for tokens in (900, 300, 50, 1000, 500):
+            try:
+                await limits.charge("alice", tokens)
+            except ApiError as error:
+                waits.append(int(error.headers["Retry-After"]))
+                assert int(error.headers["x-ratelimit-reset-tokens"].removesuffix("s")) >= waits[-1]
+                now += waits[-1]
+                await limits.charge("alice", tokens)
+        return waits
+
+    assert max(asyncio.run(refused_and_back())) > 60
 
 
 @pytest.mark.parametrize("storage", ["nothing://", "redis://127.0.0.1:port", "memory"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import shutil
 import socket
 import subprocess
@@ -15,7 +17,9 @@ import httpx2
 import pytest
 
 from tallyformer.errors import UsageError
+from tallyformer.server.api_error import ApiError
 from tallyformer.server.keys import digest_of
+from tallyformer.server.rate_limits import RateLimits
 from tallyformer.server.settings import ServerSettings
 from tallyformer.server.shared_answers import SharedAnswers
 
@@ -182,6 +186,44 @@ def test_answers_go_out_while_the_store_is_away(tally_folder: Path, tmp_path: Pa
             assert text.endswith("data: [DONE]\n\n")
             assert http.get(f"/v1/generations/{answer_id(text)}").text == text
             check_envelope(http.get("/v1/generations/chatcmpl-none"), 503)
+
+
+def test_a_stream_whose_store_dies_while_it_is_read_ends_with_an_error(
+    tally_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.ExitStack() as stack:
+        url, store = stack.enter_context(redis(tmp_path))
+        told = settings(tally_folder, tmp_path, url)
+        maker, server = (stack.enter_context(running(told)) for _ in range(2))
+        maker.wait_until_ready()
+        one = stack.enter_context(maker.client(headers=ALICE))
+        other = stack.enter_context(server.client(headers=ALICE))
+        first = part_of(one, CHAT, 3, method="POST", json={**ENDLESS, **REJOIN})
+        path = f"/v1/generations/{answer_id(first)}"
+        with other.stream("GET", path) as answer:
+            text = ""
+            for part in answer.iter_text():
+                text += part
+                if store.poll() is None:
+                    store.kill()
+        assert '"code":"store"' in blocks(text)[-1]
+        assert one.delete(path).status_code == 204
+    assert not [r for r in caplog.records if r.levelno > logging.WARNING]
+
+
+def test_a_limit_whose_store_does_not_answer_is_a_503(tmp_path: Path) -> None:
+    with redis(tmp_path) as (url, store):
+        limits = RateLimits(requests=10, tokens=None, at_once=None, storage=url)
+
+        async def counted_and_not() -> None:
+            assert (await limits.charge("alice", 1))["x-ratelimit-remaining-requests"] == "9"
+            store.kill()
+            store.wait()
+            with pytest.raises(ApiError) as refused:
+                await limits.charge("alice", 1)
+            assert (refused.value.status, refused.value.code) == (503, "store")
+
+        asyncio.run(counted_and_not())
 
 
 def test_a_store_that_is_none_is_one_line() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ def create_app(
         keep_alive=settings.stream_keep_alive,
     )
     service = Service(served, settings, ending, metrics, exchanges=exchanges, shared=shared)
+    ends: list[Callable[[], Awaitable[None]]] = [service.close]
     served.when_ready(lambda model: metrics.watch(model.name, model.llm))
     app = FastAPI(
         title="TallyFormer",
@@ -94,7 +95,7 @@ def create_app(
         openapi_url="/openapi.json",
         responses=documented(*EVERYWHERE),
         middleware=_middleware(settings, ending, metrics),
-        lifespan=_loading(served, service.close),
+        lifespan=_loading(served, ends),
     )
     app.state.models = served
     add_failure_handlers(app)
@@ -110,7 +111,7 @@ def create_app(
     add_metrics_route(app, metrics)
     add_earlier_routes(app, service)
     if settings.feedback and exchanges is not None:
-        _add_feedback(app, settings.feedback, exchanges, shared)
+        ends.append(_add_feedback(app, settings.feedback, exchanges, shared))
     if settings.runs is not None:
         add_run_routes(app, settings.runs)
     add_docs_route(app)
@@ -122,12 +123,15 @@ def create_app(
 
 def _add_feedback(
     app: FastAPI, url: str, exchanges: Exchanges, shared: SharedAnswers | None
-) -> None:
+) -> Callable[[], Awaitable[None]]:
+    """Add its routes; the result lets go of the database."""
     # Only here are SQLAlchemy and Alembic needed.
     from tallyformer.server.feedback.store import FeedbackStore
     from tallyformer.server.routes.feedback import add_feedback_routes
 
-    add_feedback_routes(app, exchanges, shared, FeedbackStore(url))
+    store = FeedbackStore(url)
+    add_feedback_routes(app, exchanges, shared, store)
+    return functools.partial(asyncio.to_thread, store.close)
 
 
 def served_models(settings: ServerSettings) -> Models:
@@ -177,7 +181,7 @@ def _middleware(settings: ServerSettings, drain: Drain, metrics: Metrics) -> lis
 
 
 def _loading(
-    models: Models, end: Callable[[], Awaitable[None]]
+    models: Models, ends: Sequence[Callable[[], Awaitable[None]]]
 ) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -186,7 +190,8 @@ def _loading(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        await end()
+        for end in ends:
+            await end()
         await models.close()
 
     return lifespan

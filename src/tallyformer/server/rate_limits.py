@@ -6,7 +6,8 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from limits import RateLimitItem, RateLimitItemPerMinute
@@ -18,6 +19,48 @@ from tallyformer.errors import UsageError
 from tallyformer.server.api_error import ApiError, unavailable
 
 REQUESTS, TOKENS = "requests", "tokens"
+_WEIGHT = 0.1
+"""Of the newest request's time in the running mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What a key has used, as a sliding window counts it.
+
+    What was used in the minute before counts by the share of it that is within the last 60 seconds.
+
+    Attributes:
+        seconds: its length.
+        before: used in the last whole minute.
+        now: used in the current one.
+        left: seconds until the current one ends.
+    """
+
+    seconds: float
+    before: int
+    now: int
+    left: float
+
+    def used(self, later: float = 0.0) -> float:
+        """What counts as used in so many seconds, if nothing is added."""
+        if later < self.left:
+            return self.before * (self.left - later) / self.seconds + self.now
+        return self.now * max(0.0, self.left + self.seconds - later) / self.seconds
+
+    @property
+    def until_unused(self) -> float:
+        """Seconds until nothing counts as used."""
+        if self.now:
+            return self.left + self.seconds
+        return self.left if self.before else 0.0
+
+    def until_room(self, room: float) -> float:
+        """Seconds until at most so much counts as used."""
+        if self.used() <= room:
+            return 0.0
+        if self.now <= room:
+            return self.left - (room - self.now) * self.seconds / self.before
+        return self.left + self.seconds - room * self.seconds / self.now
 
 
 class RateLimits:
@@ -28,13 +71,20 @@ class RateLimits:
         tokens: of prompts and longest answers a minute; None for any number.
         at_once: requests; None for any number.
         storage: memory://, or redis://HOST:PORT for several servers together.
+        clock: seconds that never go back.
 
     Raises:
         UsageError: there is no such storage.
     """
 
     def __init__(
-        self, *, requests: int | None, tokens: int | None, at_once: int | None, storage: str
+        self,
+        *,
+        requests: int | None,
+        tokens: int | None,
+        at_once: int | None,
+        storage: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kept_at = storage
         try:
@@ -52,6 +102,8 @@ class RateLimits:
         }
         self._at_once = at_once
         self._running: Counter[str] = Counter()
+        self._clock = clock
+        self._request_seconds = 1.0
 
     async def charge(self, owner: str, tokens: int) -> dict[str, str]:
         """Count a request and its tokens; the headers that say what is left.
@@ -65,8 +117,9 @@ class RateLimits:
             # which tells whether another server was faster.
             for count in (self._limiter.test, self._limiter.hit):
                 for name, item in self._items.items():
-                    if not await count(item, owner, name, cost=min(costs[name], item.amount)):
-                        raise await self._reached(owner, name)
+                    cost = min(costs[name], item.amount)
+                    if not await count(item, owner, name, cost=cost):
+                        raise await self._reached(owner, name, cost)
             return await self._headers(owner)
         except StorageError:
             raise unavailable("The store of the limits does not answer", code="store") from None
@@ -88,20 +141,23 @@ class RateLimits:
                 429,
                 f"This key may have {self._at_once} requests at once. Wait for one to end",
                 code="rate_limit_exceeded",
-                headers={"Retry-After": "1"},
+                headers={"Retry-After": _whole(self._request_seconds / self._at_once)},
             )
+        began = self._clock()
         self._running[owner] += 1
         try:
             yield
         finally:
+            self._request_seconds += _WEIGHT * (self._clock() - began - self._request_seconds)
             self._running[owner] -= 1
             if not self._running[owner]:
                 del self._running[owner]
 
-    async def _reached(self, owner: str, name: str) -> ApiError:
+    async def _reached(self, owner: str, name: str, cost: int) -> ApiError:
         item = self._items[name]
         headers = await self._headers(owner)
-        headers["Retry-After"] = headers[f"x-ratelimit-reset-{name}"].removesuffix("s")
+        window = await self._window(item, owner, name)
+        headers["Retry-After"] = _whole(window.until_room(item.amount - cost))
         return ApiError(
             429,
             f"This key may have {item.amount} {name} a minute. Send this again after the seconds "
@@ -113,12 +169,25 @@ class RateLimits:
     async def _headers(self, owner: str) -> dict[str, str]:
         headers = {}
         for name, item in self._items.items():
-            stats = await self._limiter.get_window_stats(item, owner, name)
-            seconds = max(1, math.ceil(stats.reset_time - time.time()))
+            window = await self._window(item, owner, name)
+            left = max(0, item.amount - math.floor(window.used()))
             headers[f"x-ratelimit-limit-{name}"] = str(item.amount)
-            headers[f"x-ratelimit-remaining-{name}"] = str(stats.remaining)
-            headers[f"x-ratelimit-reset-{name}"] = f"{seconds}s"
+            headers[f"x-ratelimit-remaining-{name}"] = str(left)
+            headers[f"x-ratelimit-reset-{name}"] = f"{_whole(window.until_unused)}s"
         return headers
+
+    async def _window(self, item: RateLimitItem, owner: str, name: str) -> Window:
+        seconds = item.get_expiry()
+        key = item.key_for(owner, name)
+        before, old, now, kept = await self._kept.get_sliding_window(key, seconds)
+        # What is used now is kept until the end of the next window, in which it still counts.
+        left = max(0.0, kept - seconds) if kept else old
+        return Window(seconds=seconds, before=before, now=now, left=left)
+
+
+def _whole(seconds: float) -> str:
+    """Seconds as a header has them: whole ones, never too few, and one at least."""
+    return str(max(1, math.ceil(seconds)))
 
 
 def _options(storage: str) -> dict[str, float | str | bool]:

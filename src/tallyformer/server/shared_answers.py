@@ -20,13 +20,13 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict
 from typing import Any, Self
 
 from tallyformer.errors import UsageError
 from tallyformer.server import sse
-from tallyformer.server.api_error import unavailable
+from tallyformer.server.api_error import ApiError, unavailable
 from tallyformer.server.feedback.exchanges import Exchange
 from tallyformer.server.rejoining import Recording
 
@@ -89,7 +89,13 @@ class SharedAnswers:
         with self._answering():
             if await self._redis.get(_key(answer_id, "owner")) != owner.encode():
                 return None
-        return SharedStream(self._redis, answer_id, life=self._life, keep_alive=self._keep_alive)
+        return SharedStream(
+            self._redis,
+            answer_id,
+            life=self._life,
+            keep_alive=self._keep_alive,
+            answering=self._answering,
+        )
 
     async def remember(self, answer_id: str, exchange: Exchange) -> None:
         """Keep an answer for a day, so that it can be rated; a failure is logged."""
@@ -199,16 +205,37 @@ class SharedStream:
         answer_id: of the stream.
         life: seconds that it is kept without a reader.
         keep_alive: seconds without an event after which a comment is sent.
+        answering: a block in which Redis is used; what it raises becomes a 503.
     """
 
-    def __init__(self, redis: Any, answer_id: str, *, life: int, keep_alive: float) -> None:
+    def __init__(
+        self,
+        redis: Any,
+        answer_id: str,
+        *,
+        life: int,
+        keep_alive: float,
+        answering: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:
+        self._answering = answering
         self._redis = redis
         self._life = life
         self._keep_alive = keep_alive
         self._names = _names(answer_id)
 
     async def read(self, first: int) -> AsyncGenerator[bytes, None]:
-        """The events from a number on, as they come; an error event where their server is gone."""
+        """The events from a number on, as they come.
+
+        The last one is an error where their server is gone, or Redis.
+        """
+        try:
+            with self._answering():
+                async for event in self._events(first):
+                    yield event
+        except ApiError as error:
+            yield sse.event(sse.json_bytes(error.envelope))
+
+    async def _events(self, first: int) -> AsyncGenerator[bytes, None]:
         clock = asyncio.get_running_loop().time
         last, said = b"0-%d" % first, clock()
         while True:
@@ -222,18 +249,23 @@ class SharedStream:
                 said = clock()
             elif not await self._redis.exists(self._names["made"]):
                 if not await self._whole():
-                    yield sse.event(sse.json_bytes(unavailable(_LOST, code="lost").envelope))
+                    raise unavailable(_LOST, code="lost")
                 return
             elif clock() - said >= self._keep_alive:
                 said = clock()
                 yield sse.KEEP_ALIVE
 
     async def stop(self) -> None:
-        """End it at its server, and forget it."""
+        """End it at its server, and forget it.
+
+        Raises:
+            ApiError: 503, Redis does not answer.
+        """
         pipe = self._redis.pipeline(transaction=False)
         pipe.set(self._names["stop"], 1, ex=self._life)
         pipe.delete(self._names["owner"])
-        await pipe.execute()
+        with self._answering():
+            await pipe.execute()
 
     async def _entries(self, last: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
         """What follows an entry; nothing after a while. Its server hears that somebody reads."""

@@ -16,6 +16,8 @@ from tallyformer.errors import UsageError
 from tallyformer.server.api_error import unavailable
 from tallyformer.tokenizer.messages import Message
 
+LOCK_SECONDS = 10.0
+"""That SQLite waits for another process which writes."""
 _MIGRATIONS = "tallyformer.server.feedback:migrations"
 _MIGRATING = 0x7A11
 """The lock of PostgreSQL that a migration holds."""
@@ -172,5 +174,5 @@ def _durable(connection: Any, record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.execute(f"PRAGMA busy_timeout={round(LOCK_SECONDS * 1000)}")
     cursor.close()

@@ -15,11 +15,13 @@ OPEN_PATHS = {"/health", "/ready"}
 def add_health_routes(app: FastAPI, models: Models, drain: Drain) -> None:
     """`/health` and `/ready`."""
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["operation"])
     async def health() -> dict[str, str]:
         """The process is alive; it may still load models."""
         return {"status": "ok"}
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", tags=["operation"], responses=documented(503))
     async def ready() -> dict[str, str]:
         """Every model answers and the server is not ending."""
