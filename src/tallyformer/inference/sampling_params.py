@@ -150,19 +150,17 @@ class SamplingParams:
 
     def _store_int(self, field: str, low: int, high: int | None = None) -> None:
         value = getattr(self, field)
-        limits = f"a whole number of at least {low}"
-        if high is not None:
-            limits = f"a whole number from {low} to {high}"
         number = as_id(value)
         if number is None or number < low or (high is not None and number > high):
-            raise _invalid(field, value, limits)
+            limits = f"of at least {low}" if high is None else f"from {low} to {high}"
+            raise _invalid(field, value, f"a whole number {limits}")
         self._store(field, number)
 
     def _store_number(
         self, field: str, low: float, high: float, *, above_low: bool = False
     ) -> None:
         value = getattr(self, field)
-        number = _real(value)
+        number = value if type(value) is float else _real(value)
         too_low = number is not None and (number <= low if above_low else number < low)
         if number is None or not math.isfinite(number) or too_low or number > high:
             first = f"a number above {low}" if above_low else f"a number of at least {low}"

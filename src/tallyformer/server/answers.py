@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -60,7 +60,7 @@ class AnswerHead:
     kind: AnswerKind
     model: str
     fingerprint: str
-    answer_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    answer_id: str = field(default_factory=lambda: os.urandom(16).hex())
     created: int = field(default_factory=lambda: int(time.time()))
 
     def fields(self, *, chunk: bool) -> dict[str, Any]:
