@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def test_loaded_models_answer_while_the_next_is_loaded(tally_folder: Path) -> No
 
     folders = dict.fromkeys(names, tally_folder)
     settings = ServerSettings(models=folders)
-    models = Models(folders, load, 4)
+    models = Models(folders, load, 4, patience=0.05)
     with running(settings, models=models) as server, server.client() as http:
 
         def status(name: str) -> str:
@@ -48,6 +49,27 @@ def test_loaded_models_answer_while_the_next_is_loaded(tally_folder: Path) -> No
             assert http.post(CHAT, json={**SHORT, "model": name}).status_code == 200
         until(lambda: http.get("/ready").status_code == 200)
         assert loaded == list(names)
+
+
+def test_requests_that_come_early_wait_a_short_while_for_their_model(tally_folder: Path) -> None:
+    gate = threading.Event()
+
+    def load(folder: Path) -> Any:
+        assert gate.wait(PATIENCE)
+        return load_served_model(folder)
+
+    folders = {"tiny": tally_folder}
+    models = Models(folders, load, 2, patience=PATIENCE)
+    with (
+        running(ServerSettings(models=folders), models=models) as server,
+        server.client() as http,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        early = [pool.submit(http.post, CHAT, json=SHORT) for _ in range(4)]
+        refused = next(as_completed(early)).result()
+        assert check_envelope(refused, 503)["code"] == "model_not_ready"
+        gate.set()
+        assert sorted(one.result().status_code for one in early) == [200, 200, 200, 503]
 
 
 def test_connections_of_pooled_clients_are_kept_longer_than_their_pools_keep_them(

@@ -94,6 +94,8 @@ def test_a_streams_events_are_numbered_named_and_in_order(http: httpx2.Client) -
         ("previous_response_id", "resp_1"),
         ("conversation", "conv_1"),
         ("background", True),
+        ("include", ["message.output_text.logprobs"]),
+        ("top_logprobs", 3),
         ("text.format", {"format": {"type": "json_scheme"}}),
         ("tool_choice", "required"),
         ("n", 2),

@@ -16,6 +16,24 @@ from .conftest import running
 from .test_chat_prompt import CONVERSATION
 from .test_errors import check_envelope
 
+PLAIN: dict[str, Any] = {
+    "/tokenize": {"prompt": "a"},
+    "/detokenize": {"tokens": [1]},
+    "/apply-template": {"messages": [{"role": "user", "content": "a"}]},
+}
+
+
+def test_what_has_no_effect_is_named_everywhere(http: httpx2.Client) -> None:
+    question = [{"role": "user", "content": "a", "name": "me"}]
+    for path, body, names in (
+        ("/tokenize", {"prompt": "a", "odd": 1}, "odd"),
+        ("/tokenize", {"messages": question}, "messages.name"),
+        ("/detokenize", {"tokens": [1], "odd": 1}, "odd"),
+        ("/apply-template", {"messages": question}, "messages.name"),
+    ):
+        assert http.post(path, json=body).headers["x-ignored-fields"] == names
+        assert "x-ignored-fields" not in http.post(path, json=PLAIN[path]).headers
+
 
 def test_ids_and_text_lead_to_each_other(http: httpx2.Client, tally: LLM) -> None:
     text = "Zinsen für Jürgen: 5 € <|user|>"

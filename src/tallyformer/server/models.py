@@ -26,6 +26,8 @@ from tallyformer.server.versions import Stamp, content_digest, folder_stamp
 
 ModelState = Literal["loading", "ready", "failed"]
 _LOGGER = logging.getLogger("tallyformer.server")
+LOADING_PATIENCE = 5.0
+"""Seconds that a request waits for a model which is being loaded."""
 
 
 @dataclass
@@ -44,6 +46,7 @@ class ServedModel:
         created: seconds since 1970, when it was named.
         stamp: of the folder, as it was when this was loaded.
         failure: why it could not be loaded.
+        settled: set when it is ready or could not be loaded.
     """
 
     name: str
@@ -57,6 +60,7 @@ class ServedModel:
     created: int = field(default_factory=lambda: int(time.time()))
     stamp: Stamp = ()
     failure: Exception | None = None
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Models:
@@ -65,7 +69,8 @@ class Models:
     Args:
         folders: name -> folder, in the order in which they are loaded.
         load: a folder's `AsyncLLM`, warmed up; called in another thread.
-        most_waiting: answers that may wait for a model.
+        most_waiting: answers that may wait for a model, and requests for one that is loaded.
+        patience: seconds that these wait.
 
     Attributes:
         failed: set when a model could not be loaded.
@@ -76,10 +81,13 @@ class Models:
         folders: Mapping[str, Path],
         load: Callable[[Path], Any],
         most_waiting: int,
+        patience: float = LOADING_PATIENCE,
     ) -> None:
         self._load = load
         self._watchers: list[Callable[[ServedModel], None]] = []
         self._most_waiting = most_waiting
+        self._patience = patience
+        self._early = 0
         self.failed = asyncio.Event()
         self._all_ready = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -111,6 +119,7 @@ class Models:
                     await self._fill(model)
                 except Exception as error:
                     model.state, model.failure = "failed", error
+                    model.settled.set()
                     self.failed.set()
                     _LOGGER.error("model failed", extra={"fields": {"model": model.name}})
                     return
@@ -156,6 +165,7 @@ class Models:
         model.admission = Admission(model.llm.slots, self._most_waiting)
         model.fingerprint = await asyncio.to_thread(_fingerprint, model)
         model.state = "ready"
+        model.settled.set()
         for watcher in self._watchers:
             watcher(model)
         seconds = round(time.monotonic() - began, 3)
@@ -204,8 +214,10 @@ class Models:
             )
         return model
 
-    def answering(self, name: str | None) -> ServedModel:
+    async def answering(self, name: str | None) -> ServedModel:
         """The model of a request, ready; the first one if it does not say.
+
+        A model that is being loaded is waited for a short while.
 
         Raises:
             ApiError: 404, there is none of this name; 503, it is not ready.
@@ -213,11 +225,25 @@ class Models:
         model = next(iter(self), None) if name is None else self.named(name)
         if model is None:
             raise ApiError(404, "This server has no model", code="model_not_found")
+        if model.state == "loading":
+            await self._loaded(model)
         if model.state != "ready":
             raise unavailable(
                 "This model is not loaded yet. Try again soon", code="model_not_ready"
             )
         return model
+
+    async def _loaded(self, model: ServedModel) -> None:
+        """Wait until a model is loaded, unless too many requests do already, or it takes long."""
+        if self._early > self._most_waiting:
+            return
+        self._early += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    await model.settled.wait()
+        finally:
+            self._early -= 1
 
 
 def _fingerprint(model: ServedModel) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -35,6 +35,12 @@ _MOST_NAMES = 32
 _LONGEST_NAME = 64
 _READING_SECONDS = 60.0
 """Seconds that a slow reader gets after the deadline."""
+
+
+def named(ignored: Sequence[str]) -> dict[str, str]:
+    """The header that names fields which have no effect; none where there are none."""
+    names = [quote(name[:_LONGEST_NAME], safe=".[]") for name in ignored[:_MOST_NAMES]]
+    return {IGNORED: ", ".join(names)} if names else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +81,10 @@ class Ask:
     @property
     def headers(self) -> dict[str, str]:
         """What the answer says besides the body."""
-        headers = {}
+        headers: dict[str, str] = {}
         if self.left_out is not None:
             headers[LEFT_OUT] = str(self.left_out)
-        if self.ignored:
-            names = [quote(name[:_LONGEST_NAME], safe=".[]") for name in self.ignored[:_MOST_NAMES]]
-            headers[IGNORED] = ", ".join(names)
+        headers.update(named(self.ignored))
         return headers
 
 
@@ -245,8 +249,8 @@ class Service:
 
     async def one_answer(
         self, request: Request, model: ServedModel, wanted: WantedAnswers
-    ) -> tuple[Output, AnswerTimes]:
-        """One whole answer, and how long it took.
+    ) -> tuple[Output, AnswerTimes, dict[str, str]]:
+        """One whole answer, how long it took, and the headers that say what is left of limits.
 
         Raises:
             ApiError, ClientGone: as for `respond`.
@@ -254,7 +258,7 @@ class Service:
         started = await self._start(request, model, [wanted], len(wanted.prompt_ids), whole=True)
         with started.place:
             outputs = await unless_gone(request.receive, _outputs(started.generation, [wanted]))
-        return outputs[0], started.times[0]
+        return outputs[0], started.times[0], started.headers
 
     async def _start(
         self,

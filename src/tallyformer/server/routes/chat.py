@@ -31,7 +31,7 @@ def add_chat_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", tags=["generation"], responses=documented(404))
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """The assistant's next message, whole or as a stream."""
-        model = service.models.answering(body.model)
+        model = await service.models.answering(body.model)
         model.admission.check(body.n)
         prompt = await read_conversation(model, body.messages, body.most_tokens)
         mask = await mask_of(model, body.answer_form)

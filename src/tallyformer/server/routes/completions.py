@@ -30,7 +30,7 @@ def add_completion_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", tags=["generation"], responses=documented(404))
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Texts continued, whole or as a stream."""
-        model = service.models.answering(body.model)
+        model = await service.models.answering(body.model)
         ids = await completion_ids(model, body)
         mask = await mask_of(model, body.answer_form)
         return await service.respond(request, _ask(model, body, ids, mask))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 
 from tallyformer.inference.outputs import Output
 from tallyformer.server.chat_prompt import too_long
@@ -19,7 +19,7 @@ from tallyformer.server.schemas.earlier import (
     Welcome,
 )
 from tallyformer.server.schemas.errors import documented
-from tallyformer.server.service import Service
+from tallyformer.server.service import Service, named
 
 ANSWERING = "sft"
 """The model that was fine-tuned on questions: a prompt is one there, and a text elsewhere."""
@@ -33,14 +33,15 @@ def add_earlier_routes(app: FastAPI, service: Service) -> None:
     @app.get("/welcome", tags=["earlier"])
     async def welcome() -> Welcome:
         """What the first model is."""
-        return _welcome(service.models.answering(None))
+        return _welcome(await service.models.answering(None))
 
     @app.post("/generate", tags=["earlier"], responses=documented(404))
-    async def generate(body: GenerateRequest, request: Request) -> Generated:
+    async def generate(body: GenerateRequest, request: Request, response: Response) -> Generated:
         """A text continued; the model `sft` answers it."""
-        model = service.models.answering(body.model_name)
+        model = await service.models.answering(body.model_name)
         wanted = _wanted(model, body)
-        output, times = await service.one_answer(request, model, wanted)
+        output, times, limits = await service.one_answer(request, model, wanted)
+        response.headers.update({**limits, **named(body.ignored())})
         metrics = _metrics(output, times) if body.return_metrics else None
         return Generated(generated_text=output.text, metrics=metrics)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request, Response
 
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.feedback.exchanges import Exchange, Exchanges
 from tallyformer.server.feedback.store import FeedbackStore, RatedAnswer
 from tallyformer.server.schemas.errors import documented
 from tallyformer.server.schemas.feedback import DeletedFeedback, Feedback, FeedbackRequest
+from tallyformer.server.service import named
 from tallyformer.server.shared_answers import SharedAnswers
 
 
@@ -21,9 +22,10 @@ def add_feedback_routes(
     """`POST` and `DELETE /v1/feedback`, `DELETE /v1/feedback/{answer_id}`."""
 
     @app.post("/v1/feedback", tags=["feedback"], responses=documented(404))
-    async def rate(body: FeedbackRequest, request: Request) -> Feedback:
+    async def rate(body: FeedbackRequest, request: Request, response: Response) -> Feedback:
         """Rate one of the newest answers, or rate one again; it is kept with what it answered."""
         owner = request.state.owner
+        response.headers.update(named(body.ignored()))
         rated = await asyncio.to_thread(store.get, body.id, body.choice, owner)
         exchange = exchanges.get(body.id, owner)
         if rated is None and exchange is None and shared is not None:

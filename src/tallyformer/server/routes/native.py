@@ -18,7 +18,7 @@ from tallyformer.server.schemas.native import (
     TemplatePrompt,
     TemplateRequest,
 )
-from tallyformer.server.service import Ask, Service
+from tallyformer.server.service import Ask, Service, named
 
 
 def add_native_routes(app: FastAPI, service: Service) -> None:
@@ -29,7 +29,7 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
     @app.post("/completion", tags=["llama.cpp"], responses=documented(404))
     async def completion(body: NativeCompletionRequest, request: Request) -> Response:
         """Texts continued, with the fields and answers of llama.cpp's server."""
-        model = models.answering(body.model)
+        model = await models.answering(body.model)
         prompts = await completion_ids(model, body)
         mask = await mask_of(model, body.answer_form)
         wanted = [completion_wanted(model, body, ids, mask) for ids in prompts]
@@ -53,16 +53,17 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
         return await service.respond(request, ask)
 
     @app.post("/apply-template", tags=["llama.cpp"], responses=documented(404))
-    async def apply_template(body: TemplateRequest) -> TemplatePrompt:
+    async def apply_template(body: TemplateRequest, response: Response) -> TemplatePrompt:
         """The text that a model reads of a conversation."""
-        tokenizer = models.answering(body.model).llm.llm.tokenizer
+        response.headers.update(named(body.ignored()))
+        tokenizer = (await models.answering(body.model)).llm.llm.tokenizer
         ids = conversation_ids(tokenizer, body.messages)
         return TemplatePrompt(prompt=tokenizer.decode(ids, skip_control=False))
 
     @app.get("/props", tags=["llama.cpp"])
     async def props() -> dict[str, Any]:
         """What the first model is."""
-        return _props(models.answering(None))
+        return _props(await models.answering(None))
 
     @app.get("/version", tags=["vLLM"])
     async def version() -> dict[str, str]:
@@ -72,7 +73,7 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
     @app.get("/slots", tags=["llama.cpp"])
     async def slots() -> list[dict[str, Any]]:
         """The first model's slots; which one an answer has says nothing, so they fill from 0."""
-        model = models.answering(None)
+        model = await models.answering(None)
         context, running = model.llm.llm.context_length, model.llm.running
         return [
             {"id": slot, "n_ctx": context, "is_processing": slot < running}

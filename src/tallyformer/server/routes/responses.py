@@ -23,7 +23,7 @@ def add_response_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/responses", tags=["generation"], responses=documented(404))
     async def responses(body: ResponsesRequest, request: Request) -> Response:
         """An answer to a text or conversation; nothing is kept."""
-        model = service.models.answering(body.model)
+        model = await service.models.answering(body.model)
         model.admission.check(1)
         prompt = await read_conversation(model, body.messages, body.most_tokens)
         context = model.llm.llm.context_length

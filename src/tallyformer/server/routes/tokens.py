@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.chat_prompt import conversation_ids
@@ -17,6 +17,7 @@ from tallyformer.server.schemas.tokens import (
     TokenPiece,
     Tokens,
 )
+from tallyformer.server.service import named
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 
@@ -24,9 +25,10 @@ def add_token_routes(app: FastAPI, models: Models) -> None:
     """`POST /tokenize`, `POST /detokenize`."""
 
     @app.post("/tokenize", tags=["tokens"], responses=documented(404))
-    async def tokenize(body: TokenizeRequest) -> Tokens:
+    async def tokenize(body: TokenizeRequest, response: Response) -> Tokens:
         """The ids of a text, or of a conversation up to where its answer begins."""
-        llm = models.answering(body.model).llm.llm
+        response.headers.update(named(body.ignored()))
+        llm = (await models.answering(body.model)).llm.llm
 
         def encode() -> list[int]:
             if body.messages is not None:
@@ -40,9 +42,10 @@ def add_token_routes(app: FastAPI, models: Models) -> None:
         return Tokens(tokens=tokens, count=len(ids), max_model_len=llm.context_length)
 
     @app.post("/detokenize", tags=["tokens"], responses=documented(404))
-    async def detokenize(body: DetokenizeRequest) -> DetokenizedText:
+    async def detokenize(body: DetokenizeRequest, response: Response) -> DetokenizedText:
         """The text of ids; control tokens have none."""
-        tokenizer = models.answering(body.model).llm.llm.tokenizer
+        response.headers.update(named(body.ignored()))
+        tokenizer = (await models.answering(body.model)).llm.llm.tokenizer
         if not all(0 <= token < tokenizer.vocab_size for token in body.tokens):
             raise ApiError(
                 400, f"tokens: ids go from 0 to {tokenizer.vocab_size - 1}", param="tokens"

@@ -32,4 +32,5 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     # Of other endpoints
     "best_of": (1,),
     "echo": (False,),
+    "top_logprobs": (0,),
 }

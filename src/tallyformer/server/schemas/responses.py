@@ -15,6 +15,7 @@ from tallyformer.server.schemas.sampling import SamplingFields, refuse_unless
 _NO_STATE = "this server keeps no conversation. Send all messages in input"
 _MESSAGES: dict[str, Any] = {"type": "array", "items": {"type": "object"}}
 _INPUT: dict[str, Any] = {"anyOf": [{"type": "string"}, _MESSAGES]}
+_LOGPROBS = "message.output_text.logprobs"
 _TEXT_PARTS = ("input_text", "output_text")
 
 
@@ -67,6 +68,7 @@ class ResponsesRequest(SamplingFields):
     previous_response_id: Any = Field(None, description="Is refused.")
     conversation: Any = Field(None, description="Is refused.")
     prompt: Any = Field(None, description="Is refused.")
+    include: list[str] | None = Field(None, max_length=32, description="Has no effect.")
     background: bool = Field(False, description="Only false.")
 
     @field_validator("input", mode="before")
@@ -89,6 +91,13 @@ class ResponsesRequest(SamplingFields):
     @classmethod
     def _no_state(cls, given: Any) -> Any:
         raise ValueError(_NO_STATE)
+
+    @field_validator("include", mode="after")
+    @classmethod
+    def _no_logprobs(cls, given: list[str] | None) -> list[str] | None:
+        if given and _LOGPROBS in given:
+            raise ValueError("log-probabilities are given by /v1/chat/completions. Leave them out")
+        return given
 
     @field_validator("background", mode="after")
     @classmethod
@@ -125,4 +134,5 @@ class ResponsesRequest(SamplingFields):
 
     def ignored(self) -> list[str]:
         """Names of fields that have no effect."""
-        return [*(["tools"] if self.tools else []), *super().ignored()]
+        without_effect = [name for name in ("tools", "include") if getattr(self, name)]
+        return [*without_effect, *super().ignored()]
