@@ -150,7 +150,9 @@ def test_a_database_that_is_away_is_a_503_and_is_used_again_when_it_is_back(
             server = stack.enter_context(running(settings))
             server.wait_until_ready()
             http = stack.enter_context(server.client())
-            said = {"id": http.post(CHAT, json=SHORT).json()["id"], "rating": "up"}
+            answer = http.post(CHAT, json={**SHORT, "temperature": 0, "max_tokens": 20}).json()
+            assert answer["choices"][0]["message"]["content"]
+            said = {"id": answer["id"], "rating": "up"}
             assert http.post("/v1/feedback", json=said).status_code == 200
         away = http.post("/v1/feedback", json=said)
         assert check_envelope(away, 503)["code"] == "database"

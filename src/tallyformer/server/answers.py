@@ -86,7 +86,7 @@ class AnswerShape(Protocol):
         """The body of answers that are not streamed; one output a choice."""
 
     def begin(self) -> bytes:
-        """The first events."""
+        """The first events, possibly none."""
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """The events of a piece of one choice, possibly none."""
@@ -144,14 +144,14 @@ class CompletionShape:
         return {**self._head.fields(chunk=False), "choices": choices, "usage": usage.body}
 
     def begin(self) -> bytes:
-        """Who speaks, once a choice; of a text what is echoed, or a comment."""
+        """Who speaks, once a choice; of a text what is echoed, or nothing."""
         if self._head.kind == "chat":
             delta = {"role": "assistant", "content": "", "refusal": None}
             return b"".join(self._chunk(i, {"delta": delta}) for i in range(len(self._echo)))
         if self._logprobs is not None:
-            return sse.KEEP_ALIVE
+            return b""
         echoed = (self._text(index, text) for index, text in enumerate(self._echo) if text)
-        return b"".join(echoed) or sse.KEEP_ALIVE
+        return b"".join(echoed)
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """Text that is certain; then, without text, why a choice ends."""

@@ -21,6 +21,8 @@ from tallyformer.server.memory import AnswerMemory, bytes_of
 from tallyformer.server.metrics import AnswerTimes
 
 _LOGGER = logging.getLogger("tallyformer.server")
+_FIRST_SECONDS = 0.1
+"""Without a first piece; a client that waits longer is told that it waits."""
 Event = tuple[int, Piece] | None
 """A piece of the answer with this number; None: nothing has come for a while."""
 
@@ -50,7 +52,7 @@ class Generation:
         times: measures each of them.
         drain: how the server ends.
         deadline: seconds for everything, waiting included.
-        keep_alive: seconds without a piece after which an event says so.
+        keep_alive: seconds without a piece after which an event says so; the first one sooner.
         memory: what is kept of all answers.
         whole: whether whoever reads the events keeps them to the end.
 
@@ -91,7 +93,7 @@ class Generation:
         So a prompt is computed while the head of the response is written.
         """
         self._clock = asyncio.get_running_loop().time
-        self._last = self._clock()
+        self._last, self._patience = self._clock(), min(self._keep_alive, _FIRST_SECONDS)
         self._kept = self._memory.begin(self.give_up)
         counts = (one.params.n for one in self._wanted[:-1])
         firsts = itertools.accumulate(counts, initial=0)
@@ -151,7 +153,7 @@ class Generation:
         try:
             async with contextlib.aclosing(stream) as pieces:
                 async for piece in pieces:
-                    self._last = self._clock()
+                    self._last, self._patience = self._clock(), self._keep_alive
                     self._measure(self._times[first + piece.index], piece)
                     for scored in scores.given_to(piece):
                         kept = space.without(scored) if space else scored
@@ -178,7 +180,7 @@ class Generation:
         """While this block runs, the deadline, the server's end and silence become events."""
         loop = asyncio.get_running_loop()
         late = loop.call_later(self._deadline, self._put, _too_late())
-        self._beat = loop.call_later(self._keep_alive, self._maybe_silent)
+        self._beat = loop.call_later(self._patience, self._maybe_silent)
         forget = self._drain.when_expired(lambda: self._put(_ending()))
         try:
             yield
@@ -192,11 +194,11 @@ class Generation:
 
     def _maybe_silent(self) -> None:
         silent = self._clock() - self._last
-        if silent >= self._keep_alive:
+        if silent >= self._patience:
             self._queue.put_nowait(None)
-            silent = 0.0
+            silent, self._patience = 0.0, self._keep_alive
         loop = asyncio.get_running_loop()
-        self._beat = loop.call_later(self._keep_alive - silent, self._maybe_silent)
+        self._beat = loop.call_later(self._patience - silent, self._maybe_silent)
 
 
 class _PromptScores:

@@ -69,7 +69,7 @@ class NativeShape:
 
     def begin(self) -> bytes:
         """Nothing precedes the text."""
-        return sse.KEEP_ALIVE
+        return b""
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """Text that is certain; then why it ends."""

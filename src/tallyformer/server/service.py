@@ -314,23 +314,26 @@ async def _stream(
     """The events of a stream; what fails after its begin is one of them."""
     completion = 0
     texts = [""] * sum(w.params.n for w in ask.wanted)
-    yield ask.shape.begin()
+    # Sent with the first piece, unless that is long in coming: a part less to write and to read.
+    begin = ask.shape.begin()
     try:
         async with contextlib.aclosing(generation.events()) as events:
             async for event in events:
                 if event is None:
-                    yield sse.KEEP_ALIVE
+                    yield begin or sse.KEEP_ALIVE
+                    begin = b""
                     continue
                 completion += len(event[1].token_ids)
                 texts[event[0]] += event[1].text
                 if written := ask.shape.piece(*event):
-                    yield written
+                    yield begin + written
+                    begin = b""
     except ApiError as error:
-        yield ask.shape.failed(error)
+        yield begin + ask.shape.failed(error)
         return
     finally:
         await remember(texts)
-    yield ask.shape.end(ask.usage(completion))
+    yield begin + ask.shape.end(ask.usage(completion))
 
 
 def most_probable(outputs: list[Output], kept: int, made: int) -> list[Output]:
