@@ -16,7 +16,8 @@ WORKDIR /build
 COPY pyproject.toml setup.py README.md LICENSE requirements.lock ./
 COPY src src
 # First the native library, which becomes part of the wheel; then an environment without pip, without
-# the packages' own tests and without what only a debugger reads.
+# the packages' own tests and what only a debugger reads. hf_xet makes large downloads faster; the
+# server without torch downloads nothing.
 RUN PYTHONPATH=src python -m tallyformer.inference.native.build \
       src/tallyformer/inference/native/shipped
 ARG EXTRAS=serve,scale
@@ -28,6 +29,8 @@ RUN --mount=type=cache,target=/pip-cache \
  && python -m venv --without-pip /opt/tallyformer \
  && pip --python /opt/tallyformer/bin/python install --constraint requirements.lock \
       "$(echo dist/*.whl)[${EXTRAS}]" \
+ && case "${EXTRAS}" in *train* | *hub*) ;; *) \
+      pip --python /opt/tallyformer/bin/python uninstall --yes hf_xet ;; esac \
  && find /opt/tallyformer -type d -name tests -prune -exec rm -r {} + \
  && find /opt/tallyformer -name '*.so' -not -path '*.libs/*' -exec strip --strip-debug {} + \
  && /opt/tallyformer/bin/python -c 'import numpy, tokenizers, uvloop, tallyformer.server.run'

@@ -92,7 +92,7 @@ def test_the_api_image_holds_neither_torch_nor_a_compiler(deployment: Deployment
 @pytest.mark.parametrize(
     ("image", "base", "most"),
     [
-        ("tallyformer-api", "python:3.11-slim", 200 * MEBI),
+        ("tallyformer-api", "python:3.11-slim", 180 * MEBI),
         ("tallyformer-web", "nginx:1.28-alpine", 4 * MEBI),
     ],
 )

@@ -154,7 +154,7 @@ export const strings = {
     preset: "Preset",
     presets: { model: "Model's own", precise: "Precise", balanced: "Balanced", creative: "Creative" },
     savePreset: "Save as preset",
-    presetName: "Name of the preset",
+    presetName: "Preset name",
     deletePreset: (name: string) => `Delete the preset ${name}`,
     default: "model's own",
     /** Where an empty field means something else. */
