@@ -8,7 +8,7 @@ import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,6 +18,8 @@ from tallyformer.config.training import OptimizerSection, PretrainSection
 from tallyformer.errors import Interrupted, TrainingError
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.runs.samples import continuations
+from tallyformer.tokenizer import Tokenizer
 from tallyformer.training.distillation import DistillationLoss, DistillationWeights
 from tallyformer.training.hardware import peak_flops
 from tallyformer.training.job import TrainingJob, TrainingResult
@@ -31,6 +33,7 @@ from tallyformer.training.step import Step
 from tallyformer.training.teacher import Teacher
 from tallyformer.training.teacher_cache import TeacherCache
 
+from ..inference.conftest import tokenizer  # noqa: F401  (fixture)
 from .jobs import CONTEXT, VOCABULARY, RandomBatches
 
 pytestmark = pytest.mark.gpu
@@ -244,6 +247,36 @@ def test_the_same_run_twice_ends_with_the_same_bits(
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(map(torch.equal, *found))
+
+
+@pytest.mark.filterwarnings("ignore:.*deterministic:UserWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("compile_", ["off", "on"])
+def test_what_the_model_writes_at_validations_leaves_the_training_as_it_was(
+    compile_: str,
+    tmp_path: Path,
+    gpu: torch.device,
+    tokenizer: Tokenizer,  # noqa: F811
+) -> None:
+    if compile_ == "on" and gpu.type == "cpu":
+        pytest.skip("compiling for the CPU has tests of its own")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    found = []
+    try:
+        for name, prompts in (("with", ("a bond",)), ("without", ())):
+            model = model_on(gpu, vocab_size=tokenizer.vocab_size, dropout=0.1)
+            job = gpu_job(
+                tmp_path / name, gpu, model=model, compile=compile_, sample_prompts=prompts
+            )
+            if prompts:
+                take = continuations(model, tokenizer, job.section, cast(Any, None))
+                job = dataclasses.replace(job, take_samples=take)
+            found.append(run(job)[1])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(map(torch.equal, *found))
+    lines = (tmp_path / "with" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 4 and all("a bond" in line for line in lines)
 
 
 def test_training_lowers_the_loss_and_says_what_the_gpu_did(
