@@ -22,6 +22,7 @@ from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.configuration_tallyformer import TallyFormerConfig
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.server.keys import digest_of
 from tallyformer.server.settings import ServerSettings
 
 from ..cli.conftest import command
@@ -108,6 +109,43 @@ def test_a_replaced_model_ends_its_streams_and_the_new_one_answers_what_comes(
     assert ended.is_set()
     assert (text, lines[-2]) == (whole, "data: [DONE]")
     assert len({event["system_fingerprint"] for event in events}) == 1
+
+
+def test_a_key_is_given_and_taken_away_without_a_cut(tally_folder: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+
+    def line(name: str) -> str:
+        return f"{name} sha256:{digest_of(name)}\r\n"
+
+    keys.write_bytes(line("alice").encode())
+    words = ("--model", f"tiny={tally_folder}", "--api-key-file", keys)
+    with process(*words, start_new_session=True) as (server, url):
+
+        def status(key: str) -> int:
+            headers = {"authorization": f"Bearer {key}"}
+            return httpx2.get(url + "/v1/models", headers=headers, timeout=PATIENCE).status_code
+
+        until(lambda: httpx2.get(url + "/ready", timeout=PATIENCE).status_code == 200)
+        alice = {"authorization": "Bearer alice"}
+        body = {**ASK, "max_tokens": 2000, "stream": True}
+        with httpx2.stream(
+            "POST", url + CHAT, headers=alice, json=body, timeout=PATIENCE
+        ) as answer:
+            lines = answer.iter_lines()
+            assert next(lines)
+            keys.write_bytes(line("bob").encode())
+            server.send_signal(signal.SIGHUP)
+            until(lambda: (status("alice"), status("bob")) == (401, 200))
+            assert list(lines)[-2] == "data: [DONE]"
+        keys.write_text("# nobody\n")
+        server.send_signal(signal.SIGHUP)
+        keys.write_text(line("carol") + line("bob"))
+        server.send_signal(signal.SIGHUP)
+        until(lambda: status("carol") == 200)
+        assert status("bob") == 200
+        keys.unlink()
+        server.send_signal(signal.SIGHUP)
+        assert (status("bob"), server.poll()) == (200, None)
 
 
 def reload(server: Running) -> None:

@@ -61,7 +61,10 @@ MOST_ASKED = {"/v1/chat/completions", "/v1/completions"}
 
 
 def create_app(
-    settings: ServerSettings, models: Models | None = None, drain: Drain | None = None
+    settings: ServerSettings,
+    models: Models | None = None,
+    drain: Drain | None = None,
+    keys: ApiKeys | None = None,
 ) -> FastAPI:
     """The application; models are loaded when it starts, one after the other, in the background.
 
@@ -69,11 +72,12 @@ def create_app(
         settings: all of them.
         models: those of the settings, if the caller wants to watch them.
         drain: how the server ends, if the caller ends it.
+        keys: those of the settings, if the caller loads them again.
 
     Raises:
         UsageError: the file of keys cannot be used.
     """
-    keys = ApiKeys.read(settings.api_key_file) if settings.api_key_file else None
+    known = keys or served_keys(settings)
     served = models or served_models(settings)
     ending = drain or Drain()
     metrics = Metrics(time.monotonic)
@@ -117,7 +121,7 @@ def create_app(
     add_docs_route(app)
     add_page_routes(app)
     serve_directly(app.router.routes, MOST_ASKED)
-    close_routes(app.router.routes, keys, OPEN_PATHS | OPEN_DOCS | PAGE_PATHS | OPEN_REPORTS)
+    close_routes(app.router.routes, known, OPEN_PATHS | OPEN_DOCS | PAGE_PATHS | OPEN_REPORTS)
     return app
 
 
@@ -132,6 +136,15 @@ def _add_feedback(
     store = FeedbackStore(url)
     add_feedback_routes(app, exchanges, shared, store)
     return functools.partial(asyncio.to_thread, store.close)
+
+
+def served_keys(settings: ServerSettings) -> ApiKeys | None:
+    """The keys that the settings name; None lets everybody in.
+
+    Raises:
+        UsageError: the file of keys cannot be used.
+    """
+    return ApiKeys.read(settings.api_key_file) if settings.api_key_file else None
 
 
 def served_models(settings: ServerSettings) -> Models:

@@ -61,6 +61,14 @@ class ApiKeys:
             raise UsageError(f"{file}: no keys. Make one: tallyformer key NAME")
         return cls(digests)
 
+    def reload(self, file: Path) -> None:
+        """Take the keys of a file in place of these; requests under way are not asked again.
+
+        Raises:
+            UsageError: as for `read`; these are kept.
+        """
+        self._digests = self.read(file)._digests
+
     def owner(self, key: str) -> str | None:
         """The name that a key belongs to; None for a key that is not known.
 

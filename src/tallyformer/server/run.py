@@ -11,15 +11,17 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import uvicorn
 
-from tallyformer.errors import TallyFormerError
+from tallyformer.errors import TallyFormerError, UsageError
 from tallyformer.interrupt import STOP_SIGNALS
-from tallyformer.server.app import create_app, served_models
+from tallyformer.server.app import create_app, served_keys, served_models
 from tallyformer.server.developing import served_while_edited
 from tallyformer.server.drain import Drain
+from tallyformer.server.keys import ApiKeys
 from tallyformer.server.listening import listening, url_of
 from tallyformer.server.middleware.access_log import JsonLines
 from tallyformer.server.models import Models
@@ -46,7 +48,8 @@ class QuietServer(uvicorn.Server):
 def serve(settings: ServerSettings) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    SIGHUP ends it too where a terminal is closed, and else has changed models loaded again.
+    SIGHUP ends it too where a terminal is closed, and else has changed models and the file of keys
+    loaded again.
 
     Raises:
         RunError: the address cannot be listened on.
@@ -70,12 +73,18 @@ def serve_on(listener: socket.socket, settings: ServerSettings, *, log: bool = T
     """
     _log_to_stderr(logging.INFO if log else logging.WARNING)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    models, drain = served_models(settings), Drain()
-    config = uvicorn_config(settings, models, drain)
+    models, drain, keys = served_models(settings), Drain(), served_keys(settings)
+    config = uvicorn_config(settings, models, drain, keys)
+
+    async def reload() -> None:
+        _reload_keys(settings, keys)
+        await models.reload()
+
     _log("settings", settings=settings.redacted)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         server = QuietServer(config)
-        runner.run(_until_stopped(server, listener, models, drain, settings.shutdown_grace))
+        grace = settings.shutdown_grace
+        runner.run(_until_stopped(server, listener, models, drain, grace=grace, reload=reload))
     if models.failure:
         raise models.failure
 
@@ -88,12 +97,26 @@ def _serve_again(settings: ServerSettings, sockets: list[socket.socket]) -> None
         print(f"error: {error}", file=sys.stderr)
 
 
+def _reload_keys(settings: ServerSettings, keys: ApiKeys | None) -> None:
+    if keys is None or settings.api_key_file is None:
+        return
+    try:
+        keys.reload(settings.api_key_file)
+    except UsageError as error:
+        _log("keys kept, as the file cannot be used", reason=str(error))
+    else:
+        _log("keys loaded again")
+
+
 def uvicorn_config(
-    settings: ServerSettings, models: Models | None = None, drain: Drain | None = None
+    settings: ServerSettings,
+    models: Models | None = None,
+    drain: Drain | None = None,
+    keys: ApiKeys | None = None,
 ) -> uvicorn.Config:
     """How uvicorn serves the application."""
     return uvicorn.Config(
-        create_app(settings, models, drain),
+        create_app(settings, models, drain, keys),
         http=bounded_protocol(most_bytes=settings.max_head_bytes, seconds=settings.receive_timeout),
         ws="none",
         lifespan="on",
@@ -107,11 +130,17 @@ def uvicorn_config(
 
 
 async def _until_stopped(
-    server: QuietServer, listener: socket.socket, models: Models, drain: Drain, grace: float
+    server: QuietServer,
+    listener: socket.socket,
+    models: Models,
+    drain: Drain,
+    *,
+    grace: float,
+    reload: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
     """Serve; at the first signal refuse what is new, at the second or after the grace end all."""
     signals: asyncio.Queue[int] = asyncio.Queue()
-    with _handled(signals, models):
+    with _handled(signals, reload):
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         freezing = asyncio.create_task(_freeze_what_stays(models))
         _log("listening", url=url_of(listener))
@@ -144,23 +173,25 @@ async def _freeze_what_stays(models: Models) -> None:
 
 
 @contextlib.contextmanager
-def _handled(signals: asyncio.Queue[int], models: Models) -> Iterator[None]:
+def _handled(
+    signals: asyncio.Queue[int], reload: Callable[[], Coroutine[Any, Any, None]]
+) -> Iterator[None]:
     """Put signals that ask to stop into a queue. An ignored SIGHUP stays ignored, as by nohup.
 
-    Where no terminal can be closed, SIGHUP is an operator's: models are loaded again.
+    Where no terminal can be closed, SIGHUP is an operator's: `reload` is called.
     """
     loop = asyncio.get_running_loop()
     numbers = [n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
     reloads: set[asyncio.Task[None]] = set()
 
-    def reload() -> None:
-        task = asyncio.create_task(models.reload())
+    def begin_reload() -> None:
+        task = asyncio.create_task(reload())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
     for number in numbers:
         if number == signal.SIGHUP and not _has_terminal():
-            loop.add_signal_handler(number, reload)
+            loop.add_signal_handler(number, begin_reload)
         else:
             loop.add_signal_handler(number, signals.put_nowait, number)
     try:
