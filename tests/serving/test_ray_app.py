@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from ..inference.conftest import tally_folder, tokenizer  # noqa: F401  (fixtures)
+from ..server.test_rejoining import blocks
+from ..server.test_shared_answers import REDIS, redis
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -217,3 +219,21 @@ def test_a_replica_that_is_replaced_finishes_its_answers(cluster: Cluster) -> No
     cluster.deploy(yield_seconds=0.05)
     assert cluster.answers()
     assert text_of(asked.whole())
+
+
+@pytest.mark.skipif(REDIS is None, reason="redis-server is not installed")
+def test_whichever_replica_is_asked_an_answer_is_joined_again(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    with redis(tmp_path) as (url, _):
+        cluster.deploy(min_replicas=2, answer_storage=url)
+        until(lambda: cluster.running() == 2)
+        body = {**BOUNDED, "stream_options": {"rejoin": True}}
+        whole = httpx2.post(cluster.chat, json=body, timeout=PATIENCE)
+        address = f"/v1/generations/{whole.headers['x-generation-id']}"
+        again = cluster.chat.replace("/v1/chat/completions", address)
+        # One that is asked at random ten times is not asked alone.
+        for _ in range(10):
+            joined = httpx2.get(again, timeout=PATIENCE)
+            assert joined.status_code == 200
+            assert blocks(joined.text) == blocks(whole.text)
