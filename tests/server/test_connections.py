@@ -108,6 +108,18 @@ def test_a_head_that_is_begun_during_an_answer_has_time_until_its_end(hasty: Run
     assert b"HTTP/1.1" not in rest
 
 
+def test_an_old_client_gets_a_stream_without_chunks(served: Running) -> None:
+    body = ENDLESS.replace(b"100000", b"3")
+    old = HEAD.replace(b"HTTP/1.1", b"HTTP/1.0")
+    answer = raw(served, old + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    head, _, events = answer.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert all(line.startswith((b"data: ", b": ")) for line in events.split(b"\n") if line)
+    assert events.endswith(b"data: [DONE]\n\n")
+    whole = raw(served, old + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+    assert b"content-length: " in whole.partition(b"\r\n\r\n")[0]
+
+
 def is_busy(server: Running) -> bool:
     return not nothing_runs(server)
 

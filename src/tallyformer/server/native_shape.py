@@ -107,7 +107,6 @@ class NativeShape:
             "stop": True,
             "model": self._model,
             **counts,
-            "tokens_cached": 0,
             "generation_settings": self._settings,
             "prompt": self._tokenizer.decode(self._prompts[index]),
             "has_new_line": "\n" in text,

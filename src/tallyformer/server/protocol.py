@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -119,6 +121,8 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
 
         def _start_asgi_task(self, cycle: Any, app: Any) -> None:
             self._answered = cycle
+            if cycle.scope["http_version"] == "1.0":
+                app = _UntilClosed(app, cycle)
             super()._start_asgi_task(cycle, app)
 
         def _tell_answered(self) -> None:
@@ -169,3 +173,32 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
             self.transport.close()
 
     return BoundedProtocol
+
+
+class _UntilClosed:
+    """Sends answers of unknown length as HTTP/1.0 has them: until the connection is closed.
+
+    uvicorn would send chunks, which that version does not know.
+
+    Args:
+        app: what is served.
+        cycle: uvicorn's, of the one request.
+    """
+
+    def __init__(self, app: ASGIApp, cycle: Any) -> None:
+        self._app = app
+        self._cycle = cycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request."""
+        cycle = self._cycle
+
+        async def unchunked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if not any(name.lower() == b"content-length" for name, _ in message["headers"]):
+                    cycle.chunked_encoding, cycle.expected_content_length = False, math.inf
+            elif not message.get("more_body") and cycle.expected_content_length == math.inf:
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await self._app(scope, receive, unchunked)

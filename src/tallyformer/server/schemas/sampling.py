@@ -86,6 +86,8 @@ class SamplingFields(FormFields, RequestBody):
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list) or not all(isinstance(t, str) and t for t in texts):
             raise ValueError("must be a text, or a list of texts, none of them empty")
+        if len(texts) > MOST_STOPS:
+            raise ValueError(f"may hold {MOST_STOPS} texts; it holds {len(texts)}")
         return given
 
     @field_validator("logit_bias", mode="after")
