@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -65,3 +67,21 @@ def test_what_is_no_grammar_is_refused_in_one_line(grammars: Grammars) -> None:
         with pytest.raises(InvalidRequestError, match="cannot be used") as caught:
             refused()
         assert "\n" not in str(caught.value)
+
+
+_CIRCLE: dict[str, Any] = {}
+_CIRCLE["properties"] = _CIRCLE
+
+
+@pytest.mark.parametrize("wrong", [object, object(), {1, 2}, b"{}", {(1, 2): 3}, _CIRCLE, 3.5, []])
+def test_what_is_no_text_and_no_schema_is_refused_in_one_line(
+    grammars: Grammars, wrong: Any
+) -> None:
+    for ask in (grammars.json_schema, grammars.regex, grammars.lark):
+        with pytest.raises(InvalidRequestError, match="must be|cannot be used") as caught:
+            ask(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_any_mapping_is_a_schema(grammars: Grammars) -> None:
+    assert callable(grammars.json_schema(MappingProxyType(SCHEMA)))

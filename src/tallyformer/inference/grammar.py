@@ -7,13 +7,14 @@ libraries it is the one that needs no torch; xgrammar does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tallyformer.errors import InvalidRequestError, UsageError
 from tallyformer.inference.hooks import TokenMask
+from tallyformer.quoting import quoted
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 MakeMask = Callable[[], TokenMask]
@@ -49,7 +50,7 @@ class Grammars:
         Raises:
             InvalidRequestError: the schema cannot be used.
         """
-        text = schema if isinstance(schema, str) else json.dumps(schema)
+        text = schema if isinstance(schema, str) else _written(schema)
         return self._masks("json_schema", self._library.LLMatcher.grammar_from_json_schema, text)
 
     def regex(self, pattern: str) -> MakeMask:
@@ -75,6 +76,8 @@ class Grammars:
         return self.lark(lark)
 
     def _masks(self, name: str, grammar_from: Callable[[str], str], text: str) -> MakeMask:
+        if not isinstance(text, str):
+            raise InvalidRequestError(f"{name}: must be a text; it is {quoted(text)}")
         try:
             matcher = self._library.LLMatcher(self._tokens, grammar_from(text), log_level=0)
             problem = matcher.get_error() if matcher.is_error() else ""
@@ -84,6 +87,17 @@ class Grammars:
             reason = " ".join(problem.split())[:200]
             raise InvalidRequestError(f"{name}: cannot be used ({reason}). Correct it")
         return lambda: _Mask(matcher.deep_copy())
+
+
+def _written(schema: Any) -> str:
+    """A schema as JSON text."""
+    try:
+        return json.dumps(dict(schema) if isinstance(schema, Mapping) else schema)
+    except (TypeError, ValueError, RecursionError):  # no JSON, a circle, or too deep
+        raise InvalidRequestError(
+            "json_schema: must be a JSON schema, as names and values or as text; it is "
+            f"{quoted(schema)}"
+        ) from None
 
 
 class _Mask:

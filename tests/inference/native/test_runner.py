@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tallyformer.errors import CheckpointError
 from tallyformer.inference.engine.runner import LogitsRow, Work
 from tallyformer.inference.native.runner import WARM_SLOTS, NativeRunner
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.model.shape import shape_of
 
 from .conftest import DTYPES, Made, model_logits
 
@@ -134,8 +137,6 @@ def test_a_model_without_torch_weights_on_disk_is_the_same_in_bfloat16(default: 
         key: value.to(torch.bfloat16).view(torch.uint16).numpy()
         for key, value in default.model.state_dict().items()
     }
-    from tallyformer.model.shape import shape_of
-
     shape = shape_of(default.model.config.to_dict())
     stored = NativeRunner(shape, half.__getitem__, dtype="bfloat16", vocab_size=shape.vocab)
     rounded = default.model.to(torch.bfloat16).to(torch.float32)
@@ -161,3 +162,60 @@ def test_memory_of_slots_is_given_back_once_most_are_free(made: Made) -> None:
     for n in range(11):
         runner.compute([Work(n, 0, [n + 1, 2])])
     assert np.array_equal(_alone(runner, _IDS), alone)
+
+
+def test_a_slot_takes_memory_for_what_it_keeps_and_not_for_the_whole_context() -> None:
+    shape = shape_of(
+        {
+            "model_type": "llama",
+            "vocab_size": 40,
+            "hidden_size": 16,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 8,
+            "head_dim": 64,
+            "intermediate_size": 16,
+            "max_position_embeddings": 1 << 20,
+        }
+    )
+    tensors = {name: np.ones(size, np.float32) for name, size in shape.tensors().items()}
+    process = psutil.Process()
+    before = process.memory_info()
+    runner = NativeRunner(shape, tensors.__getitem__, dtype="float32", vocab_size=40, slots=64)
+    runner.compute([Work(n, 0, [1, 2, 3]) for n in range(64)])
+    after = process.memory_info()
+    # What the whole context takes is 16 GiB a slot, and 256 MiB for its angles.
+    assert after.vms - before.vms < 4 << 30
+    assert after.rss - before.rss < 512 << 20
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_slot_grows_without_a_change_of_what_it_keeps(dtype: str) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=10,
+        intermediate_size=30,
+        max_position_embeddings=1500,
+    )
+    model = LlamaForCausalLM(config).eval()
+    tensors = {key: value.numpy() for key, value in model.state_dict().items()}
+    shape = shape_of(config.to_dict())
+    runner = NativeRunner(shape, tensors.__getitem__, dtype=dtype, vocab_size=50)
+    ids = [int(i) for i in np.random.default_rng(1).integers(0, 50, 1500)]
+    whole = runner.compute([Work(1, 0, ids, 1500)]).copy()
+    if dtype == "float32":
+        assert np.abs(whole - model_logits(model, ids)).max() < 1e-4
+    cuts = [0, 3, 255, 256, 257, 500, 513, 1400, 1500]
+    parts = [
+        runner.compute([Work(2, a, ids[a:b], b - a)]).copy() for a, b in itertools.pairwise(cuts)
+    ]
+    assert np.array_equal(np.concatenate(parts), whole)
+    # A copy of the longest beginning, over a slot that held less.
+    runner.compute([Work(3, 0, ids[:5])])
+    runner.release([3])
+    runner.fork(2, 3, 1499)
+    assert np.array_equal(runner.compute([Work(3, 1499, ids[1499:])])[0], whole[-1])

@@ -12,6 +12,9 @@ from tallyformer.model.quantized import Quantized, quantize, to_bfloat16
 from tallyformer.model.shape import Affine, ModelShape
 from tallyformer.model.weights import Weight, wide
 
+FIRST_ANGLES = 256
+"""Positions whose angles are computed at once."""
+
 
 def create(
     library: ctypes.CDLL, shape: ModelShape, dtype: str, threads: int, kernels: str | None
@@ -37,20 +40,44 @@ def create(
         narrow_cache=dtype != "float32",
         eps=shape.norm_eps,
     )
-    frequencies = np.array(shape.inv_freq, np.float32)
-    angles = np.arange(shape.context, dtype=np.float32)[:, None] * frequencies
-    cosines = np.ascontiguousarray(np.cos(angles) * np.float32(shape.attention_scaling))
-    sines = np.ascontiguousarray(np.sin(angles) * np.float32(shape.attention_scaling))
     handle = library.tally_create(
         ctypes.addressof(described),
         threads,
         None if kernels is None else kernels.encode(),
-        cosines.ctypes.data,
-        sines.ctypes.data,
     )
     if not handle:
         raise MemoryError("the native library lacks memory")
     return int(handle)
+
+
+class Angles:
+    """Tells the library how heads turn, a doubled number of positions at a time.
+
+    Args:
+        library: the native one.
+        handle: of a model that `create` made.
+        shape: the model's.
+    """
+
+    def __init__(self, library: ctypes.CDLL, handle: int, shape: ModelShape) -> None:
+        self._library, self._handle = library, handle
+        self._frequencies = np.array(shape.inv_freq, np.float32)
+        self._scaling = np.float32(shape.attention_scaling)
+        self._context, self._known = shape.context, 0
+
+    def reach(self, end: int) -> None:
+        """Those of all positions before `end`."""
+        first = self._known
+        if end <= first:
+            return
+        self._known = min(max(end, 2 * first, FIRST_ANGLES), self._context)
+        positions = np.arange(first, self._known, dtype=np.float32)
+        angles = positions[:, None] * self._frequencies
+        cosines = np.ascontiguousarray(np.cos(angles) * self._scaling)
+        sines = np.ascontiguousarray(np.sin(angles) * self._scaling)
+        self._library.tally_set_angles(
+            self._handle, first, len(positions), cosines.ctypes.data, sines.ctypes.data
+        )
 
 
 class Loader:

@@ -20,7 +20,7 @@ from tallyformer.inference.native.available import library
 from tallyformer.inference.native.c_functions import CDraw
 from tallyformer.inference.native.cores import usable_cores
 from tallyformer.inference.native.draws import choice, fill
-from tallyformer.inference.native.loading import Loader, create
+from tallyformer.inference.native.loading import Angles, Loader, create
 from tallyformer.model.shape import ModelShape, shape_of
 from tallyformer.model.weights import FolderWeights, Weight
 
@@ -72,6 +72,7 @@ class NativeRunner:
         self._handle = create(self._library, shape, dtype, threads or usable_cores(), kernels)
         self._check(self._library.tally_reserve(self._handle, slots))
         Loader(self._library, self._handle, shape, tensors, dtype).load()
+        self._angles = Angles(self._library, self._handle, shape)
         self._rows = np.empty((0, self._vocab), np.float32)
         # Slots that have memory.
         self._held: set[int] = set()
@@ -132,6 +133,7 @@ class NativeRunner:
                 wanted += range(len(ids) - w.logits, len(ids))
         if len(self._rows) < len(wanted):
             self._rows = np.empty((len(wanted), self._vocab), np.float32)
+        self._angles.reach(max(positions) + 1)
         table = np.array((ids, slots, positions), np.int32)
         rows = np.array(wanted, np.int32)
         failed = self._library.tally_step(

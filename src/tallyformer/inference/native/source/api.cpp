@@ -14,9 +14,8 @@ struct Handle {
   Model model;
   std::vector<Sampler> samplers;
 
-  Handle(const Shape& shape, int threads, const Kernels& kernels, const float* cosines,
-         const float* sines)
-      : model(shape, threads, kernels, cosines, sines), samplers(threads, Sampler(kernels)) {}
+  Handle(const Shape& shape, int threads, const Kernels& kernels)
+      : model(shape, threads, kernels), samplers(threads, Sampler(kernels)) {}
 };
 
 template <typename F>
@@ -44,12 +43,11 @@ API const char* tally_kernels(const char* name) {
   return found ? found->name : nullptr;
 }
 
-API void* tally_create(const Shape* shape, int threads, const char* kernels, const float* cosines,
-                   const float* sines) {
+API void* tally_create(const Shape* shape, int threads, const char* kernels) {
   const Kernels* found = kernels_for(kernels);
   if (!found) return nullptr;
   try {
-    return new Handle(*shape, threads, *found, cosines, sines);
+    return new Handle(*shape, threads, *found);
   } catch (...) {
     return nullptr;
   }
@@ -75,6 +73,11 @@ API int tally_set_bias(void* handle, int part, int layer, const float* bias) {
 
 API int tally_set_norm(void* handle, int which, int layer, const float* weight, const float* bias) {
   return guarded([&] { ((Handle*)handle)->model.set_norm((Scale)which, layer, weight, bias); });
+}
+
+API void tally_set_angles(void* handle, int first, int count, const float* cosines,
+                          const float* sines) {
+  ((Handle*)handle)->model.set_angles(first, count, cosines, sines);
 }
 
 API int tally_reserve(void* handle, int slots) {

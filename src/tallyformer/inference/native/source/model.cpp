@@ -13,13 +13,13 @@ namespace {
 
 constexpr int kAlone = 2;        // rows that are not worth sharing
 constexpr int kPartsEach = 4;    // parts of a matrix for each thread
+constexpr int kFirstHeld = 256;  // positions that a slot has memory for at first
 
 int up_to(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 }  // namespace
 
-Model::Model(const Shape& shape, int threads, const Kernels& kernels, const float* cosines,
-             const float* sines)
+Model::Model(const Shape& shape, int threads, const Kernels& kernels)
     : shape_(shape),
       kernels_(kernels),
       pool_(threads),
@@ -29,8 +29,12 @@ Model::Model(const Shape& shape, int threads, const Kernels& kernels, const floa
   const size_t angles = (size_t)shape.context * shape.head_size / 2;
   cosines_ = Buffer<float>(angles);
   sines_ = Buffer<float>(angles);
-  std::copy_n(cosines, angles, cosines_.get());
-  std::copy_n(sines, angles, sines_.get());
+}
+
+void Model::set_angles(int first, int count, const float* cosines, const float* sines) {
+  const size_t each = shape_.head_size / 2;
+  std::copy_n(cosines, count * each, cosines_.get() + first * each);
+  std::copy_n(sines, count * each, sines_.get() + first * each);
 }
 
 OwnMatrix& Model::matrix(Part part, int layer) {
@@ -73,28 +77,46 @@ void Model::set_norm(Scale which, int layer, const float* weight, const float* b
 
 // --- Keys and values --------------------------------------------------------------------------
 
-// A slot: [layer][kv head] keys, then values, of all positions.
-size_t Model::cache_bytes(bool values) const {
-  const size_t positions = up_to(shape_.context, kKeyBlock);
-  return positions * (values ? head_padded_ : shape_.head_size) * (shape_.narrow_cache ? 2 : 4);
+// A slot: [layer][kv head] keys, then values, of all positions that it has memory for.
+size_t Model::cache_bytes(int positions, bool values) const {
+  return (size_t)positions * (values ? head_padded_ : shape_.head_size) *
+         (shape_.narrow_cache ? 2 : 4);
 }
 
-uint8_t* Model::cache(int slot, int layer, int head, bool values) {
-  const size_t each = cache_bytes(false) + cache_bytes(true);
-  if (!slots_[slot]) slots_[slot] = Buffer<uint8_t>(each * shape_.layers * shape_.kv_heads, Pages::large);
-  return slots_[slot].get() + ((size_t)layer * shape_.kv_heads + head) * each +
-         (values ? cache_bytes(false) : 0);
+uint8_t* Model::cache(const Slot& slot, int layer, int head, bool values) const {
+  const size_t keys = cache_bytes(slot.positions, false);
+  const size_t each = keys + cache_bytes(slot.positions, true);
+  return slot.data.get() + ((size_t)layer * shape_.kv_heads + head) * each + (values ? keys : 0);
+}
+
+// Memory for so many positions of a slot. It doubles, so that what is kept is seldom moved, and is
+// never more than twice of what is needed: a long context is not taken for a few ids.
+void Model::hold(int number, int positions) {
+  Slot& slot = slots_[number];
+  if (positions <= slot.positions) return;
+  int wanted = std::max(kFirstHeld, 2 * slot.positions);
+  while (wanted < positions) wanted *= 2;
+  Slot larger;
+  larger.positions = up_to(std::min(wanted, shape_.context), kKeyBlock);
+  const size_t each = cache_bytes(larger.positions, false) + cache_bytes(larger.positions, true);
+  larger.data = Buffer<uint8_t>(each * shape_.layers * shape_.kv_heads, Pages::large);
+  copy(slot, larger, slot.positions);
+  slot = std::move(larger);
+}
+
+// What a slot keeps of its first positions, a multiple of kKeyBlock.
+void Model::copy(const Slot& from, const Slot& to, int positions) {
+  if (!positions) return;
+  for (int layer = 0; layer < shape_.layers; ++layer)
+    for (int head = 0; head < shape_.kv_heads; ++head)
+      for (bool values : {false, true})
+        std::memcpy(cache(to, layer, head, values), cache(from, layer, head, values),
+                    cache_bytes(positions, values));
 }
 
 void Model::copy_slot(int from, int to, int positions) {
-  const size_t number = shape_.narrow_cache ? 2 : 4;
-  const size_t keys = (size_t)up_to(positions, kKeyBlock) * shape_.head_size * number;
-  const size_t values = (size_t)up_to(positions, 2) * head_padded_ * number;  // whole pairs
-  for (int layer = 0; layer < shape_.layers; ++layer)
-    for (int head = 0; head < shape_.kv_heads; ++head) {
-      std::memcpy(cache(to, layer, head, false), cache(from, layer, head, false), keys);
-      std::memcpy(cache(to, layer, head, true), cache(from, layer, head, true), values);
-    }
+  hold(to, positions);
+  copy(slots_[from], slots_[to], up_to(positions, kKeyBlock));
 }
 
 // --- Parts of a step --------------------------------------------------------------------------
@@ -175,12 +197,11 @@ void Model::attend(int layer, const int32_t* positions, const int32_t* to_row, c
   const int size = shape_.head_size, group = shape_.heads / shape_.kv_heads;
   const float scale = 1.0f / std::sqrt((float)size);
   const bool narrow = shape_.narrow_cache, halves = shape_.halves;
-  for (const Run& run : runs_) cache(run.slot, layer, 0, false);
   pool_.run((int)runs_.size() * shape_.kv_heads, [&](int part, int thread) {
     const Run& run = runs_[part / shape_.kv_heads];
     const int kv = part % shape_.kv_heads;
-    uint8_t* keys = cache(run.slot, layer, kv, false);
-    uint8_t* values = cache(run.slot, layer, kv, true);
+    uint8_t* keys = cache(slots_[run.slot], layer, kv, false);
+    uint8_t* values = cache(slots_[run.slot], layer, kv, true);
     float* head = scratch(thread);
     float* out = head + head_padded_;
     float* scores = out + head_padded_;
@@ -268,6 +289,7 @@ void Model::step(int rows, const int32_t* ids, const int32_t* slots, const int32
                  int count, const int32_t* wanted, float* logits) {
   const size_t n = rows, hidden = shape_.hidden;
   find_runs(rows, slots);
+  for (const Run& run : runs_) hold(run.slot, positions[run.first + run.count - 1] + 1);
   to_row_.assign(rows, -1);
   for (int i = 0; i < count; ++i) to_row_[wanted[i]] = i;
   std::vector<int32_t> all(rows);

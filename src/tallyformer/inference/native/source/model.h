@@ -23,18 +23,20 @@ enum class Scale : int32_t { attention, mlp, final };
 
 class Model {
  public:
-  // `cosines`, `sines`: [context][head_size / 2].
-  Model(const Shape& shape, int threads, const Kernels& kernels, const float* cosines,
-        const float* sines);
+  Model(const Shape& shape, int threads, const Kernels& kernels);
 
   void shape_matrix(Part part, int layer, Kind kind, int outputs, int inputs, int group);
   OwnMatrix& matrix(Part part, int layer);
   void set_norm(Scale which, int layer, const float* weight, const float* bias);
 
+  // How heads turn at `count` positions from `first` on: [count][head_size / 2] each. Known of a
+  // position before it is computed.
+  void set_angles(int first, int count, const float* cosines, const float* sines);
+
   // Room for sequences 0 .. slots - 1.
   void reserve(int slots) { slots_.resize(slots); }
   // Give back a slot's memory; what it held is forgotten.
-  void drop_slot(int slot) { slots_[slot] = Buffer<uint8_t>(); }
+  void drop_slot(int slot) { slots_[slot] = Slot(); }
   // Let `to` begin with the first `positions` of `from`.
   void copy_slot(int from, int to, int positions);
 
@@ -56,6 +58,10 @@ class Model {
   struct Run {  // rows of one slot
     int slot, first, count;
   };
+  struct Slot {  // keys and values of the first `positions`, a multiple of kKeyBlock
+    Buffer<uint8_t> data;
+    int positions = 0;
+  };
 
   void set(Norm& norm, const float* weight, const float* bias);
   float* scratch(int thread) { return scratch_.get() + (size_t)thread * scratch_width_; }
@@ -70,8 +76,10 @@ class Model {
   void attention(int layer, int rows, const int32_t* positions, const int32_t* to_row, int count,
                  float*& x);
   void feed_forward(const Layer& layer, int rows, float* x);
-  uint8_t* cache(int slot, int layer, int head, bool values);
-  size_t cache_bytes(bool values) const;
+  void hold(int slot, int positions);
+  void copy(const Slot& from, const Slot& to, int positions);
+  uint8_t* cache(const Slot& slot, int layer, int head, bool values) const;
+  size_t cache_bytes(int positions, bool values) const;
 
   const Shape shape_;
   const Kernels& kernels_;
@@ -83,7 +91,7 @@ class Model {
   std::vector<Layer> layers_;
   Norm final_;
   std::vector<Buffer<float>> norms_;
-  std::vector<Buffer<uint8_t>> slots_;
+  std::vector<Slot> slots_;
 
   // Filled anew in each step.
   std::vector<Run> runs_;
