@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +210,80 @@ def test_a_file_without_one_key_is_said(tmp_path: Path) -> None:
     for file in (empty, two, tmp_path / "missing", tmp_path):
         with pytest.raises(UsageError, match="--api-key-file"):
             read_key(file)
+
+
+def _raw(answer: bytes, *, for_ever: bytes = b"") -> Iterator[str]:
+    """A server that sends these bytes whatever it is asked, and then `for_ever` as long as it may.
+
+    The list of models is given, so that everything else is about the stream.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def work() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(65536)
+                    connection.sendall(answer)
+                    while for_ever:
+                        connection.sendall(for_ever)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+_HTML = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n<html>\n<p>Welcome</p>\n\n</html>"
+_USAGE = (
+    b'data: {"choices": [{"text": " a", "finish_reason": "stop"}], "usage": %s}\n\ndata: [DONE]\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "for_ever", "words"),
+    [
+        (b"", b"", "connection broken"),
+        (b"nonsense\r\n\r\n", b"", "connection broken"),
+        (_HTML, b"", "no events in the answer: it is text/html, not a stream"),
+        (b"HTTP/1.1 500 no\r\n\r\n<h1>Sorry\n</h1>", b"", "HTTP 500: <h1>Sorry </h1>"),
+        (b"HTTP/1.1 500 no\r\n\r\n", b"x" * 65536, "HTTP 500: xxx"),
+        (b"HTTP/1.1 302 no\r\nlocation: http://x/\r\n\r\n", b"", "HTTP 302"),
+        (_STREAM, b"", "no events in the answer"),
+        (_STREAM + b'data: {"choices": [{"te', b"", "no events in the answer"),
+        (_STREAM + b'data: {"choices": [{"text": " a"}]}\n\ndata: {"ch', b"", "stream cut off"),
+        (_STREAM + b"data: garbage\n\n", b"", "not JSON in the stream: garbage"),
+        (_STREAM + b"data: %s1%s\n\n" % (b"[" * 9000, b"]" * 9000), b"", "not JSON"),
+        (_STREAM + b"data: 7\n\n", b"", "not JSON in the stream: 7"),
+        (_STREAM, b"\xff\x00garbage" * 8192, "no end of an event"),
+        (_STREAM, (b"data: " + b"more" * 1000 + b"\n") * 16, "no end of an event"),
+        (_STREAM, b": ping\n\n", "timeout"),
+        (_STREAM + b'data: {"choices": 7}\n\n', b"", "not an answer's event"),
+        (_STREAM + b'data: {"choices": ["a"]}\n\n', b"", "not an answer's event"),
+        (_STREAM + b'data: {"choices": [{"delta": "a"}]}\n\n', b"", "not an answer's event"),
+        (_STREAM + b'data: {"error": ["a"]}\n\n', b"", "error in the stream: ['a']"),
+        *(
+            (_STREAM + _USAGE % usage, b"", "not an answer's event")
+            for usage in (b"7", b'{"prompt_tokens": 1}', b'{"prompt_tokens": -1}')
+        ),
+        (
+            _STREAM + _USAGE % b'{"prompt_tokens": 1%s, "completion_tokens": 1}' % (b"0" * 99),
+            b"",
+            "not an answer's event",
+        ),
+    ],
+)
+def test_whatever_a_server_sends_is_one_line(answer: bytes, for_ever: bytes, words: str) -> None:
+    timeout = 0.5 if words == "timeout" else 60.0
+    with contextlib.contextmanager(_raw)(answer, for_ever=for_ever) as url:
+        with pytest.raises(RunError) as raised:
+            connected(url, model="fake", endpoint="completions", timeout=timeout)
+        message = str(raised.value)
+        assert words in message and "\n" not in message and len(message) < 600, message
+        with pytest.raises(TallyFormerError) as raised:
+            connected(url, timeout=timeout)
+        assert "\n" not in str(raised.value)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 import pytest
 
@@ -235,5 +236,27 @@ def test_a_step_wakes_the_loop_about_once_however_many_stream(tally: LLM) -> Non
         assert sum(len(output.token_ids) for [output] in outputs) == 60 * 30
         # 30 steps, some more where not all began in the first; not 1,800 pieces.
         assert wake_ups < 200
+
+    _run(tally, use)
+
+
+def test_a_place_is_free_again_however_late_its_leaving_is_heard_of(
+    tally: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks anything more, so nobody else clears up."""
+    leave = tally.client.leave
+
+    def late(numbers: Collection[int]) -> None:
+        time.sleep(0.2)
+        leave(numbers)
+
+    monkeypatch.setattr(tally.client, "leave", late)
+
+    async def use(model: AsyncLLM) -> None:
+        stream = model.stream([5], ENDLESS)
+        await anext(stream)
+        await stream.aclose()
+        while model.running:
+            await asyncio.sleep(0.01)
 
     _run(tally, use)

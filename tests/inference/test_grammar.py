@@ -78,7 +78,7 @@ def test_what_is_no_text_and_no_schema_is_refused_in_one_line(
     grammars: Grammars, wrong: Any
 ) -> None:
     for ask in (grammars.json_schema, grammars.regex, grammars.lark):
-        with pytest.raises(InvalidRequestError, match="must be|cannot be used") as caught:
+        with pytest.raises(InvalidRequestError, match=r"must be|cannot be used") as caught:
             ask(wrong)
         assert "\n" not in str(caught.value)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
-from tallyformer.bench.sse import EventDecoder
+from tallyformer.bench.sse import EventDecoder, TooLongError
 from tallyformer.bench.target import Counts, RequestFailed
 from tallyformer.bench.words import prompt_of_words
 from tallyformer.errors import RunError, UsageError
@@ -27,6 +27,10 @@ _CLOSING_SECONDS = 1.0
 """How long a server may take to close an answer after its last event."""
 _LONGEST_DETAIL = 300
 """Letters of what a server says of a failure."""
+_LONGEST_BODY = 1 << 20
+"""Bytes that are read of what is not a stream."""
+_MOST_TOKENS = 10**9
+"""What no answer and no prompt has."""
 _Json = dict[str, Any]
 
 
@@ -41,6 +45,9 @@ class ServerTarget:
         client: that asks; closed by `close`.
         model: its name.
         endpoint: "completions" or "chat".
+
+    Attributes:
+        timeout: seconds for a whole answer; None waits for ever.
     """
 
     def __init__(self, url: str, client: httpx.AsyncClient, model: str, endpoint: str) -> None:
@@ -50,6 +57,7 @@ class ServerTarget:
         self.endpoint = endpoint
         self.fixed_length = True
         self.count_chunks = False
+        self.timeout: float | None = None
         self._client = client
         self._words: dict[int, int] = {}
 
@@ -77,26 +85,32 @@ class ServerTarget:
 
     async def ask(self, prompt: Any, output_tokens: int, heard: Callable[[], None]) -> Counts:
         """Have one prompt answered."""
-        chunks, finished, usage = 0, False, None
-        async for event in self._events(self._body(prompt, output_tokens)):
-            if event is None:
-                finished = True
-                continue
-            if error := event.get("error"):
-                raise RequestFailed("error in the stream", _short(_message(error)))
-            usage = event.get("usage") or usage
-            for choice in event.get("choices") or ():
-                if _text(choice):
-                    chunks += 1
-                    heard()
-                finished = finished or bool(choice.get("finish_reason"))
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await self._asked(prompt, output_tokens, heard)
+        except TimeoutError:
+            raise RequestFailed("timeout") from None
+
+    async def _asked(self, prompt: Any, output_tokens: int, heard: Callable[[], None]) -> Counts:
+        chunks, finished, counts = 0, False, None
+        async with contextlib.aclosing(self._events(self._body(prompt, output_tokens))) as events:
+            async for event in events:
+                if event is None:
+                    finished = True
+                    continue
+                if error := event.get("error"):
+                    raise RequestFailed("error in the stream", _short(_message(error)))
+                counts = _counts(event) or counts
+                for text, ends in _choices(event):
+                    if text:
+                        chunks += 1
+                        heard()
+                    finished = finished or ends
         if not finished:
             raise RequestFailed("stream cut off")
-        if usage is None:
-            if not self.count_chunks:
-                raise RequestFailed("no usage in the stream")
-            usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": chunks}
-        return Counts(int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+        if counts is None and not self.count_chunks:
+            raise RequestFailed("no usage in the stream")
+        return counts or Counts(len(prompt.split()), chunks)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -115,7 +129,7 @@ class ServerTarget:
             return {**body, "messages": [{"role": "user", "content": prompt}]}
         return {**body, "prompt": prompt}
 
-    async def _events(self, body: _Json) -> AsyncIterator[_Json | None]:
+    async def _events(self, body: _Json) -> AsyncGenerator[_Json | None, None]:
         """The events of an answer; None is the one that ends it."""
         decoder = EventDecoder()
         try:
@@ -123,17 +137,23 @@ class ServerTarget:
                 "POST", self.url + _PATHS[self.endpoint], json=body
             ) as response:
                 if response.status_code != 200:
-                    told = _told(await response.aread())
+                    told = _told(await _body_of(response))
                     raise RequestFailed(f"HTTP {response.status_code}", told)
                 parts = response.aiter_bytes()
-                done = False
+                done = begun = False
                 async for received in parts:
                     for data in decoder.feed(received):
+                        begun = True
                         done = done or data == "[DONE]"
                         yield None if done else _event(data)
                     if done:
                         break
+                if not begun:
+                    kind = response.headers.get("content-type", "of no type")
+                    raise RequestFailed("no events in the answer", f"it is {_short(kind)}")
                 await _read_to_the_end(parts)
+        except TooLongError:
+            raise RequestFailed("no end of an event in the stream") from None
         except httpx.TimeoutException:
             raise RequestFailed("timeout") from None
         except httpx.ConnectError as error:
@@ -173,9 +193,10 @@ async def connect(
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
     )
     try:
-        name = model or await _only_model(client, base, keyed=key is not None)
+        name = model or await _only_model(client, base, keyed=key is not None, timeout=timeout)
         target = ServerTarget(base, client, name, endpoint or ENDPOINTS[0])
         target.count_chunks = count_chunks
+        target.timeout = timeout
         await _try_out(target, keyed=key is not None, other=endpoint is None)
     except BaseException:
         await client.aclose()
@@ -222,19 +243,24 @@ def read_key(file: Path) -> str:
     return key
 
 
-async def _only_model(client: httpx.AsyncClient, base: str, *, keyed: bool) -> str:
+async def _only_model(client: httpx.AsyncClient, base: str, *, keyed: bool, timeout: float) -> str:
     try:
-        response = await client.get(base + "/models")
-    except httpx.HTTPError as error:
+        async with asyncio.timeout(timeout), client.stream("GET", base + "/models") as response:
+            status, body = response.status_code, await _body_of(response)
+    except TimeoutError:
+        raise _unreachable(base, f"no answer within {timeout:g} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _unreachable(base, str(error) or type(error).__name__) from None
-    if response.status_code in (401, 403):
-        raise _refused(base, response.status_code, keyed=keyed)
+    if status in (401, 403):
+        raise _refused(base, status, keyed=keyed)
     try:
-        names = [str(card["id"]) for card in response.raise_for_status().json()["data"]]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        if status != 200:
+            raise ValueError
+        names = [_short(str(card["id"])) for card in json.loads(body)["data"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise RunError(
-            f"{base}/models: does not list models (HTTP {response.status_code}). Give the URL up "
-            "to /v1, or --model NAME if the server has no such list"
+            f"{base}/models: does not list models (HTTP {status}). Give the URL up to /v1, or "
+            "--model NAME if the server has no such list"
         ) from None
     if len(names) == 1:
         return names[0]
@@ -270,6 +296,10 @@ def _explained(target: ServerTarget, failed: RequestFailed, *, keyed: bool) -> E
     where = target.url + _PATHS[target.endpoint]
     if failed.kind in ("HTTP 401", "HTTP 403"):
         return _refused(target.url, int(failed.kind[-3:]), keyed=keyed)
+    if failed.kind == "no events in the answer":
+        return RunError(
+            f"{where}: {failed}, not a stream of events. Give the URL of an OpenAI API, up to /v1"
+        )
     if failed.kind == "no connection":
         return _unreachable(target.url, failed.detail)
     if failed.kind == "no usage in the stream":
@@ -318,21 +348,52 @@ async def _read_to_the_end(parts: AsyncIterator[bytes]) -> None:
                 pass
 
 
+async def _body_of(response: httpx.Response) -> bytes:
+    """What is not a stream, of a bounded length."""
+    body = b""
+    async for received in response.aiter_bytes():
+        body += received
+        if len(body) > _LONGEST_BODY:
+            break
+    return body
+
+
 def _event(data: str) -> _Json:
     try:
         event = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         event = None
     if not isinstance(event, dict):
         raise RequestFailed("not JSON in the stream", _short(data))
     return event
 
 
-def _text(choice: Any) -> str:
-    """The new text of a choice, of either endpoint."""
-    if "text" in choice:
-        return choice["text"] or ""
-    return (choice.get("delta") or {}).get("content") or ""
+def _choices(event: _Json) -> Iterator[tuple[str, bool]]:
+    """The new text of each choice, of either endpoint, and whether it ends."""
+    try:
+        for choice in event.get("choices") or ():
+            content = choice if "text" in choice else choice.get("delta") or {}
+            text = content.get("text" if content is choice else "content") or ""
+            yield text if isinstance(text, str) else "?", bool(choice.get("finish_reason"))
+    except (AttributeError, TypeError):
+        raise _no_answer(event) from None
+
+
+def _counts(event: _Json) -> Counts | None:
+    """The usage in an event."""
+    usage = event.get("usage")
+    if not usage:
+        return None
+    if isinstance(usage, dict):
+        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+        prompt, answer = (n if type(n) is int and 0 <= n < _MOST_TOKENS else None for n in counts)
+        if prompt is not None and answer is not None:
+            return Counts(prompt, answer)
+    raise _no_answer(event)
+
+
+def _no_answer(event: _Json) -> RequestFailed:
+    return RequestFailed("not an answer's event in the stream", _short(json.dumps(event)))
 
 
 def _told(body: bytes) -> str:
@@ -340,7 +401,7 @@ def _told(body: bytes) -> str:
     text = body.decode("utf-8", "replace")
     try:
         return _short(_message(json.loads(text)["error"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return _short(text)
 
 

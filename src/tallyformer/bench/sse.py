@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import codecs
 
+_LONGEST = 1 << 20
+"""Letters of an event."""
+
+
+class TooLongError(Exception):
+    """What comes has no end of an event for more letters than any event has."""
+
 
 class EventDecoder:
     """Bytes, however they are cut, to the data of whole events."""
@@ -14,7 +21,11 @@ class EventDecoder:
         self._data: list[str] = []
 
     def feed(self, received: bytes) -> list[str]:
-        """The data of the events that are whole now; comments and other fields are dropped."""
+        """The data of the events that are whole now; comments and other fields are dropped.
+
+        Raises:
+            TooLongError: an event does not end.
+        """
         text = self._rest + self._decoder.decode(received)
         held = text.endswith("\r")  # its line feed may follow
         lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -22,7 +33,10 @@ class EventDecoder:
         if held:
             # The last line end is undecided, so the line before it stays.
             self._rest = lines.pop() + "\r"
-        return [event for line in lines if (event := self._line(line)) is not None]
+        events = [event for line in lines if (event := self._line(line)) is not None]
+        if len(self._rest) + sum(map(len, self._data)) > _LONGEST:
+            raise TooLongError
+        return events
 
     def _line(self, line: str) -> str | None:
         if line:

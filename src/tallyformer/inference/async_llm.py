@@ -151,8 +151,9 @@ class AsyncLLM:
                     yield piece
                     left -= piece.finish_reason is not None
         finally:
-            self._unfinished.discard(stream)
+            # In this order: the thread, once nothing is unfinished, clears up and then sleeps.
             self._client.leave(stream.numbers)
+            self._unfinished.discard(stream)
 
     def _open(self, samples: int) -> _Stream:
         loop = asyncio.get_running_loop()

@@ -42,15 +42,21 @@ class Quantized:
 
 
 def quantize(weights_NK: np.ndarray, bits: int) -> Quantized:
-    """The nearest whole numbers: 8 bits by the largest of a group, 4 bits by the best scale."""
+    """The nearest whole numbers: 8 bits by the largest of a group, 4 bits by the best scale.
+
+    The scale of a group that is not finite is NaN.
+    """
     group = GROUPS[bits]
     outputs, inputs = weights_NK.shape
     groups = -(-inputs // group)
     padded = np.zeros((outputs, groups * group), np.float32)
     padded[:, :inputs] = weights_NK
     rows = padded.reshape(outputs * groups, group)
+    finite = np.isfinite(rows).all(axis=1)
+    rows[~finite] = 0
     scales = _largest(rows) if bits == 8 else _best(rows)
     numbers = _numbers(rows, scales, bits).astype(np.int8)
+    scales[~finite] = np.nan
     return Quantized(
         np.ascontiguousarray(numbers.reshape(outputs, -1)[:, :inputs]),
         to_bfloat16(scales).reshape(outputs, groups),

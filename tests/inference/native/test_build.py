@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes.util
+import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tallyformer.inference.native import build
@@ -180,25 +183,6 @@ def test_a_damaged_library_is_built_again(
         library_file()
 
 
-def test_of_processes_that_need_the_library_at_the_same_time_one_builds_it(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = tmp_path / "calls"
-    counting = tmp_path / "c++"
-    counting.write_text(f'#!/bin/sh\necho "$*" >> {calls}\nexec c++ "$@"\n')
-    counting.chmod(0o755)
-    monkeypatch.setenv("CXX", str(counting))
-    program = "from tallyformer.inference.native.build import library_file; print(library_file())"
-    running = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    found = {process.communicate(timeout=300)[0].strip() for process in running}
-    assert len(found) == 1 and load_library(Path(found.pop()))
-    assert len(list(cache.iterdir())) == 1
-    assert sum("dispatch.cpp" in call for call in calls.read_text().splitlines()) == 1
-
-
 def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "libtally.so"
     path.write_bytes(b"\x7fELF not really")
@@ -206,3 +190,96 @@ def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
         load_library(path)
     with pytest.raises(OSError, match="tally_version"):
         load_library(Path(ctypes.util.find_library("m") or "libm.so.6"))
+
+
+def _runs(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> str:
+    """A compiler that takes a moment and links what was built before."""
+    copy = f"cp {shlex.quote(library()._name)}"
+    script = f"""
+for last; do :; done
+sleep 0.05
+case "$*" in *-shared*) {copy} "$last.new"; mv "$last.new" "$last";; *) : > "$last";; esac"""
+    return _compiler(tmp_path / "quick", script)
+
+
+def test_a_build_that_is_killed_at_any_time_leaves_nothing_that_is_run(
+    cache: Path, quick: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", quick)
+    program = "from tallyformer.inference.native.build import library_file as f; print(1); f()"
+    for delay in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
+        with subprocess.Popen(
+            [sys.executable, "-c", f"import sys; {program}"],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        ) as process:
+            assert process.stdout is not None and process.stdout.readline()
+            time.sleep(delay)
+            process.kill()
+        assert not list(cache.glob("*.failed"))
+        for kept in cache.glob("*.so"):
+            assert build.is_built()
+            kept.unlink()
+    # What they left is deleted when it is old enough to be nobody's.
+    left = list(cache.iterdir())
+    monkeypatch.setattr(build, "_SECONDS", 30)
+    for folder in left:
+        os.utime(folder, (0, 0))
+    assert load_library(library_file())
+    assert [p.suffix for p in cache.iterdir()] == [".so"]
+
+
+def test_of_processes_that_need_the_library_at_the_same_time_one_builds_it(
+    cache: Path, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = tmp_path / "calls"
+    counting = f'echo "$*" >> {shlex.quote(str(calls))}; exec {quick} "$@"'
+    monkeypatch.setenv("CXX", _compiler(tmp_path / "c++", counting))
+    program = "from tallyformer.inference.native.build import library_file; print(library_file())"
+    running = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    found = {process.communicate(timeout=300)[0].strip() for process in running}
+    assert len(found) == 1 and load_library(Path(found.pop()))
+    assert len(list(cache.iterdir())) == 1
+    assert sum("dispatch.cpp" in call for call in calls.read_text().splitlines()) == 1
+
+
+def test_a_compiler_that_hangs_is_ended_with_all_that_it_started(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_SECONDS", 1)
+    started = tmp_path / "started"
+    hangs = f"sleep 600 & echo $! >> {shlex.quote(str(started))}; wait"
+    monkeypatch.setenv("CXX", _compiler(tmp_path / "hangs", hangs))
+    with pytest.raises(BuildError, match="not done after 1 s"):
+        library_file()
+    assert not any(map(_runs, map(int, started.read_text().split())))
+
+
+def test_a_compiler_that_makes_nothing_and_says_nothing_is_named(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", _compiler(tmp_path / "cc", "exit 0"))
+    with pytest.raises(BuildError, match="made no ") as caught:
+        library_file()
+    assert "\n" not in str(caught.value) and not list(cache.glob("*.so"))
+
+
+def test_a_full_disk_is_no_reason_for_the_next_time(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = "echo 'x.s: error: No space left on device' >&2; exit 1"
+    monkeypatch.setenv("CXX", _compiler(tmp_path / "cc", full))
+    with pytest.raises(BuildError, match="No space left"):
+        library_file()
+    assert list(cache.iterdir()) == []

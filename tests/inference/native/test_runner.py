@@ -10,10 +10,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tallyformer.errors import CheckpointError
-from tallyformer.inference.engine.runner import LogitsRow, Work
+from tallyformer.inference.engine.runner import Work
 from tallyformer.inference.native.runner import WARM_SLOTS, NativeRunner
-from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.shape import shape_of
 
 from .conftest import DTYPES, Made, model_logits
@@ -119,16 +117,6 @@ def test_two_models_live_in_one_process(made: Made, default: Made) -> None:
     for _ in range(3):
         assert np.array_equal(_alone(one, _IDS), expected[0])
         assert np.array_equal(_alone(other, _IDS), expected[1])
-
-
-def test_logits_that_are_not_finite_are_refused(default: Made) -> None:
-    runner = default.runner()
-    for wrong in (np.nan, np.inf, -np.inf):
-        logits = runner.compute([Work(1, 0, [5], 1)])
-        logits[0, 17] = wrong
-        row = LogitsRow(params=SamplingParams(), counts={}, prompt_ids=[5], uniform=0.5)
-        with pytest.raises(CheckpointError, match="not finite"):
-            runner.choose(logits, [row])
 
 
 def test_a_model_without_torch_weights_on_disk_is_the_same_in_bfloat16(default: Made) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tallyformer.errors import InvalidRequestError
+from tallyformer.errors import CheckpointError, InvalidRequestError
 from tallyformer.inference.engine import torch_sampler
-from tallyformer.inference.engine.runner import Choice, LogitsRow
+from tallyformer.inference.engine.runner import LogitsRow
 from tallyformer.inference.native.runner import NativeRunner
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.shape import ModelShape, shape_of
@@ -43,7 +46,7 @@ def _logits(rows: int, seed: int = 0) -> np.ndarray:
 
 def _both(
     runner: NativeRunner, logits: np.ndarray, rows: list[LogitsRow]
-) -> tuple[list[Choice], list[Choice]]:
+) -> tuple[list[Any], list[Any]]:
     return (
         runner.choose(logits.copy(), rows),
         torch_sampler.choose(torch.from_numpy(logits.copy()), rows),
@@ -176,9 +179,55 @@ def test_a_given_id_is_scored_and_not_drawn(runner: NativeRunner) -> None:
     assert ours.logprob == pytest.approx(torchs.logprob, abs=2e-6)
 
 
-def test_where_nothing_may_follow_it_is_said(runner: NativeRunner) -> None:
-    with pytest.raises(InvalidRequestError, match="no id may follow"):
-        runner.choose(_logits(1), [_row(allowed=np.zeros((V + 31) // 32, np.uint32))])
+_SETTINGS = [
+    SamplingParams(temperature=0),
+    SamplingParams(),
+    SamplingParams(top_k=40),
+    SamplingParams(top_p=0.9),
+    SamplingParams(min_p=0.1, top_k=2000, top_p=0.5, mode="independent"),
+]
+
+
+@pytest.mark.parametrize("place", [0, 17, V - 1])
+@pytest.mark.parametrize("params", _SETTINGS)
+def test_a_row_that_is_not_finite_or_lets_nothing_follow_fails_alone(
+    runner: NativeRunner, params: SamplingParams, place: int
+) -> None:
+    logits = _logits(9)
+    logits[1, place], logits[3, place] = np.nan, np.inf
+    logits[5] = -np.inf
+    logits[7] = 3e38
+    nothing = np.zeros((V + 31) // 32, np.uint32)
+    rows = [_row(0.3, params=params, logprobs=3) for _ in range(9)]
+    rows[6] = _row(0.3, params=params, allowed=nothing)
+    # What is divided by so little is no number any more.
+    rows[7] = _row(0.3, params=dataclasses.replace(params, repetition_penalty=0.01), prompt_ids=[4])
+    rows[8] = _row(0.3, params=params, banned=range(V))
+    alone = [_both(runner, logits[i : i + 1], [rows[i]]) for i in (0, 2, 4)]
+    for which, chosen in enumerate(_both(runner, logits, rows)):
+        for i in (1, 3, 5, 7):
+            assert isinstance(chosen[i], CheckpointError) and "not finite" in str(chosen[i])
+        for i in (6, 8):
+            assert isinstance(chosen[i], InvalidRequestError)
+            assert "no id may follow" in str(chosen[i])
+        assert [chosen[i] for i in (0, 2, 4)] == [both[which][0] for both in alone]
+
+
+@pytest.mark.parametrize("params", _SETTINGS)
+def test_what_weighs_nothing_is_never_drawn_and_equal_ones_share_alike(
+    runner: NativeRunner, params: SamplingParams
+) -> None:
+    """-infinity is an id that never follows; of 5 equal ones each has a fifth."""
+    logits = np.full((1, V), -np.inf, np.float32)
+    equal = [3, 64, 1025, 2048, V - 1]
+    logits[0, equal] = 2.5
+    plain = dataclasses.replace(params, top_p=1.0)
+    for step in range(10):
+        rows = [_row((step + 0.5) / 10, params=plain, logprobs=2)]
+        for [choice] in _both(runner, logits, rows):
+            assert choice.id == (equal[0] if params.greedy else equal[step // 2])
+            assert choice.logprob == pytest.approx(np.log(0.2))
+            assert [i for i, _ in choice.alternatives] == equal[:2]
 
 
 def test_a_row_does_not_depend_on_others(runner: NativeRunner) -> None:

@@ -111,10 +111,10 @@ class SlotCache(Cache):  # type: ignore[misc]
         for layer in self.layers:
             layer.swap(slot, other)
 
-    def wipe(self) -> None:
-        """Forget all, in place: zeros, whatever was there."""
+    def wipe(self, slots: int | slice = slice(None)) -> None:
+        """Forget these slots, all by default, in place: zeros, whatever was there."""
         for layer in self.layers:
-            layer.wipe()
+            layer.wipe(slots)
 
     def copy(self, slot: int, to: int, length: int) -> None:
         """Copy the first `length` columns of a slot over those of another."""
@@ -161,9 +161,9 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
         for buffer in (self.keys, self.values):
             buffer[[slot, other]] = buffer[[other, slot]]
 
-    def wipe(self) -> None:
+    def wipe(self, slots: int | slice) -> None:
         for buffer in (self.keys, self.values):
-            buffer.zero_()
+            buffer[slots] = 0
 
     def _grow(self, rows: int, columns: int) -> None:
         held, heads, width, _ = self.keys.shape

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Collection, Hashable, Iterable
 from typing import NamedTuple
 
+from tallyformer.errors import TallyFormerError
 from tallyformer.inference.engine.runner import LogitsRow, Runner, Work
 from tallyformer.inference.engine.scheduler import Fork, Scheduler
 from tallyformer.inference.engine.sequence import Sequence
@@ -140,9 +141,12 @@ class Engine:
             What is new, by the sequences' numbers. A sequence whose piece has a `finish_reason`
             is forgotten; one whose text is not certain yet has none.
 
+            One whose logits are not finite, or whose hook fails, has the error in place of a
+            piece, and is forgotten as well.
+
         Raises:
-            CheckpointError: logits are not finite. This and any other error, such as a lack of
-                memory, leaves the sequences as they were, to be aborted or tried again.
+            Exception: a lack of memory, say. It leaves the sequences as they were, to be aborted
+                or tried again.
         """
         try:
             self._follow()
@@ -197,8 +201,7 @@ class Engine:
                 work = sequence.work(count)
                 planned.append(_Part(sequence, work, sequence.rows(work)))
             except Exception as error:
-                self._failed[sequence.number] = error
-                self._forget(sequence.number)
+                self._fail(sequence, error)
         return planned
 
     def _taken(self, planned: list[_Part]) -> dict[int, Piece]:
@@ -211,12 +214,20 @@ class Engine:
         choices = iter(self._runner.choose(logits, rows) if rows else ())
         pieces = {}
         for sequence, work, its_rows in planned:
-            its_choices = list(itertools.islice(choices, len(its_rows)))
+            chosen = list(itertools.islice(choices, len(its_rows)))
             if sequence.failure is not None:
-                self._failed[sequence.number] = sequence.failure
-                self._forget(sequence.number)
+                self._fail(sequence, sequence.failure)
                 continue
-            piece = sequence.take(work, its_choices)
+            try:
+                piece = sequence.take(work, chosen)
+            except TallyFormerError as error:
+                self._fail(sequence, error)
+                continue
             if piece is not None:
                 pieces[sequence.number] = piece
         return pieces
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        """This one alone ends, with an error."""
+        self._failed[sequence.number] = error
+        self._forget(sequence.number)

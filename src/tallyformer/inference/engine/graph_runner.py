@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tallyformer.inference.engine import device_sampler, torch_sampler
+from tallyformer.inference.engine import device_sampler
 from tallyformer.inference.engine.cache import SlotCache
 from tallyformer.inference.engine.cuda_graphs import CudaGraphs
-from tallyformer.inference.engine.runner import Choice, LogitsRow, Work
+from tallyformer.inference.engine.runner import Choice, Chosen, LogitsRow, Work
 from tallyformer.inference.engine.staging import Staging
 from tallyformer.inference.engine.torch_runner import SLOTS, TorchLogits, TorchRunner
 from tallyformer.inference.sampling_params import SamplingParams
@@ -146,15 +146,15 @@ class GraphRunner(TorchRunner):
         return TorchLogits(torch.cat(parts), places)
 
     @torch.inference_mode()
-    def choose(self, logits: TorchLogits | SlotLogits, rows: Sequence[LogitsRow]) -> list[Choice]:
+    def choose(self, logits: TorchLogits | SlotLogits, rows: Sequence[LogitsRow]) -> list[Chosen]:
         """Choose an id for each row of what was computed last."""
         if isinstance(logits, TorchLogits):
             return super().choose(logits, rows)
-        found = self._drawn(logits.slots, rows)
+        found: dict[int, Chosen] = {**self._drawn(logits.slots, rows)}
         left = [i for i in range(len(rows)) if i not in found]
         if left:
             left_NV = self._logits_SV[[logits.slots[i] for i in left]]
-            choices = torch_sampler.choose(left_NV, [rows[i] for i in left])
+            choices = self._choose(left_NV, [rows[i] for i in left])
             found |= dict(zip(left, choices, strict=True))
         return [found[i] for i in range(len(rows))]
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tallyformer.errors import CheckpointError, InvalidRequestError, TallyFormerError
 from tallyformer.inference.sampling_params import SamplingParams
 
 Logits = Any
@@ -85,6 +86,23 @@ class Choice:
     alternatives: tuple[tuple[int, float], ...] = ()
 
 
+Chosen = Choice | TallyFormerError
+"""What follows in one row, or why nothing does."""
+
+
+def not_finite() -> CheckpointError:
+    """What a row gets whose logits are NaN or infinite."""
+    return CheckpointError(
+        "the model's logits are not finite, so its weights are damaged or the dtype is too narrow. "
+        "Load it with dtype='float32', or export the model again"
+    )
+
+
+def nothing_allowed() -> InvalidRequestError:
+    """What a row gets whose ids are all banned, by settings or masks."""
+    return InvalidRequestError("no id may follow: all are banned. Ban fewer")
+
+
 class Runner(Protocol):
     """Computes logits, keeps keys and values of up to `slots` sequences, and draws.
 
@@ -102,14 +120,13 @@ class Runner(Protocol):
     def compute(self, work: Sequence[Work]) -> Logits:
         """Compute these sequences' ids; no sequence occurs twice, others are kept as they are."""
 
-    def choose(self, logits: Logits, rows: Sequence[LogitsRow]) -> list[Choice]:
+    def choose(self, logits: Logits, rows: Sequence[LogitsRow]) -> list[Chosen]:
         """Choose an id for each row of what `compute` returned last.
 
         An id that has no text, because the model has more rows than the tokenizer has ids, is
-        neither chosen nor an alternative, and has no part in the distribution.
-
-        Raises:
-            CheckpointError: a row of logits is not finite.
+        neither chosen nor an alternative, and has no part in the distribution. A row whose logits
+        are not finite, or for which nothing may follow, gets an error of its own: no id that
+        `banned` or `allowed` excludes is ever chosen.
         """
 
     def fork(self, number: int, new: int, length: int) -> None:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from tallyformer.errors import TallyFormerError
 from tallyformer.inference.engine.hook_results import (
     allowed_words,
     nothing_may_follow,
     processed_logits,
 )
 from tallyformer.inference.engine.look_up import look_up
-from tallyformer.inference.engine.runner import Choice, LogitsRow, Work
+from tallyformer.inference.engine.runner import Choice, Chosen, LogitsRow, Work
 from tallyformer.inference.engine.text import AnswerText
 from tallyformer.inference.outputs import FinishReason, Piece, TokenLogprob
 from tallyformer.inference.sampling_params import SamplingParams
@@ -181,8 +182,12 @@ class Sequence:
         rows = [self._scored_row(self.window[place]) for place in inside]
         return rows + [self._next_row(i) for i in range(work.logits - len(rows))]
 
-    def take(self, work: Work, choices: Several[Choice]) -> Piece | None:
-        """Take what was chosen; return what is certain now, if there is text or it ends here."""
+    def take(self, work: Work, choices: Several[Chosen]) -> Piece | None:
+        """Take what was chosen; return what is certain now, if there is text or it ends here.
+
+        Raises:
+            TallyFormerError: of a row for which nothing could be chosen.
+        """
         self.kept = min(work.start + len(work.ids), len(self.window))
         first = _first_place(work)
         scored = choices[: max(0, len(self.window) - first)]
@@ -248,6 +253,8 @@ class Sequence:
     def _processed(self, logits_V: np.ndarray) -> np.ndarray:
         """What the hook makes of the logits that follow the window; as they are if it fails."""
         assert self._processor is not None
+        if not np.isfinite(logits_V.max()):
+            return logits_V  # which is an error that says more than the hook could
         try:
             given = self._processor(logits_V.astype(np.float32), self.generated.copy())
             return processed_logits(given, self._vocab_size)
@@ -255,17 +262,17 @@ class Sequence:
             self.failure = error
             return logits_V
 
-    def _keep_scores(self, first: int, scored: Several[Choice]) -> None:
+    def _keep_scores(self, first: int, scored: Several[Chosen]) -> None:
         before = len(self.prompt_ids) - len(self.window)
         for place, choice in enumerate(scored, first):
-            self._scores[before + place] = _logprob(choice)
+            self._scores[before + place] = _logprob(_chosen(choice))
 
-    def _taken(self, drawn: Several[Choice]) -> Iterable[str]:
+    def _taken(self, drawn: Several[Chosen]) -> Iterable[str]:
         """Take ids, as long as the next was chosen after what really came before; their text."""
         ahead, self._ahead = self._ahead, []
         if self._force is None:
             self._guessed += len(ahead)
-        for i, choice in enumerate(drawn):
+        for i, choice in enumerate(map(_chosen, drawn)):
             self.window.append(choice.id)
             self.generated.append(choice.id)
             self.counts[choice.id] += 1
@@ -301,6 +308,12 @@ class Sequence:
 def _first_place(work: Work) -> int:
     """The place that the first row of logits is about."""
     return work.start + len(work.ids) - work.logits + 1
+
+
+def _chosen(what: Chosen) -> Choice:
+    if isinstance(what, TallyFormerError):
+        raise what
+    return what
 
 
 def _logprob(choice: Choice) -> TokenLogprob:

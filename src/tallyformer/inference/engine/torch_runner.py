@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tallyformer.errors import CheckpointError
 from tallyformer.inference.engine import torch_sampler
 from tallyformer.inference.engine.cache import SlotCache
-from tallyformer.inference.engine.runner import Choice, LogitsRow, Work
+from tallyformer.inference.engine.runner import Chosen, LogitsRow, Work
 from tallyformer.model.protocol import CACHE_NAME
 
 SLOTS = 64
@@ -56,6 +57,8 @@ class TorchRunner:
     def clear(self) -> None:
         """Forget all, in whatever state a broken-off computation left them."""
         self._cache = SlotCache()
+        # Whether what is kept may hold numbers that are not finite.
+        self._unsound = False
         # Sequences by slot, without a gap: a decoding step reads them where they are.
         self._slots: list[int] = []
         self._lengths: dict[int, int] = {}
@@ -68,9 +71,9 @@ class TorchRunner:
         return TorchLogits(torch.cat(parts) if len(parts) != 1 else parts[0], places)
 
     @torch.inference_mode()
-    def choose(self, logits: TorchLogits, rows: Sequence[LogitsRow]) -> list[Choice]:
+    def choose(self, logits: TorchLogits, rows: Sequence[LogitsRow]) -> list[Chosen]:
         """Choose an id for each row of what was computed last."""
-        choices = torch_sampler.choose(logits.rows, [rows[place] for place in logits.places])
+        choices = self._choose(logits.rows, [rows[place] for place in logits.places])
         ordered = dict(zip(logits.places, choices, strict=True))
         return [ordered[place] for place in range(len(rows))]
 
@@ -90,15 +93,24 @@ class TorchRunner:
         for number in numbers:
             self._forget(number)
 
+    def _choose(self, logits_NV: Tensor, rows: Sequence[LogitsRow]) -> list[Chosen]:
+        choices = torch_sampler.choose(logits_NV, rows)
+        self._unsound |= any(isinstance(choice, CheckpointError) for choice in choices)
+        return choices
+
     def _forget(self, number: int) -> None:
         slot, last = self._slots.index(number), self._slots.pop()
         del self._lengths[number]
+        if self._unsound:
+            # A masked NaN would still reach the sum of whoever has the slot next.
+            self._cache.wipe(slot)
         if last != number:
             self._cache.copy(len(self._slots), slot, self._lengths[last])
             self._slots[slot] = last
 
     def _begin(self, work: Sequence[Work]) -> None:
         """Give new sequences a slot, and note how long all will be."""
+        self._unsound = False
         for w in work:
             if w.number not in self._lengths:
                 self._slots.append(w.number)

@@ -9,13 +9,14 @@ Shapes: N rows, V vocabulary, K alternatives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tallyformer.errors import CheckpointError
+from tallyformer.errors import TallyFormerError
 from tallyformer.inference.distribution import (
     Filters,
     candidates,
@@ -23,7 +24,13 @@ from tallyformer.inference.distribution import (
     full_distribution,
     greatest,
 )
-from tallyformer.inference.engine.runner import Choice, LogitsRow
+from tallyformer.inference.engine.runner import (
+    Choice,
+    Chosen,
+    LogitsRow,
+    not_finite,
+    nothing_allowed,
+)
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.device import has_float64
 
@@ -31,26 +38,43 @@ Change = Callable[[Tensor, Sequence[LogitsRow]], None]
 """Changes logits_NV in place."""
 
 
-def choose(logits_NV: Tensor, rows: Sequence[LogitsRow]) -> list[Choice]:
+def choose(logits_NV: Tensor, rows: Sequence[LogitsRow]) -> list[Chosen]:
     """Choose the next id of every row; a choice does not depend on the other rows.
 
-    Raises:
-        CheckpointError: a row of logits is not finite.
+    A row whose logits are not finite, or for which nothing may follow, gets an error of its own.
     """
     logits_NV = logits_NV.float()
     if not has_float64(logits_NV.device):
         logits_NV = logits_NV.cpu()
-    _check_finite(logits_NV)
-    drawn = _drawn(_changed(logits_NV, rows), rows)
+    sound = logits_NV.amax(dim=1).isfinite().tolist()
+    if not all(sound):
+        left = [i for i, is_sound in enumerate(sound) if is_sound]
+        chosen = iter(choose(logits_NV[left], [rows[i] for i in left]) if left else ())
+        return [next(chosen) if is_sound else not_finite() for is_sound in sound]
+    changed_NV = _changed(logits_NV, rows)
+    errors = {} if changed_NV is logits_NV else _errors(changed_NV, rows)
+    if errors:
+        changed_NV[list(errors)] = 0.0  # of a copy; what is drawn from it is not given out
+    drawn = _drawn(changed_NV, rows)
     ids = [i if row.given is None else row.given for i, row in zip(drawn, rows, strict=True)]
-    choices = [Choice(token_id) for token_id in ids]
+    choices: list[Chosen] = [Choice(token_id) for token_id in ids]
     wanted = [i for i, row in enumerate(rows) if row.logprobs is not None]
     if wanted:
         of_wanted = [ids[i] for i in wanted], [rows[i].logprobs or 0 for i in wanted]
         scored = _with_logprobs(logits_NV[wanted], *of_wanted)
         for i, choice in zip(wanted, scored, strict=True):
             choices[i] = choice
-    return choices
+    return [errors.get(i, choice) for i, choice in enumerate(choices)]
+
+
+def _errors(changed_NV: Tensor, rows: Sequence[LogitsRow]) -> dict[int, TallyFormerError]:
+    """Of rows whose settings left nothing that may follow."""
+    most = changed_NV.amax(dim=1).tolist()
+    return {
+        i: nothing_allowed() if largest == -math.inf else not_finite()
+        for i, (largest, row) in enumerate(zip(most, rows, strict=True))
+        if row.given is None and not math.isfinite(largest)
+    }
 
 
 def _changed(logits_NV: Tensor, rows: Sequence[LogitsRow]) -> Tensor:
@@ -218,11 +242,3 @@ def _column(rows: Sequence[LogitsRow], field: str, device: torch.device) -> Tens
 
 def _uniforms(rows: Sequence[LogitsRow], device: torch.device) -> Tensor:
     return torch.tensor([row.uniform for row in rows], dtype=torch.float64, device=device)
-
-
-def _check_finite(logits_NV: Tensor) -> None:
-    if not bool(logits_NV.amax(dim=1).isfinite().all()):
-        raise CheckpointError(
-            "the model's logits are not finite, so its weights are damaged or the dtype is too "
-            "narrow. Load it with dtype='float32', or export the model again"
-        )

@@ -7,6 +7,7 @@ else is needed, neither Python's headers nor a build system: the library is plai
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -17,11 +18,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from tallyformer.artifacts.atomic import atomic_file
 from tallyformer.errors import UsageError
 
 SOURCE = Path(__file__).parent / "source"
@@ -42,6 +44,10 @@ _KERNELS: dict[str, tuple[str, ...]] = {
 """Kernels for x86-64 beside the portable ones; one that a compiler cannot build is left out."""
 _X86 = ("x86_64", "AMD64")
 _SECONDS = 300
+"""That a whole build may take; most take 30 on two cores."""
+_LONGEST_REASON = 300
+"""Letters of what a compiler says."""
+_SCRATCH = ".building-"
 _NAME = "libtally"
 _SEAL = hashlib.sha256().digest_size
 
@@ -73,7 +79,9 @@ def library_file() -> Path:
         try:
             build(kept, compiler, sealed=True)
         except BuildError as error:
-            failed.write_text(f"{_identity(compiler)}\n{error}\n", encoding="utf-8")
+            if not _passes(error):
+                with contextlib.suppress(OSError):
+                    failed.write_text(f"{_identity(compiler)}\n{error}\n", encoding="utf-8")
             raise
     return kept
 
@@ -110,42 +118,50 @@ def find_compiler() -> list[str]:
 def build(into: Path, compiler: Sequence[str] | None = None, *, sealed: bool = False) -> None:
     """Compile and link the library; the file is there whole or not at all.
 
+    Several processes may do so at the same time, and be killed at any.
+
     Args:
         into: the file.
         compiler: its command; None takes `find_compiler`'s.
         sealed: end the file with the checksum of what stands before, which loaders do not read.
 
     Raises:
-        BuildError: the compiler fails.
+        BuildError: the compiler fails, takes too long, or nothing can be written.
     """
-    command = list(compiler or find_compiler())
-    with tempfile.TemporaryDirectory(prefix="tallyformer-build-") as scratch:
-        objects = _compile_all(command, Path(scratch))
-        built = Path(scratch) / into.name
-        _link([*command, "-shared", "-pthread", "-o", str(built), *map(str, objects)])
-        into.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(into) as kept:
-            content = built.read_bytes()
-            kept.write(content + (_checksum(content) if sealed else b""))
-        into.chmod(0o755)
-
-
-def _link(command: list[str]) -> None:
-    """With GCC's own libraries inside, so that none is needed at run time, where it can be."""
+    compile_ = _Compiler(list(compiler or find_compiler()))
     try:
-        _run([*command, "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"])
-    except BuildError:
-        _run(command)
+        into.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(into.parent)
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=into.parent) as scratch:
+            built = Path(scratch) / into.name
+            compile_.link(built, _compile_all(compile_, Path(scratch)))
+            content = built.read_bytes()
+            with built.open("wb") as file:
+                file.write(content + (_checksum(content) if sealed else b""))
+                file.flush()
+                os.fsync(file.fileno())
+            built.chmod(0o755)
+            built.replace(into)
+    except OSError as error:
+        raise _not_writable(into.parent, error) from error
 
 
-def _compile_all(command: list[str], scratch: Path) -> list[Path]:
+def _sweep(folder: Path) -> None:
+    """Delete what builds that were killed have left."""
+    for left in folder.glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 2 * _SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _compile_all(compile_: _Compiler, scratch: Path) -> list[Path]:
     optional = _KERNELS if platform.machine() in _X86 else {}
     units = [p for p in sorted(SOURCE.glob("*.cpp")) if p.stem[len("kernels_") :] not in _KERNELS]
     units.remove(SOURCE / "dispatch.cpp")
 
     def compiled(unit: Path, flags: Sequence[str] = ()) -> Path:
         to = scratch / f"{unit.stem}.o"
-        _run([*command, *_FLAGS, *flags, "-c", str(unit), "-o", str(to)])
+        compile_([*_FLAGS, *flags, "-c", str(unit)], to)
         return to
 
     def compiled_kernels(name: str) -> Path | None:
@@ -163,26 +179,72 @@ def _compile_all(command: list[str], scratch: Path) -> list[Path]:
     return [*objects, *(made for made in kernels if made)]
 
 
-def _run(command: list[str]) -> None:
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"{command[0]}: cannot be run ({error}). {HOW_TO_GET}") from error
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
-        reason = (lines or done.stderr.splitlines() or [f"status {done.returncode}"])[0].strip()
-        raise BuildError(
-            f"the native library cannot be built: {reason}. {HOW_TO_GET}; GCC 10 or Clang 11 "
-            "is new enough"
-        )
+class _Compiler:
+    """A compiler's command; all that it does for one library has to be done in `_SECONDS`."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self._until = time.monotonic() + _SECONDS
+
+    def __call__(self, arguments: Sequence[str], into: Path) -> None:
+        """Have it make a file.
+
+        Raises:
+            BuildError: it fails, makes none, or there is no time left.
+        """
+        name = self._command[0]
+        left = max(0.0, self._until - time.monotonic())
+        try:
+            if not left:
+                raise subprocess.TimeoutExpired(name, _SECONDS)
+            done = _run([*self._command, *arguments, "-o", str(into)], left)
+        except subprocess.TimeoutExpired:
+            raise BuildError(f"{name}: not done after {_SECONDS} s. {HOW_TO_GET}") from None
+        except (OSError, ValueError) as error:  # no such program, or no name of one
+            raise BuildError(f"{name}: cannot be run ({error}). {HOW_TO_GET}") from error
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+            reason = (lines or done.stderr.splitlines() or [f"status {done.returncode}"])[0]
+            raise BuildError(
+                f"the native library cannot be built: {reason.strip()[:_LONGEST_REASON]}. "
+                f"{HOW_TO_GET}; GCC 10 or Clang 11 is new enough"
+            )
+        if not into.is_file():
+            raise BuildError(f"{name}: made no {into.name}. {HOW_TO_GET}")
+
+    def link(self, into: Path, objects: Sequence[Path]) -> None:
+        """With GCC's own libraries inside, so that none is needed at run time, where it can be."""
+        plain = ["-shared", "-pthread", *map(str, objects)]
+        try:
+            self([*plain, "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"], into)
+        except BuildError:
+            self(plain, into)
+
+
+def _run(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a command; what it has started ends with it where it takes too long."""
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, errors="replace", **pipes
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=seconds)
+        except BaseException:
+            _kill(process.pid)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, "", said)
+
+
+def _kill(process: int) -> None:
+    """A process and those that it has started: a compiler is seldom one alone."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        first = psutil.Process(process)
+        first.suspend()  # so that it starts no more of them
+        for each in [*first.children(recursive=True), first]:
+            with contextlib.suppress(psutil.Error):
+                each.kill()
 
 
 def _fingerprint() -> str:
@@ -213,6 +275,11 @@ def _failed_before(note: Path, compiler: Sequence[str]) -> str | None:
     except (OSError, ValueError):  # no such note, or not a whole one
         return None
     return reason if who == _identity(compiler) else None
+
+
+def _passes(error: BuildError) -> bool:
+    """Whether it is not the compiler's fault: the disk is full, say."""
+    return isinstance(error.__cause__, OSError) or os.strerror(errno.ENOSPC) in str(error)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from ctypes import c_char_p, c_double, c_float, c_int, c_int32, c_size_t, c_void
 from pathlib import Path
 from typing import Any, ClassVar
 
-VERSION = 2
+VERSION = 3
 """Of the functions; `api.cpp` has the same number."""
 
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
@@ -39,7 +39,7 @@ class CDraw(ctypes.Structure):
         ("uniform", c_double),
         *_fields("temperature top_p min_p repetition frequency presence", c_float),
         *_fields("top_k independent given alternatives", c_int32),
-        *_fields("generated_count seen_count bias_count padding", c_int32),
+        *_fields("generated_count seen_count bias_count drawn", c_int32),
         *_fields("processed generated times seen bias_ids biases allowed", c_void_p),
         *_fields("alternative_ids alternative_logprobs", c_void_p),
         ("logprob", c_float),

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from tallyformer.inference.engine.runner import Choice, LogitsRow
+from tallyformer.inference.engine.runner import (
+    Choice,
+    Chosen,
+    LogitsRow,
+    not_finite,
+    nothing_allowed,
+)
 from tallyformer.inference.native.c_functions import CDraw
 
+_NOT_FINITE, _NOTHING_ALLOWED = 1, 2
+"""`tally::Drawn`."""
 _HOTTEST = 1e30
 """All ids have the same weight; at what float32 does not hold, banned ones would, too."""
 
@@ -56,8 +64,12 @@ def fill(draw: CDraw, row: LogitsRow, logits_V: np.ndarray) -> dict[str, np.ndar
     return arrays
 
 
-def choice(draw: CDraw, arrays: dict[str, np.ndarray]) -> Choice:
+def choice(draw: CDraw, arrays: dict[str, np.ndarray]) -> Chosen:
     """The result in a draw, whose arrays `fill` made."""
+    if draw.drawn == _NOT_FINITE:
+        return not_finite()
+    if draw.drawn == _NOTHING_ALLOWED:
+        return nothing_allowed()
     if draw.alternatives < 0:
         return Choice(draw.id)
     if not draw.alternatives:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from tallyformer.artifacts.json_files import read_json
-from tallyformer.errors import CheckpointError, InvalidRequestError, UsageError
-from tallyformer.inference.engine.runner import Choice, LogitsRow, Work
+from tallyformer.errors import UsageError
+from tallyformer.inference.engine.runner import Chosen, LogitsRow, Work
 from tallyformer.inference.native.available import library
 from tallyformer.inference.native.c_functions import CDraw
 from tallyformer.inference.native.cores import usable_cores
@@ -31,8 +31,6 @@ WARM_SLOTS = 4
 """Free slots that keep their memory once most are free."""
 PREFILL_CHUNK = 256
 """Most ids of one sequence that a step computes."""
-
-_FINE, _NOT_FINITE, _NOTHING_ALLOWED = 0, 1, 2
 
 
 class NativeRunner:
@@ -149,7 +147,7 @@ class NativeRunner:
         self._check(failed)
         return self._rows[: len(wanted)]
 
-    def choose(self, logits: np.ndarray, rows: Sequence[LogitsRow]) -> list[Choice]:
+    def choose(self, logits: np.ndarray, rows: Sequence[LogitsRow]) -> list[Chosen]:
         """Choose an id for each row; changes the logits."""
         draws = (CDraw * len(rows))()
         texts_NV = logits[:, : self._vocab_size]
@@ -196,12 +194,5 @@ class NativeRunner:
             self._held.remove(slot)
 
     def _check(self, result: int) -> None:
-        if result == _NOT_FINITE:
-            raise CheckpointError(
-                "the model's logits are not finite, so its weights are damaged or the dtype is too "
-                "narrow. Load it with dtype='float32', or export the model again"
-            )
-        if result == _NOTHING_ALLOWED:
-            raise InvalidRequestError("no id may follow: all are banned. Ban fewer")
         if result:
             raise MemoryError("the native library lacks memory")

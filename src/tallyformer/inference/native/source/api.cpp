@@ -1,6 +1,7 @@
 // What Python calls, through ctypes: plain C functions. Those that return an int return 0, or a
 // negative number where memory is lacking.
 
+#include <atomic>
 #include <new>
 
 #include "model.h"
@@ -35,7 +36,7 @@ int guarded(const F& work) noexcept {
 extern "C" {
 
 // Grows with every change of what is here.
-API int tally_version() { return 2; }
+API int tally_version() { return 3; }
 
 // The kernels that would run, or those with this name; null where the processor lacks them.
 API const char* tally_kernels(const char* name) {
@@ -97,24 +98,18 @@ API int tally_step(void* handle, int rows, const int32_t* ids, const int32_t* sl
   });
 }
 
-// Chooses an id for each row of logits, `vocab` numbers every `stride`; changes them. Returns a
-// `Drawn`, the first row's that is not fine.
+// Chooses an id for each row of logits, `vocab` numbers every `stride`; changes them. How a row
+// ended is in its draw.
 API int tally_choose(void* handle, int rows, float* logits, int vocab, size_t stride, Draw* draws) {
   Handle& h = *(Handle*)handle;
-  std::vector<Drawn> results;
-  const int failed = guarded([&] {
-    results.assign(rows, Drawn::fine);
-    h.model.pool().run(rows, [&](int row, int thread) {
-      const int lacking = guarded([&] {
-        results[row] = h.samplers[thread].choose(logits + row * stride, vocab, draws[row]);
-      });
-      if (lacking) results[row] = Drawn::lacking_memory;
+  std::atomic<int> failed{0};
+  h.model.pool().run(rows, [&](int row, int thread) {
+    const int lacking = guarded([&] {
+      draws[row].drawn = (int32_t)h.samplers[thread].choose(logits + row * stride, vocab, draws[row]);
     });
+    if (lacking) failed = lacking;
   });
-  if (failed) return failed;
-  for (Drawn result : results)
-    if (result != Drawn::fine) return (int)result;
-  return 0;
+  return failed;
 }
 
 }  // extern "C"

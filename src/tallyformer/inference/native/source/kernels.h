@@ -93,7 +93,7 @@ struct Kernels {
   void (*attend)(bool narrow, float* q, const void* keys, const void* values, int last, int size,
                  int padded, float* scores, float* out);
 
-  // Largest number, NaN if one is not finite. `parts` gets count / 64 numbers (rounded down to
+  // Largest number, NaN if one is NaN or infinite; -infinity is not. `parts` gets count / 64 numbers (rounded down to
   // whole registers), each the largest of 64 that no other covers.
   float (*maxima)(const float* x, int count, float* parts);
   // Places of all numbers that are at least `threshold`, in order; returns how many.

@@ -214,17 +214,24 @@ static void norm(const Norm& n, const float* x, float* out, int width) {
     out[i] = (x[i] - mean) * scale * n.weight[i] + (n.bias ? n.bias[i] : 0.0f);
 }
 
-// To whole numbers of -127 to 127: x is about number * scale.
+// To whole numbers of -127 to 127: x is about number * scale. What is not finite has no such number,
+// so that its group's scale is NaN: it shall not become some number that looks like an answer.
 static void quantize(const Matrix& m, const float* x, int8_t* out, float* scales, int32_t* sums) {
   for (int g = 0; g < m.groups(); ++g, x += m.group, out += m.group) {
-    Floats most_lanes = all(0);
+    Floats most_lanes = all(0), wrong_lanes = all(0);
     const int whole = m.group / kLanes * kLanes;
-    for (int i = 0; i < whole; i += kLanes)
-      most_lanes = larger(absolute(load<Floats>(x + i)), most_lanes);
-    float most = max_of(most_lanes);
-    for (int i = whole; i < m.group; ++i) most = __builtin_fmaxf(most, __builtin_fabsf(x[i]));
+    for (int i = 0; i < whole; i += kLanes) {
+      const Floats v = load<Floats>(x + i);
+      most_lanes = larger(absolute(v), most_lanes);
+      wrong_lanes = wrong_lanes + v * 0.0f;
+    }
+    float most = max_of(most_lanes), wrong = sum_of(wrong_lanes);
+    for (int i = whole; i < m.group; ++i) {
+      most = __builtin_fmaxf(most, __builtin_fabsf(x[i]));
+      wrong += x[i] * 0.0f;
+    }
     const float inverse = most > 0 ? 127.0f / most : 0.0f;
-    scales[g] = most / 127.0f;
+    scales[g] = wrong == 0.0f ? most / 127.0f : __builtin_nanf("");
     Ints sum_lanes = all_ints(0);
     for (int i = 0; i < whole; i += kLanes) {
       const Ints q = nearest(load<Floats>(x + i) * inverse);
@@ -447,15 +454,21 @@ static void attend(bool narrow, float* q, const void* keys, const void* values, 
 
 // --- Sampling ---------------------------------------------------------------------------------
 
+// 0, or NaN for NaN and infinity; -infinity is what an id has that never follows.
+INLINE Floats wrongness(Floats x) {
+  const Floats least = all(-3.40282347e38f);
+  return larger(least, x) * 0.0f;  // NaN stays, as it is no less than anything
+}
+
 static float maxima(const float* x, int count, float* parts) {
-  Floats most = all(-__builtin_inff()), wrong = all(0);  // 0 * x is NaN for what is not finite
+  Floats most = all(-__builtin_inff()), wrong = all(0);
   const int whole = count / (kStripe * kLanes) * (kStripe * kLanes);
   for (int i = 0; i < whole; i += kStripe * kLanes) {
     Floats best = load<Floats>(x + i);
-    wrong = wrong + best * 0.0f;
+    wrong = wrong + wrongness(best);
     for (int j = 1; j < kStripe; ++j) {
       const Floats more = load<Floats>(x + i + j * kLanes);
-      wrong = wrong + more * 0.0f;
+      wrong = wrong + wrongness(more);
       best = larger(more, best);
     }
     store(parts + i / kStripe, best);
@@ -464,7 +477,7 @@ static float maxima(const float* x, int count, float* parts) {
   float largest = max_of(most), bad = sum_of(wrong);
   for (int i = whole; i < count; ++i) {
     largest = x[i] > largest ? x[i] : largest;
-    bad += x[i] * 0.0f;
+    bad += wrongness(all(x[i]))[0];
   }
   return bad == 0.0f ? largest : __builtin_nanf("");
 }

@@ -153,7 +153,8 @@ Drawn Sampler::choose(float* logits, int vocab, Draw& d) {
     change(logits, vocab, d);
     kernels_.maxima(logits, vocab, parts_.data());
     most = *std::max_element(logits, logits + vocab);
-    if (!std::isfinite(most)) return Drawn::nothing_allowed;
+    if (most == kNever) return Drawn::nothing_allowed;
+    if (!std::isfinite(most)) return Drawn::not_finite;
   }
   d.id = d.given >= 0 ? d.given : next(logits, vocab, most, d);
   if (scored) d.logprob = (float)((changed ? unchanged_.data() : logits)[d.id] - log_sum);

@@ -16,7 +16,8 @@ struct Draw {
   int32_t top_k, independent;          // 0 keeps all; top_p of the whole distribution
   int32_t given;                       // an id to score, or -1 to choose one
   int32_t alternatives;                // whose log-probabilities are wanted; -1: nobody's
-  int32_t generated_count, seen_count, bias_count, padding;
+  int32_t generated_count, seen_count, bias_count;
+  int32_t drawn;                       // result: a `Drawn`
   const float* processed;              // the row that is drawn from instead, or null
   const int32_t* generated;            // ids of the answer so far, each once
   const int32_t* times;                // how often each
@@ -30,7 +31,8 @@ struct Draw {
   int32_t id;                          // result
 };
 
-enum class Drawn : int32_t { fine, not_finite, nothing_allowed, lacking_memory };
+// Mirrored in draws.py.
+enum class Drawn : int32_t { fine, not_finite, nothing_allowed };
 
 // Memory that one thread reuses from row to row.
 class Sampler {
