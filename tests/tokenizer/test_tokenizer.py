@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -189,6 +192,28 @@ def test_lone_surrogates_become_the_replacement_character(tokenizer: Tokenizer) 
     text = "a\ud800b\udc00"
     assert tokenizer.decode(tokenizer.encode(text)) == "a\ufffdb\ufffd"
     assert tokenizer.encode_to_numpy(text).tolist() == tokenizer.encode(text)
+
+
+LONG = " ".join(f"{text} {CONTROL[0]} {number} \ud800" for number in range(200) for text in TEXTS)
+
+
+def test_a_long_text_has_the_ids_of_its_parts(tokenizer: Tokenizer) -> None:
+    """A line break before a letter parts words, whatever is around it."""
+    parts = [f"{LONG[:5000]}x", "\nA", "\nB", f"\n{LONG[-5000:]}"]
+    ids = [token_id for part in parts for token_id in tokenizer.encode(part)]
+    assert tokenizer.encode("".join(parts)) == ids
+
+
+def test_other_threads_run_while_a_long_text_is_encoded(tokenizer: Tokenizer) -> None:
+    """A server's event loop is one."""
+    text = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=2_000_000))
+    thread = threading.Thread(target=tokenizer.encode, args=[text])
+    turns = 0
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0.001)
+        turns += 1
+    assert turns > 10
 
 
 def test_control_tokens_are_spelled_only_when_asked_for(tokenizer: Tokenizer) -> None:

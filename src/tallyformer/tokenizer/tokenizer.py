@@ -32,6 +32,8 @@ from tallyformer.tokenizer.training import train_backend
 if TYPE_CHECKING:
     import tiktoken
 
+_LONG_TEXT = 8192
+"""Characters from which encoding takes so long that other threads must not wait for it."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -166,7 +168,13 @@ class Tokenizer:
         Raises:
             UsageError: it is not a `str`.
         """
-        ids: list[int] = self._backend.encode(_utf8(text), add_special_tokens=False).ids
+        given = _utf8(text)
+        if len(given) < _LONG_TEXT:
+            short: list[int] = self._backend.encode(given, add_special_tokens=False).ids
+            return short
+        # The library lets other threads run only while it encodes several texts.
+        [encoded] = self._backend.encode_batch_fast([given], add_special_tokens=False)
+        ids: list[int] = encoded.ids
         return ids
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
