@@ -98,6 +98,8 @@ def test_a_whole_context_of_prompt_is_read_and_more_is_refused(
     assert texts(http, prompt=ids)
     detail = check_envelope(post(http, prompt=[*ids, ids[0]]), 400)
     assert (detail["code"], detail["param"]) == ("context_length_exceeded", "prompt")
+    uncounted = check_envelope(post(http, prompt=[10**9] * (tally.context_length + 1)), 400)
+    assert uncounted["code"] == "context_length_exceeded"
 
 
 @pytest.mark.parametrize(

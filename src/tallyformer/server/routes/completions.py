@@ -115,6 +115,9 @@ def _ids(model: ServedModel, body: CompletionRequest) -> list[list[int]]:
     llm = model.llm.llm
     prompts = []
     for given in body.prompt:
+        # Ids are counted first: to look at each of half a million takes a while.
+        if isinstance(given, list) and len(given) > llm.context_length:
+            raise too_long(len(given), llm.context_length, "prompt")
         ids = llm.asked(given, llm.default_params)[0]
         if len(ids) > llm.context_length:
             raise too_long(len(ids), llm.context_length, "prompt")
