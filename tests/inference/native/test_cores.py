@@ -44,6 +44,17 @@ def test_every_cgroup_around_the_process_counts(tmp_path: Path) -> None:
     assert list(quotas(mounted, own)) == [1.5, 4.0]
 
 
+@pytest.mark.parametrize("controllers", ["cpu", "cpu,cpuacct", "cpuacct,cpu"])
+def test_every_cgroup_of_the_first_version_counts(tmp_path: Path, controllers: str) -> None:
+    own = tmp_path / "own"
+    own.write_text(f"3:cpuset:/y\n1:{controllers}:/a/b\n0::/\n", encoding="ascii")
+    mounted = tmp_path / "cgroup"
+    for place, quota in (("cpu/a/b", "50000"), ("cpu/a", "-1"), ("cpu", "300000")):
+        _write(mounted / place / "cpu.cfs_quota_us", f"{quota}\n")
+        _write(mounted / place / "cpu.cfs_period_us", "100000\n")
+    assert list(quotas(mounted, own)) == [0.5, 3.0]
+
+
 def test_what_cannot_be_read_limits_nothing(tmp_path: Path) -> None:
     assert list(quotas(tmp_path, tmp_path / "missing")) == []
     own = tmp_path / "own"

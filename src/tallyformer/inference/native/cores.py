@@ -27,19 +27,25 @@ def quotas(cgroups: Path, own: Path) -> Iterator[float]:
 
     Args:
         cgroups: where they are mounted.
-        own: the file that names this process's, "0::/PATH" in a line.
+        own: the file that names this process's, "0::/PATH" or "1:cpu:/PATH" in a line.
     """
     try:
         lines = own.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
-    place = next((line[3:] for line in lines if line.startswith("0::/")), "/")
-    folder = cgroups / place.lstrip("/")
-    for level in (folder, *folder.parents):
-        if level.is_relative_to(cgroups):
-            yield from _granted(level / "cpu.max")
-    # The first version of cgroups, as a container sees it.
-    yield from _granted(cgroups / "cpu/cpu.cfs_quota_us", cgroups / "cpu/cpu.cfs_period_us")
+    places = dict(line.split(":", 2)[1:] for line in lines if line.count(":") >= 2)
+    for level in _levels(cgroups, places.get("", "/")):
+        yield from _granted(level / "cpu.max")
+    # The first version of cgroups; a container sees its own as the outermost.
+    first = next((place for names, place in places.items() if "cpu" in names.split(",")), "/")
+    for level in _levels(cgroups / "cpu", first):
+        yield from _granted(level / "cpu.cfs_quota_us", level / "cpu.cfs_period_us")
+
+
+def _levels(mounted: Path, place: str) -> Iterator[Path]:
+    """A cgroup and those around it."""
+    folder = mounted / place.lstrip("/")
+    return (level for level in (folder, *folder.parents) if level.is_relative_to(mounted))
 
 
 def _granted(*files: Path) -> Iterator[float]:
