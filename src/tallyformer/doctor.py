@@ -138,15 +138,22 @@ def _disk(folder: Path) -> Finding:
 def _native() -> Finding:
     """What answers on this CPU."""
     from tallyformer.inference.native.available import available, kernels
-    from tallyformer.inference.native.build import BuildError, find_compiler, is_built
+    from tallyformer.inference.native.build import (
+        BuildError,
+        failed_before,
+        find_compiler,
+        is_built,
+    )
 
     try:
-        if not is_built():
+        built = is_built()
+        reason = None if built else failed_before()
+        if not built and reason is None:
             compiler = " ".join(find_compiler())
             return Finding("native runner", f"is built at its first use, once, by {compiler}")
     except BuildError as error:
-        return Finding("native runner", "not here: torch answers, slower", "limited", str(error))
-    if reason := available():
+        reason = str(error)
+    if reason := reason or available():
         return Finding("native runner", "not here: torch answers, slower", "limited", reason)
     return Finding("native runner", f"answers on this CPU; kernels: {kernels()}")
 

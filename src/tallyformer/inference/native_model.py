@@ -11,7 +11,12 @@ from typing import Any
 from tallyformer.artifacts.json_files import read_json
 from tallyformer.inference.folder_defaults import end_ids, read_settings, sampling_defaults
 from tallyformer.inference.native.available import available
-from tallyformer.inference.native.build import BuildError, find_compiler, is_built
+from tallyformer.inference.native.build import (
+    BuildError,
+    failed_before,
+    find_compiler,
+    is_built,
+)
 from tallyformer.inference.native.runner import NativeRunner
 from tallyformer.inference.ready_model import ReadyModel, check_tokenizer
 from tallyformer.model.config_fields import UnsupportedModelError
@@ -46,6 +51,8 @@ def library_problem() -> str | None:
     """
     try:
         if not is_built():
+            if reason := failed_before():
+                return reason
             compiler = " ".join(find_compiler())
             _log.warning("building the native library with %s; a minute at most, once", compiler)
     except BuildError as error:

@@ -48,6 +48,7 @@ _SECONDS = 300
 _LONGEST_REASON = 300
 """Letters of what a compiler says."""
 _SCRATCH = ".building-"
+_FULL = os.strerror(errno.ENOSPC)
 _NAME = "libtally"
 _SEAL = hashlib.sha256().digest_size
 
@@ -93,6 +94,15 @@ def is_built() -> bool:
         return (SHIPPED / name).is_file() or _is_whole(_cache() / name)
     except BuildError:
         return False
+
+
+def failed_before() -> str | None:
+    """Why the compiler that is here failed the last time, so that it is not tried again.
+
+    Raises:
+        BuildError: there is none, or nothing can be kept.
+    """
+    return _failed_before(_cache() / f"{_NAME}-{_fingerprint()}.so.failed", find_compiler())
 
 
 def find_compiler() -> list[str]:
@@ -205,9 +215,11 @@ class _Compiler:
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
             reason = (lines or done.stderr.splitlines() or [f"status {done.returncode}"])[0]
+            fix = f"{HOW_TO_GET}; GCC 10 or Clang 11 is new enough"
+            if _FULL in done.stderr:
+                fix = f"Free space there and in {tempfile.gettempdir()}"
             raise BuildError(
-                f"the native library cannot be built: {reason.strip()[:_LONGEST_REASON]}. "
-                f"{HOW_TO_GET}; GCC 10 or Clang 11 is new enough"
+                f"the native library cannot be built: {reason.strip()[:_LONGEST_REASON]}. {fix}"
             )
         if not into.is_file():
             raise BuildError(f"{name}: made no {into.name}. {HOW_TO_GET}")
@@ -279,7 +291,7 @@ def _failed_before(note: Path, compiler: Sequence[str]) -> str | None:
 
 def _passes(error: BuildError) -> bool:
     """Whether it is not the compiler's fault: the disk is full, say."""
-    return isinstance(error.__cause__, OSError) or os.strerror(errno.ENOSPC) in str(error)
+    return isinstance(error.__cause__, OSError) or _FULL in str(error)
 
 
 @contextlib.contextmanager
