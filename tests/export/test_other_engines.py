@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tallyformer.artifacts.manifest import read_manifest
 from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.cli.export import export
-from tallyformer.errors import ArtifactError, UsageError
+from tallyformer.errors import ArtifactError, CheckpointError, UsageError
 from tallyformer.export import other_engines
 from tallyformer.export.decoder import Decoder, read_decoder
 from tallyformer.export.formats import FORMATS
@@ -150,6 +150,22 @@ def test_a_model_of_another_class_is_refused_and_nothing_is_left(
     with pytest.raises(ArtifactError, match="only a TallyFormer or a stock Llama is exported"):
         export_model(tmp_path / "gpt2", tmp_path / "out", form=form)
     assert [path.name for path in tmp_path.iterdir()] == ["gpt2"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "int4"])
+def test_weights_that_are_not_finite_are_named_in_the_source(
+    dtype: str, model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    model = load_model(model_folder("tally"))
+    name = "model.blocks.0.mlp.fc1.weight"
+    with torch.no_grad():
+        model.get_parameter(name)[0, 0] = torch.inf
+    model.save_pretrained(folder)
+    with pytest.raises(CheckpointError) as refused:
+        export_model(folder, tmp_path / "out", form="safetensors", dtype=dtype)
+    assert str(refused.value).startswith(f"{folder}: {name} holds numbers that are not finite. ")
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
 
 
 @pytest.mark.parametrize("form", ENGINES)

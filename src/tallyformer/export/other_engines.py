@@ -15,7 +15,7 @@ from tallyformer.artifacts.manifest import MANIFEST, file_entry, write_manifest
 from tallyformer.artifacts.model_folder import check_model_folder
 from tallyformer.artifacts.paths import usable_path
 from tallyformer.artifacts.versions import installed_versions, utc_now
-from tallyformer.errors import ArtifactError, TallyFormerError
+from tallyformer.errors import ArtifactError, CheckpointError, TallyFormerError
 from tallyformer.export.decoder import Source, read_decoder
 from tallyformer.export.engine_check import OtherEngine, Tolerance, check_engine
 from tallyformer.export.formats import WHOLE_NUMBERS, check_format
@@ -93,6 +93,9 @@ def _read(folder: Path) -> tuple[Any, Tokenizer]:
     check_model_folder(folder)
     check_settings(folder)
     model = load_model(folder, dtype="float32", fix=_FIX)
+    for name, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise CheckpointError(f"{folder}: {name} holds numbers that are not finite. {_FIX}")
     tokenizer = Tokenizer.from_pretrained(folder)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ArtifactError(

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 
 from tallyformer.artifacts.json_files import read_json
 from tallyformer.artifacts.tensor_files import INDEX
-from tallyformer.errors import CheckpointError
 from tallyformer.model.quantized import GROUPS, quantize
 from tallyformer.model.shape import shape_of
 from tallyformer.model.weights import (
@@ -39,7 +38,7 @@ def quantize_folder(folder: Path, bits: int) -> None:
 
     Raises:
         UnsupportedModelError: a model of another kind.
-        CheckpointError: its tensors are damaged, or not finite.
+        CheckpointError: its tensors are damaged.
     """
     config = read_json(folder / _CONFIG, fix=_FIX)
     shape = shape_of(config)
@@ -47,8 +46,6 @@ def quantize_folder(folder: Path, bits: int) -> None:
     tensors: dict[str, np.ndarray] = {}
     for name in weights.names:
         values = wide(weights(name))
-        if not np.isfinite(values).all():
-            raise CheckpointError(f"{folder}: {name} holds numbers that are not finite. {_FIX}")
         if values.ndim == 2:
             tensors |= stored_parts(name, quantize(values, bits))
         else:
