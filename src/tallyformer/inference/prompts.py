@@ -64,6 +64,8 @@ def check_one_sample(params: SamplingParams) -> None:
 def prompt_ids(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
     """The ids of a prompt, each one that has a text; a text has no control tokens."""
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else _as_ids(prompt)
+    if not ids or (min(ids) >= 0 and max(ids) < tokenizer.vocab_size):
+        return ids
     for place, token_id in enumerate(ids):
         if not 0 <= token_id < tokenizer.vocab_size:
             raise InvalidRequestError(
@@ -75,6 +77,8 @@ def prompt_ids(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
 
 
 def _as_ids(prompt: Any) -> list[int]:
+    if type(prompt) is list and {*map(type, prompt)} == {int}:
+        return prompt.copy()
     ids = [as_id(value) for value in _listed(prompt)]
     if None in ids:
         raise _not_a_prompt(prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Collection
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tallyformer.server.api_error import ApiError
 
+_MOST_KEPT = 256
 _HOST = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^:\[\]]*))(?::[0-9]*)?")
 
 
@@ -62,11 +64,13 @@ class Origins:
         return origin in self._origins or origin in (f"http://{host}", f"https://{host}")
 
 
+@functools.lru_cache(_MOST_KEPT)
 def _without_port(host: str) -> str:
     match = _HOST.fullmatch(host)
     return "" if match is None else match["address"] or match["name"] or ""
 
 
+@functools.lru_cache(_MOST_KEPT)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)
