@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import FalconConfig, FalconForCausalLM, MistralConfig, MistralForCausalLM
 
 from tallyformer.inference.engine.graph_runner import GraphRunner
 from tallyformer.inference.engine.runner import Work
@@ -156,3 +156,18 @@ def test_a_model_that_sees_the_newest_ids_alone_keeps_its_own_mask(actions: list
         initializer_range=0.4,
     )
     _check(MistralForCausalLM(config).eval(), actions)
+
+
+@settings(deadline=None, max_examples=10)
+@given(actions=_ACTIONS)
+def test_a_model_whose_positions_are_in_its_mask_keeps_its_own(actions: list[Any]) -> None:
+    torch.manual_seed(0)
+    config = FalconConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        alibi=True,
+        initializer_range=0.4,
+    )
+    _check(FalconForCausalLM(config).eval(), actions)

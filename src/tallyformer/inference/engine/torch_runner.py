@@ -197,6 +197,11 @@ class TorchRunner:
 
 
 def sees_all(config: Any) -> bool:
-    """Whether every layer attends to everything before; others make their masks themselves."""
+    """Whether every layer attends to everything before; others make their masks themselves.
+
+    So do those whose positions are a part of the mask (ALiBi, Press et al. 2022).
+    """
+    if getattr(config, "alibi", False):
+        return False
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     return kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
