@@ -66,3 +66,11 @@ def test_the_doctor_says_what_became_of_the_native_library(
     monkeypatch.setitem(sys.modules, "ziglang", None)
     found = native()
     assert found.state == "limited" and "no C++ compiler" in found.fix
+
+
+def test_the_doctor_counts_the_cores_that_are_granted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = next(f for f in examine(tmp_path, hub_seconds=0.1) if f.name == "cores")
+    assert found.value == "1 usable"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from tallyformer.errors import UsageError
+from tallyformer.inference.native.cores import usable_cores
 from tallyformer.packages import how_to_get
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ def _version(name: str) -> str | None:
 
 
 def _processor() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding("cores", f"{usable} usable")
+    return Finding("cores", f"{usable_cores()} usable")
 
 
 def _memory() -> Finding:

@@ -110,7 +110,7 @@ def choose_runner(
     if runner == "torch":
         _check_torch(f"{folder}: runner 'torch'")
         return ChosenRunner("torch", "asked for")
-    problem = next(_in_the_way(folder, dtype, device), None)
+    problem = next(_in_the_way(folder, dtype, device, runner), None)
     if problem is None and runner is None and _plain(dtype) not in _NATIVE_ALONE:
         problem = _better_device(device)
     lacking = None
@@ -129,7 +129,7 @@ def choose_runner(
     return ChosenRunner("torch", f"native cannot: {problem}", lacking is not None)
 
 
-def _in_the_way(folder: str | Path, dtype: Any, device: Any) -> Iterator[str]:
+def _in_the_way(folder: str | Path, dtype: Any, device: Any, runner: str | None) -> Iterator[str]:
     """Why not native, the reason that is known soonest first."""
     named = named_device(device)
     if named is not None and named != "cpu":
@@ -138,7 +138,7 @@ def _in_the_way(folder: str | Path, dtype: Any, device: Any) -> Iterator[str]:
         yield f"dtype {dtype}"
     if not Path(folder).is_dir():
         yield "it is not a folder here"
-    elif reason := _damage_or_reason(Path(folder)):
+    elif reason := _damage_or_reason(Path(folder), runner):
         yield reason
 
 
@@ -152,12 +152,12 @@ def _better_device(device: Any) -> str | None:
     return None if best.type == "cpu" else f"there is a GPU ({best})"
 
 
-def _damage_or_reason(folder: Path) -> str | None:
+def _damage_or_reason(folder: Path, runner: str | None) -> str | None:
     """What `native_problem` says; damage counts as a reason where torch can say more of it."""
     try:
         return native_problem(folder)
     except ArtifactError as error:
-        if missing(*_TORCH):
+        if runner == "native" or missing(*_TORCH):
             raise
         return str(error)
 
