@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -42,16 +42,12 @@ class JsonEndpoint:
             ApiError: the body is not as its schema says.
             Exception: what the function raises.
         """
+        body = self._checked(await _whole(receive))
         request = Request(scope, receive, send)
-        try:
-            sent = await request.body()
-        except ClientDisconnect:
-            raise ClientGone from None
-        body = self._checked(sent)
         response = await self._function(body=body, request=request)
         await response(scope, receive, send)
 
-    def _checked(self, sent: bytes) -> BaseModel:
+    def _checked(self, sent: bytearray) -> BaseModel:
         try:
             return self._body_class.model_validate(json.loads(sent))
         except ValidationError as error:
@@ -60,6 +56,17 @@ class JsonEndpoint:
             raise invalid_body(placed) from None
         except (ValueError, RecursionError):  # no JSON, no UTF-8, or a number without end
             raise invalid_body([{"type": "json_invalid"}]) from None
+
+
+async def _whole(receive: Receive) -> bytearray:
+    sent = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        sent += message.get("body", b"")
+        if not message.get("more_body", False):
+            return sent
 
 
 def serve_directly(routes: Collection[object], paths: Collection[str]) -> None:

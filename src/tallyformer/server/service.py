@@ -25,7 +25,7 @@ from tallyformer.server.rate_limits import RateLimits
 from tallyformer.server.rejoining import Recording, Recordings
 from tallyformer.server.settings import ServerSettings
 from tallyformer.server.shared_answers import SharedAnswers, SharedStream
-from tallyformer.server.streaming import EventStream, unless_gone
+from tallyformer.server.streaming import EventStream, while_read
 from tallyformer.tokenizer.messages import Message
 
 IGNORED = "x-ignored-fields"
@@ -177,7 +177,8 @@ class Service:
             # The first event may be long in coming, where others are answered first.
             return self._streamed(recording.read(0), {**headers, GENERATION: ask.shape.answer_id})
         with started.place:
-            outputs = await unless_gone(request.receive, _outputs(started.generation, ask.wanted))
+            async with while_read(request.receive):
+                outputs = await _outputs(started.generation, ask.wanted)
         outputs_kept = most_probable(outputs, *ask.kept)
         await self._remember(ask, request.state.owner, [output.text for output in outputs_kept])
         usage = ask.usage(sum(len(output.token_ids) for output in outputs))
@@ -257,7 +258,8 @@ class Service:
         """
         started = await self._start(request, model, [wanted], len(wanted.prompt_ids), whole=True)
         with started.place:
-            outputs = await unless_gone(request.receive, _outputs(started.generation, [wanted]))
+            async with while_read(request.receive):
+                outputs = await _outputs(started.generation, [wanted])
         return outputs[0], started.times[0], started.headers
 
     async def _start(

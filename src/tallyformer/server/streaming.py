@@ -4,38 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Mapping
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tallyformer.server import sse
 
-T = TypeVar("T")
-
 
 class ClientGone(Exception):  # noqa: N818 - nothing is wrong
     """The client closed its connection; nobody reads an answer."""
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled as soon as the client goes away.
+@contextlib.asynccontextmanager
+async def while_read(receive: Receive, seconds: float | None = None) -> AsyncGenerator[None, None]:
+    """End the block as soon as the client goes away, or after so many seconds.
 
     Raises:
-        ClientGone: it did.
+        ClientGone: it went away.
+        TimeoutError: the time is over.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_until_gone(receive))
+    watcher = asyncio.create_task(_until_gone(receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        async with asyncio.timeout(seconds) as limit:
+
+            def end(gone: asyncio.Task[None]) -> None:
+                if not gone.cancelled() and not gone.exception() and not limit.expired():
+                    limit.reschedule(0)
+
+            watcher.add_done_callback(end)
+            try:
+                yield
+            finally:
+                watcher.remove_done_callback(end)
+    except TimeoutError:
+        if watcher.done():
+            raise ClientGone from None
+        raise
     finally:
-        for left in (task, gone):
-            left.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        watcher.cancel()
 
 
 async def _until_gone(receive: Receive) -> None:
@@ -74,12 +81,12 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all events, or as many as the client takes."""
         with self._place, contextlib.suppress(ClientGone, TimeoutError):
-            await unless_gone(receive, self._send_all(send))
-
-    async def _send_all(self, send: Send) -> None:
-        headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
-        async with asyncio.timeout(self._seconds), contextlib.aclosing(self._events) as events:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            async for event in events:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            async with (
+                while_read(receive, self._seconds),
+                contextlib.aclosing(self._events) as events,
+            ):
+                headers = [entry for entry in self.raw_headers if entry[0] != b"content-length"]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                async for event in events:
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
