@@ -51,7 +51,7 @@ def test_requests_a_minute_are_counted_for_each_key_and_said(
         refused = ask(server, "alice")
         detail = check_envelope(refused, 429)
         assert (detail["type"], detail["code"]) == ("rate_limit_error", "rate_limit_exceeded")
-        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert 1 <= int(refused.headers["retry-after"]) <= 120  # two windows, as one slides
         assert refused.headers["x-ratelimit-remaining-requests"] == "0"
         assert ask(server, "bob").status_code == 200
         assert ask(server, "bob", n=99).status_code == 400

@@ -90,7 +90,7 @@ Chosen = Choice | TallyFormerError
 """What follows in one row, or why nothing does."""
 
 
-def not_finite() -> CheckpointError:
+def logits_not_finite() -> CheckpointError:
     """What a row gets whose logits are NaN or infinite."""
     return CheckpointError(
         "the model's logits are not finite, so its weights are damaged or the dtype is too narrow. "

@@ -28,7 +28,7 @@ from tallyformer.inference.engine.runner import (
     Choice,
     Chosen,
     LogitsRow,
-    not_finite,
+    logits_not_finite,
     nothing_allowed,
 )
 from tallyformer.inference.sampling_params import SamplingParams
@@ -50,7 +50,7 @@ def choose(logits_NV: Tensor, rows: Sequence[LogitsRow]) -> list[Chosen]:
     if not all(sound):
         left = [i for i, is_sound in enumerate(sound) if is_sound]
         chosen = iter(choose(logits_NV[left], [rows[i] for i in left]) if left else ())
-        return [next(chosen) if is_sound else not_finite() for is_sound in sound]
+        return [next(chosen) if is_sound else logits_not_finite() for is_sound in sound]
     changed_NV = _changed(logits_NV, rows)
     errors = {} if changed_NV is logits_NV else _errors(changed_NV, rows)
     if errors:
@@ -71,7 +71,7 @@ def _errors(changed_NV: Tensor, rows: Sequence[LogitsRow]) -> dict[int, TallyFor
     """Of rows whose settings left nothing that may follow."""
     most = changed_NV.amax(dim=1).tolist()
     return {
-        i: nothing_allowed() if largest == -math.inf else not_finite()
+        i: nothing_allowed() if largest == -math.inf else logits_not_finite()
         for i, (largest, row) in enumerate(zip(most, rows, strict=True))
         if row.given is None and not math.isfinite(largest)
     }

@@ -8,7 +8,7 @@ from tallyformer.inference.engine.runner import (
     Choice,
     Chosen,
     LogitsRow,
-    not_finite,
+    logits_not_finite,
     nothing_allowed,
 )
 from tallyformer.inference.native.c_functions import CDraw
@@ -67,7 +67,7 @@ def fill(draw: CDraw, row: LogitsRow, logits_V: np.ndarray) -> dict[str, np.ndar
 def choice(draw: CDraw, arrays: dict[str, np.ndarray]) -> Chosen:
     """The result in a draw, whose arrays `fill` made."""
     if draw.drawn == _NOT_FINITE:
-        return not_finite()
+        return logits_not_finite()
     if draw.drawn == _NOTHING_ALLOWED:
         return nothing_allowed()
     if draw.alternatives < 0:
