@@ -87,6 +87,7 @@ class EventStream(Response):
             ):
                 headers = [entry for entry in self.raw_headers if entry[0] != b"content-length"]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
+                send_on = scope["state"].get("send_on", send)
                 async for event in events:
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
+                    await send_on({"type": "http.response.body", "body": event, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -27,7 +27,7 @@ from tallyformer.model.weights import FolderWeights, Weight
 FIX = "Export the model again, or fetch it again"
 SLOTS = 64
 """Sequences that are kept at once, by default."""
-WARM_SLOTS = 4
+WARM_SLOTS = 2
 """Free slots that keep their memory once most are free."""
 PREFILL_CHUNK = 256
 """Most ids of one sequence that a step computes."""

@@ -1,4 +1,8 @@
-"""Every answer says the request's id, which a client may choose, and is what its type says."""
+"""Every answer says the request's id, which a client may choose, and is what its type says.
+
+This is the outermost layer. Its `send` lies in `scope["state"]["send_on"]` for the parts of a
+stream: all layers look at heads and ends alone.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,8 @@ class RequestIds:
             return
         given = Headers(scope=scope).get(HEADER, "")
         request_id = given if _USABLE.fullmatch(given) else f"req_{os.urandom(16).hex()}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"], state["send_on"] = request_id, send
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
