@@ -270,7 +270,8 @@ def _versions(python: str) -> dict[str, str]:
         return there
     program = (
         "import importlib.metadata as m, json\n"
-        "there = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}\n"
+        "found = [(d.metadata['Name'].lower(), d.version) for d in m.distributions()]\n"
+        "there = {name.replace('_', '-'): version for name, version in found}\n"
         f"print(json.dumps({{n: there[p] for n, p in {PACKAGES!r}.items() if p in there}}))"
     )
     done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
