@@ -6,20 +6,16 @@ import importlib.util
 import re
 import subprocess
 import sys
-from itertools import islice
 from pathlib import Path
 
 import pytest
-import torch
 
-from tallyformer.corpus.primer import articles
 from tallyformer.export.formats import FORMATS
 from tallyformer.export.other_engines import export_model
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
-from tallyformer.model.configuration_tallyformer import TallyFormerConfig
-from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
-from tallyformer.tokenizer import Tokenizer
+
+from .conftest import write_tiny_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "exports.md"
 NEEDED = {"onnx": "onnxruntime", "gguf": "llama_cpp", "ctranslate2": "ctranslate2"}
@@ -36,25 +32,14 @@ def _snippet(form: str) -> str:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page") / "model"
-    tokenizer = Tokenizer.train(islice(articles(), 2), 300)
-    torch.manual_seed(3)
-    config = TallyFormerConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
+    write_tiny_model(
+        folder,
         mlp_type="swiglu",
         proj_bias=False,
         mlp_out_bias=False,
         rope_layout="half",
         initializer_range=0.3,
-        bos_token_id=tokenizer.eot_id,
-        eos_token_id=tokenizer.eot_id,
-        pad_token_id=tokenizer.pad_id,
     )
-    TallyFormerForCausalLM(config).save_pretrained(folder)
-    tokenizer.save(folder, model_max_length=256)
     return folder
 
 

@@ -1,7 +1,7 @@
 """Routes that are asked most, served without FastAPI's own way to a function.
 
-That way (exit stacks, dependencies, the place of the code for its messages) takes a quarter of a
-millisecond a request, which a first token waits for. The description of the API, the errors and
+That way (exit stacks, dependencies, the place of the code for its messages) is long, and a first
+token waits for it. The description of the API, the errors and
 what the function gets stay the same.
 """
 

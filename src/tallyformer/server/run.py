@@ -164,7 +164,7 @@ async def _until_stopped(
 async def _freeze_what_stays(models: Models) -> None:
     """Leave what was loaded out of all collections of garbage.
 
-    Looking through it takes 50 ms, in which every answer waits.
+    No answer continues while it is looked through.
     """
     with contextlib.suppress(Exception):  # whoever ends the server tells
         await models.until_ready()
