@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_what_it_does_wrong_ends_its_own_answer_alone(
     other = llm.stream("A bond", greedy)
     begun = next(other).text
     with pytest.raises((ValueError, ZeroDivisionError), match=message):
-        llm.generate("Revenue", SamplingParams(max_tokens=9, logits_processor=lambda: wrong))
+        llm.generate("Revenue", replace(greedy, logits_processor=lambda: wrong))
     assert begun + "".join(piece.text for piece in other) == alone
 
 
