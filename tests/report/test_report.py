@@ -37,6 +37,7 @@ from tallyformer.report.tables import (
     signed,
     signed_and_relative,
 )
+from tallyformer.report.written import MOST_STEPS
 
 _ROW = {"model": "pretrain", "domain": "bonds"}
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -271,6 +272,90 @@ def test_a_report_of_an_unfinished_run_says_what_is_missing(
     assert "Learning rate" in _Page(_report(tmp_path, unfinished)).text
     both = _Page(_report(tmp_path, empty, tiny[1])).text
     assert "bonds" in both and "–" in both
+
+
+def _write_samples(run: RunFolder, *lines: object, stage: str = "pretrain") -> None:
+    """As a training that is not finished writes them."""
+    folder = run.stage(stage)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "samples.jsonl").write_text(text, encoding="utf-8")
+
+
+def _line(step: int, **texts: str) -> dict[str, Any]:
+    samples = [{"prompt": p, "text": t, "expected": "as it goes on"} for p, t in texts.items()]
+    return {"step": step, "samples": samples}
+
+
+def test_the_report_shows_what_the_model_wrote_while_it_trained(
+    page: str, tiny: tuple[Recipe, RunFolder]
+) -> None:
+    lines = (tiny[1].stage("pretrain") / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 3
+    text = _Page(page).text
+    assert "Written while it trained" in text
+    for line in map(json.loads, lines):
+        assert f"step {line['step']}" in text
+        for sample in line["samples"]:
+            for shown in sample.values():
+                assert " ".join(shown.split()) in text
+
+
+def test_of_many_validations_the_first_some_between_and_the_last_are_shown(
+    tiny: tuple[Recipe, RunFolder], tmp_path: Path
+) -> None:
+    run = _copy(tiny[1], tmp_path / "many")
+    _write_samples(run, *(_line(step, Bonds=f"text-{step}.") for step in range(10, 2010, 10)))
+    text = _Page(_report(tmp_path, run)).text
+    shown = [int(step) for step in re.findall(r"text-(\d+)\.", text)]
+    assert shown[0] == 10 and shown[-1] == 2000
+    assert len(shown) == MOST_STEPS and shown == sorted(set(shown))
+    assert text.count("as it goes on") == 1
+
+
+def test_what_two_runs_wrote_to_one_prompt_stands_together(
+    tiny: tuple[Recipe, RunFolder], tmp_path: Path
+) -> None:
+    first, second = (_copy(tiny[1], tmp_path / name) for name in ("first", "second"))
+    _write_samples(first, _line(5, Bonds="pay"), _line(9, Bonds="pay interest"))
+    _write_samples(second, _line(5, Bonds="are loans", Shares="are parts"))
+    text = _Page(_report(tmp_path, first, second)).text
+    assert (
+        "Bonds step 5, first pay step 9, first pay interest step 5, second are loans "
+        "In the data as it goes on Shares step 5, second are parts"
+    ) in text
+
+
+def test_what_a_model_wrote_is_escaped_whatever_it_is(
+    tiny: tuple[Recipe, RunFolder], tmp_path: Path
+) -> None:
+    evil = "<script>alert('x')</script>&amp;\"'</dd><b>"
+    run = _copy(tiny[1], tmp_path / "evil")
+    _write_samples(run, _line(1, **{evil: evil + "t"}), _line(2, **{evil: "half \ud800"}))
+    found = _Page(_report(tmp_path, run))
+    assert not found.all("script") and not found.all("b")
+    assert evil + "t" in found.text and "half ?" in found.text
+
+
+def test_samples_that_are_torn_are_left_out_and_damaged_ones_say_so(
+    tiny: tuple[Recipe, RunFolder], tmp_path: Path
+) -> None:
+    run = _copy(tiny[1], tmp_path / "torn")
+    _write_samples(run, _line(1, Bonds="pay"))
+    path = run.stage("pretrain") / "samples.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"step": 2, "sam')
+    assert "step 1" in _Page(_report(tmp_path, run)).text
+    path.write_bytes(whole + b'{"step": 2, "samples": [{"prompt": 3}]}\n')
+    reason = r"samples.jsonl: damaged \(line 2 is not a line of samples\). Delete it to do without"
+    with pytest.raises(ArtifactError, match=reason):
+        _report(tmp_path, run)
+
+
+def test_a_run_without_samples_says_why(tiny: tuple[Recipe, RunFolder], tmp_path: Path) -> None:
+    run = _copy(tiny[1], tmp_path / "without")
+    _write_samples(run)
+    assert "No training stage has written samples" in _Page(_report(tmp_path, run)).text
 
 
 def test_a_torn_last_line_of_metrics_is_left_out(

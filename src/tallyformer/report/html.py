@@ -59,6 +59,24 @@ class AnswerGroup:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What was written to one prompt, early to late, each text with the step (and run) it is of."""
+
+    text: str
+    written: list[tuple[str, str]]
+    expected: str = ""
+
+
+@dataclass(frozen=True)
+class PromptGroup:
+    """Prompts of one training; `open` unless it is folded away."""
+
+    name: str
+    prompts: list[Prompt]
+    open: bool
+
+
+@dataclass(frozen=True)
 class Text:
     """A long text that is folded away under a title."""
 
@@ -80,14 +98,15 @@ class Part:
     curves: Sequence[PlotGroup] = ()
     samples: Sequence[Asked] = ()
     answers: Sequence[AnswerGroup] = ()
+    written: Sequence[PromptGroup] = ()
     texts: Sequence[Text] = ()
     absent: str = ""
 
     @property
     def missing(self) -> str:
         """`absent` if there is nothing else to show."""
-        found = self.tables or self.curves or self.samples or self.answers or self.texts
-        return "" if found else self.absent
+        shown = (self.tables, self.curves, self.samples, self.answers, self.written, self.texts)
+        return "" if any(shown) else self.absent
 
 
 def page_html(

@@ -10,6 +10,7 @@ from tallyformer.artifacts.atomic import atomic_file
 from tallyformer.artifacts.paths import usable_path
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.errors import UsageError
+from tallyformer.monitor.words import plain
 from tallyformer.report.comparison import Comparison, control_note
 from tallyformer.report.curves import stage_curves
 from tallyformer.report.html import AnswerGroup, Asked, Part, Reply, Text, page_html
@@ -29,6 +30,7 @@ from tallyformer.report.run_tables import (
     versions_table,
 )
 from tallyformer.report.tables import Table
+from tallyformer.report.written import written_groups
 
 
 def write_report(runs: list[RunFolder], out: Path) -> None:
@@ -52,7 +54,7 @@ def write_report(runs: list[RunFolder], out: Path) -> None:
         raise UsageError(f"{runs[0].path}: is given twice. Name another run to compare it with")
     page = render([read_run(run, name) for run, name in zip(runs, _names(runs), strict=True)])
     with atomic_file(out, "w") as file:
-        file.write(page)
+        file.write(plain(page))
 
 
 def render(runs: Sequence[RunData]) -> str:
@@ -104,6 +106,12 @@ def _parts(runs: Sequence[RunData]) -> list[Part]:
             "Learning curves",
             curves=stage_curves(runs),
             absent="No training stage has written metrics yet.",
+        ),
+        Part(
+            "written",
+            "Written while it trained",
+            written=written_groups(runs),
+            absent="No training stage has written samples: none has begun, or sample_tokens is 0.",
         ),
         Part("data", "Data", data_tables(runs), absent="The stage prepare has not finished."),
         Part(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,27 +19,30 @@ from tallyformer.artifacts.manifest import (
     check_file,
     read_manifest,
 )
-from tallyformer.artifacts.run_folder import METRICS, RECIPE, RESULTS, RunFolder
+from tallyformer.artifacts.run_folder import METRICS, RECIPE, RESULTS, SAMPLES, RunFolder
 from tallyformer.artifacts.stages import STAGES, TRAINING_STAGES
 from tallyformer.config.plain_yaml import read_plain_yaml
 from tallyformer.config.written_recipe import check_checksum
 from tallyformer.errors import ArtifactError
 from tallyformer.report.results_schema import check_recipe_shape, check_results
 from tallyformer.training.metrics import read_metrics
+from tallyformer.training.sample_lines import WrittenSample, read_samples
 
 
 @dataclass(frozen=True)
 class Curves:
-    """The metrics of one run of the training loop.
+    """The metrics and samples of one run of the training loop.
 
     Attributes:
         name: the stage, with the phase where a stage has several: "distill, phase 1".
         train, validation: lines of metrics, in order of their steps.
+        written: what the model wrote at its validations, in order of their steps.
     """
 
     name: str
     train: list[dict[str, Any]]
     validation: list[dict[str, Any]]
+    written: Sequence[WrittenSample] = ()
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,9 @@ def _curves(folder: Path, stage: str) -> list[Curves]:
         phase = " ".join(file.parent.relative_to(folder).parts).replace("-", " ")
         lines = read_metrics(file)
         kinds = {k: [line for line in lines if line.get("kind") == k] for k in _KINDS}
-        found.append(
-            Curves(f"{stage}, {phase}" if phase else stage, kinds["train"], kinds["validation"])
-        )
+        name = f"{stage}, {phase}" if phase else stage
+        written = read_samples(file.with_name(SAMPLES))
+        found.append(Curves(name, kinds["train"], kinds["validation"], written))
     return found
 
 

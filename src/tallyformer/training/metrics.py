@@ -13,7 +13,7 @@ from tallyformer.artifacts.json_files import parse_json
 from tallyformer.artifacts.run_folder import METRICS
 from tallyformer.artifacts.system_errors import cannot_write
 from tallyformer.errors import ArtifactError
-from tallyformer.training.record_file import RecordFile, damaged_record
+from tallyformer.training.record_file import RecordFile, damaged_record, whole_lines
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -77,13 +77,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         ArtifactError: the file cannot be read, or a line is not what `MetricsLog` writes.
     """
-    try:
-        *whole, _ = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise _damaged(path, error.strerror) from None
-    return [_line(text, path, number) for number, text in enumerate(whole, start=1)]
+    lines = whole_lines(path, _RESTART)
+    return [_line(text, path, number) for number, text in enumerate(lines, start=1)]
 
 
 def _line(text: bytes, path: Path, number: int) -> dict[str, Any]:

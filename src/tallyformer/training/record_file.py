@@ -63,6 +63,23 @@ class RecordFile:
         self._file.close()
 
 
+def whole_lines(path: Path, fix: str) -> list[bytes]:
+    """All whole lines of a record; none if there is no file.
+
+    A last line that a kill has torn is left out.
+
+    Raises:
+        ArtifactError: the file cannot be read; `fix` is the last sentence of the error.
+    """
+    try:
+        *whole, _ = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise damaged_record(path, error.strerror, fix) from None
+    return whole
+
+
 def damaged_record(path: Path, reason: str | None, fix: str) -> ArtifactError:
     """The error of a file whose lines are not what a run writes."""
     return ArtifactError(f"{path}: damaged ({reason}). {fix}")
