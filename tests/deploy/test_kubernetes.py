@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from tallyformer.cli.serve import serve
+from tallyformer.server.ending import LAST_SECONDS
 from tallyformer.server.keys import digest_of
 from tallyformer.server.metrics import Metrics
 from tallyformer.server.routes.health import OPEN_PATHS
-from tallyformer.server.run import _LAST_SECONDS
 
 from ..inference.conftest import tally_folder, tokenizer  # noqa: F401  (fixtures)
 from ..server.conftest import PATIENCE, until
@@ -183,7 +183,7 @@ def test_a_pod_is_killed_only_after_the_server_has_drained() -> None:
     drains = (
         API["lifecycle"]["preStop"]["sleep"]["seconds"]
         + float(ENVIRONMENT["TALLYFORMER_SHUTDOWN_GRACE"])
-        + _LAST_SECONDS
+        + LAST_SECONDS
     )
     assert drains < POD["terminationGracePeriodSeconds"]
 

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from tallyformer.interrupt import STOP_SIGNALS
 from tallyformer.server.app import create_app, served_keys, served_models
 from tallyformer.server.developing import served_while_edited
 from tallyformer.server.drain import Drain
+from tallyformer.server.ending import LAST_SECONDS, TimedEnd, ended
 from tallyformer.server.keys import ApiKeys
 from tallyformer.server.listening import listening, url_of
 from tallyformer.server.middleware.access_log import JsonLines
@@ -32,8 +34,6 @@ _LOGGERS = ("tallyformer.server", "tallyformer.access", "uvicorn.error")
 _SWITCH_SECONDS = 0.001
 """Python's own 5 ms is what a step of the engine, which takes about 10, would wait for at each
 return from its library whenever the event loop is busy, as with a flood of requests."""
-_LAST_SECONDS = 5.0
-"""Seconds in which what was told to end does."""
 
 
 class QuietServer(uvicorn.Server):
@@ -81,10 +81,19 @@ def serve_on(listener: socket.socket, settings: ServerSettings, *, log: bool = T
         await models.reload()
 
     _log("settings", settings=settings.redacted)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        server = QuietServer(config)
-        grace = settings.shutdown_grace
-        runner.run(_until_stopped(server, listener, models, drain, grace=grace, reload=reload))
+    timed = TimedEnd()
+    with timed.until_here(), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(
+            _until_stopped(
+                QuietServer(config),
+                listener,
+                models,
+                drain,
+                grace=settings.shutdown_grace,
+                timed=timed,
+                reload=reload,
+            )
+        )
     if models.failure:
         raise models.failure
 
@@ -125,7 +134,7 @@ def uvicorn_config(
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=int(settings.keep_alive),
-        timeout_graceful_shutdown=int(_LAST_SECONDS),
+        timeout_graceful_shutdown=math.ceil(LAST_SECONDS),
     )
 
 
@@ -136,6 +145,7 @@ async def _until_stopped(
     drain: Drain,
     *,
     grace: float,
+    timed: TimedEnd,
     reload: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
     """Serve; at the first signal refuse what is new, at the second or after the grace end all."""
@@ -144,20 +154,20 @@ async def _until_stopped(
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         freezing = asyncio.create_task(_freeze_what_stays(models))
         _log("listening", url=url_of(listener))
-        first = [asyncio.create_task(c) for c in (signals.get(), models.failed.wait())]
-        await asyncio.wait([serving, *first], return_when=asyncio.FIRST_COMPLETED)
+        stopped = asyncio.create_task(signals.get())
+        failed = asyncio.create_task(models.failed.wait())
+        await asyncio.wait([serving, stopped, failed], return_when=asyncio.FIRST_COMPLETED)
         drain.began = True
-        if not models.failed.is_set():
+        signalled = not models.failed.is_set()
+        if signalled:
             _log("ending", seconds=grace)
-            ways = [asyncio.create_task(c) for c in (drain.until_idle(grace), signals.get())]
-            await asyncio.wait([serving, *ways], return_when=asyncio.FIRST_COMPLETED)
-            first += ways
-        drain.expire()
-        await drain.until_idle(_LAST_SECONDS)
-        for task in (*first, freezing):
+            timed.after(grace + LAST_SECONDS)
+        hurry = asyncio.create_task(signals.get())
+        await ended(server, serving, drain, grace=grace if signalled else 0.0, hurry=hurry)
+        if signalled:
+            timed.after(LAST_SECONDS)
+        for task in (stopped, failed, hurry, freezing):
             task.cancel()
-        server.should_exit = True
-        await serving
         _log("ended")
 
 
