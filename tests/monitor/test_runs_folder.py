@@ -16,8 +16,9 @@ from tallyformer.artifacts.lock import alone_in
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.monitor.curve import Curve
+from tallyformer.monitor.facts import Fact, facts_of
 from tallyformer.monitor.inside import Inside, Unreadable
-from tallyformer.monitor.runs import RunLook, RunsFolder
+from tallyformer.monitor.runs import RunDetails, RunLook, RunsFolder
 from tallyformer.monitor.stages import StageLook, progress
 
 SECRET = "kept outside"
@@ -29,6 +30,12 @@ def folder(tiny: tuple[Recipe, RunFolder], tmp_path: Path) -> Path:
     shutil.copytree(tiny[1].path, tmp_path / "runs" / "tiny")
     (tmp_path / "secret.html").write_text(SECRET)
     return tmp_path / "runs"
+
+
+def _details(folder: Path) -> RunDetails:
+    seen = RunsFolder(folder).details("tiny")
+    assert seen is not None
+    return seen
 
 
 def _only(folder: Path) -> RunLook:
@@ -46,7 +53,7 @@ def test_a_run_is_seen_with_its_stages_curves_samples_and_reports(folder: Path) 
     assert states["teacher"] == states["sft"] == states["merge"] == "not in the recipe"
     assert states["export"] == "to do"
     pretrain = next(stage for stage in seen.stages if stage.stage == "pretrain")
-    assert pretrain.seconds and pretrain.ended and pretrain.facts["steps"] == 6
+    assert pretrain.seconds and pretrain.ended and Fact("steps", 6) in pretrain.facts
     assert seen.curves == ["pretrain"] and seen.reports == ["evaluate/report.html"]
     assert seen.samples.samples and seen.samples.model
     news = runs.curve("tiny", "pretrain")
@@ -59,6 +66,46 @@ def test_a_run_is_seen_with_its_stages_curves_samples_and_reports(folder: Path) 
     assert wanted | {"tokens_per_second", "cpu_percent", "memory_mb"} <= names
     report = runs.report("tiny", "evaluate/report.html")
     assert report is not None and report.startswith(b"<!doctype html>")
+
+
+def test_a_stage_is_seen_with_the_figures_that_its_manifest_has(folder: Path) -> None:
+    """Those of the texts and of the evaluation too, which lie deeper in it than a training's."""
+    stages = {stage.stage: stage for stage in _details(folder).stages}
+    run = RunFolder(folder / "tiny")
+    asked = run.manifest("evaluate").metrics
+    facts = stages["evaluate"].facts
+    for name in ("manners", "arithmetic"):
+        assert Fact(name, asked[name]["right"], of=asked[name]["asked"]) in facts
+    (of_model,) = asked["perplexity"].values()
+    for domain, perplexity in of_model.items():
+        assert Fact("perplexity", perplexity, about=domain) in facts
+    tokens = run.manifest("prepare").metrics["total"]["tokens"]
+    assert Fact("train_tokens", tokens["train"]) in stages["prepare"].facts
+    assert Fact("validation_tokens", tokens["validation"]) in stages["prepare"].facts
+
+
+def test_the_figures_of_an_evaluation_are_those_of_its_last_model() -> None:
+    perplexity = {"pretrain": {"bonds": 9.0}, "merge": {"bonds": 4.0, "shares": 5.0}}
+    facts = facts_of(
+        {
+            "response_perplexity": {"before sft": 13.5, "after sft": 1.5},
+            "perplexity": perplexity,
+            "facts": {"right": 417, "asked": 456},
+        }
+    )
+    assert facts == (
+        Fact("facts", 417, of=456),
+        Fact("response_perplexity", 1.5),
+        Fact("perplexity", 4.0, about="bonds"),
+        Fact("perplexity", 5.0, about="shares"),
+    )
+
+
+@pytest.mark.parametrize("value", [None, [], "x", True, {"right": "x", "asked": None}, {"a": []}])
+def test_metrics_that_are_no_figures_are_left_out(value: object) -> None:
+    names = ("facts", "perplexity", "response_perplexity", "total", "steps")
+    assert facts_of(dict.fromkeys(names, value)) == ()
+    assert facts_of({"facts": {"right": 0, "asked": 0}, "total": {"tokens": value}}) == ()
 
 
 def test_a_run_is_running_exactly_while_its_lock_is_held(folder: Path) -> None:

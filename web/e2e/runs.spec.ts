@@ -26,6 +26,15 @@ class Folder {
     writeFileSync(join(this.path, "broken", "pretrain", "manifest.json"), "{");
   }
 
+  /** A run that has trained in several stages. */
+  staged(name: string, stages: readonly string[]): void {
+    for (const stage of stages) {
+      mkdirSync(join(this.path, name, stage), { recursive: true });
+      writeFileSync(join(this.path, name, stage, "metrics.jsonl"), line(1, 3) + line(2, 2));
+      writeFileSync(join(this.path, name, stage, "samples.jsonl"), `${JSON.stringify({ step: 2, samples: [{ prompt: "A bond", text: `by ${name} ${stage}`, expected: "" }] })}\n`);
+    }
+  }
+
   private add(name: string, recipe: string): void {
     mkdirSync(join(this.path, name, "pretrain"), { recursive: true });
     writeFileSync(join(this.path, name, "recipe.yaml"), recipe);
@@ -103,6 +112,48 @@ test("what the model wrote at each validation can be stepped through, and the ne
   await expect(written.getByRole("listitem")).toHaveCount(3);
 });
 
+test("what was shown stays until another stage or run is here", async ({ page, folder }) => {
+  folder.staged("staged", ["pretrain", "sft"]);
+  folder.staged("other", ["sft"]);
+  await page.goto("/runs?run=staged");
+  const written = page.locator(".sample-answer");
+  await expect(written).toHaveText("by staged sft");
+  await expect(image(page, "Loss")).toBeVisible();
+  let release = () => {};
+  const held: string[] = [];
+  /** Answers of what is asked for from now on wait until `release`. */
+  const hold = async (what: RegExp) => {
+    const released = new Promise<void>((resolve) => (release = resolve));
+    held.length = 0;
+    await page.route(what, async (route) => {
+      held.push(route.request().url());
+      await released;
+      await route.continue();
+    });
+  };
+  const asked = (what: RegExp) => expect.poll(() => held.some((url) => what.test(url))).toBe(true);
+  await hold(/\/(curves|samples)\/pretrain/u);
+  await page.getByRole("combobox", { name: "Stage" }).click();
+  await page.getByRole("option", { name: "Pretrain" }).click();
+  await asked(/curves/u);
+  await asked(/samples/u);
+  expect(await image(page, "Loss").count()).toBe(1);
+  expect(await written.allTextContents()).toEqual(["by staged sft"]);
+  await expect(page.locator(".plots")).toHaveAttribute("aria-busy", "true");
+  release();
+  await expect(written).toHaveText("by staged pretrain");
+  await expect(page.locator(".plots")).toHaveAttribute("aria-busy", "false");
+  await hold(/\/v1\/runs\/other/u);
+  await entry(page, "other").click();
+  await asked(/other/u);
+  expect(await image(page, "Loss").count()).toBe(1);
+  await expect(page.getByRole("heading", { name: "staged", level: 2 })).toBeVisible();
+  release();
+  await expect(page.getByRole("heading", { name: "other", level: 2 })).toBeVisible();
+  await expect(written).toHaveText("by other sft");
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+});
+
 test("two runs in one plot, with smoothing, a log scale and another axis", async ({ page }) => {
   await page.goto("/runs?run=whole");
   await expect(page.getByRole("heading", { name: "whole", level: 2 })).toBeVisible();
@@ -136,6 +187,8 @@ test("stages, samples and reports of a run; a damaged one says what is wrong", a
   const stages = page.getByRole("region", { name: "Stages" }).getByRole("listitem");
   await expect(stages).toHaveCount(9);
   await expect(stages.filter({ hasText: "Pretrain" })).toHaveText(/Finished.*took/u);
+  await expect(stages.filter({ hasText: "Prepare" })).toHaveText(/training tokens [\d,]+/u);
+  await expect(stages.filter({ hasText: "Evaluate" })).toHaveText(/manners \d+ of \d+ *arithmetic \d+ of 40 *perplexity of bonds \d/u);
   await expect(stages.filter({ hasText: "Fine-tune" })).toHaveText(/Not in the recipe/u);
   await expect(page.getByRole("region", { name: "Samples" }).getByRole("listitem").first()).toBeVisible();
   const [report] = await Promise.all([context.waitForEvent("page"), page.getByRole("link", { name: "Open evaluate/report.html" }).click()]);

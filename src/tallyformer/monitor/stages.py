@@ -13,27 +13,13 @@ from tallyformer.artifacts.manifest import FORMAT, MANIFEST, UNCHECKED_FORMAT
 from tallyformer.artifacts.run_folder import CLAIM, FOLDER_OF_STAGE
 from tallyformer.artifacts.stages import STAGES
 from tallyformer.monitor.curve import plotted
+from tallyformer.monitor.facts import Fact, facts_of
 from tallyformer.monitor.inside import Inside, Unreadable
 from tallyformer.monitor.look import Version, version_of
 
 State = Literal["to do", "running", "stopped", "finished", "damaged", "not in the recipe"]
 _MOST_BYTES = 16 << 20
 _MOST_KEPT = 4096
-_FACTS = (
-    "validation_loss",
-    "validation_perplexity",
-    "validation_bits_per_byte",
-    "response_perplexity",
-    "best_step",
-    "steps",
-    "tokens",
-    "tokens_per_second",
-    "parameters",
-    "vocab_size",
-    "peak_memory_mb",
-    "peak_gpu_memory_mb",
-)
-"""What a finished stage's manifest may say that a glance wants."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +32,7 @@ class StageLook:
         ended: the same, of work that is.
         seconds: that the work took, where the stage has measured it.
         progress: from 0 to 1, of a training that has begun.
-        facts: what was measured, by name.
+        facts: what was measured.
         config: what it was told.
     """
 
@@ -57,7 +43,7 @@ class StageLook:
     ended: float | None = None
     seconds: float | None = None
     progress: float | None = None
-    facts: Mapping[str, float] = field(default_factory=dict)
+    facts: tuple[Fact, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -117,7 +103,7 @@ class StageReader:
             state="finished",
             ended=_seconds_since_1970(values.get("created")),
             seconds=plotted(metrics.get("wall_seconds")),
-            facts={n: v for n in _FACTS if (v := plotted(metrics.get(n))) is not None},
+            facts=facts_of(metrics),
             config=config,
         )
 

@@ -607,13 +607,19 @@ export interface components {
         };
         /**
          * RunFact
-         * @description A number of a stage's manifest.
+         * @description A number that a stage has measured.
+         *
+         *     `of` is out of how many, of right answers; `about` is the domain of the texts, or "".
          */
         RunFact: {
             /** Name */
             name: string;
             /** Value */
             value: number;
+            /** Of */
+            of: number | null;
+            /** About */
+            about: string;
         };
         /**
          * RunReport

@@ -10,6 +10,7 @@ export type RunCard = Schemas["RunCard"];
 export type RunCards = Schemas["RunCards"];
 export type RunCurve = Schemas["RunCurve"];
 export type RunWritten = Schemas["RunWritten"];
+export type RunFact = Schemas["RunFact"];
 export type RunStage = Schemas["RunStage"];
 export type ErrorEnvelope = Schemas["ErrorEnvelope"];
 

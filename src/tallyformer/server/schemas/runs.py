@@ -46,11 +46,16 @@ class RunCards(BaseModel):
         return cls(data=[RunCard.of(look) for look in found.runs], left_out=found.left_out)
 
 
-class RunFact(BaseModel):
-    """A number of a stage's manifest."""
+class RunFact(_Seen):
+    """A number that a stage has measured.
+
+    `of` is out of how many, of right answers; `about` is the domain of the texts, or "".
+    """
 
     name: str
     value: float
+    of: float | None
+    about: str
 
 
 class RunStage(BaseModel):
@@ -76,7 +81,7 @@ class RunStage(BaseModel):
             ended=look.ended,
             seconds=look.seconds,
             progress=look.progress,
-            facts=[RunFact(name=name, value=value) for name, value in look.facts.items()],
+            facts=[RunFact.model_validate(fact) for fact in look.facts],
         )
 
 

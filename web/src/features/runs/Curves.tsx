@@ -1,4 +1,4 @@
-import { useMemo, useState } from "react";
+import { useState } from "react";
 import type { Run } from "../../api/types";
 import { count } from "../../lib/format";
 import { strings } from "../../lib/strings";
@@ -12,6 +12,8 @@ import { Training } from "./Training";
 const words = strings.runs;
 const AXES: Axis[] = ["step", "tokens", "epoch"];
 const MOST_SMOOTHING = 0.98;
+/** Places of the plots that are not here yet. */
+const SKELETONS = [0, 1, 2, 3];
 
 function nameOf(curve: string): string {
   const [stage = "", phase] = curve.split(":");
@@ -41,18 +43,10 @@ export function Curves({ runs }: Props) {
   const [look, setLook] = useState<Look>({ log: false, smoothing: 0 });
   const all = [...new Set(runs.flatMap(({ run }) => run?.curves ?? []))];
   const curve = chosen !== null && all.includes(chosen) ? chosen : usual(runs.map(({ run }) => run)) ?? all[0] ?? null;
-  const names = runs.filter(({ run }) => curve !== null && run?.curves.includes(curve)).map(({ id }) => id);
+  const coloured = runs.map(({ id, run }, colour) => ({ id, colour, run }));
+  const having = coloured.filter(({ run }) => curve !== null && run?.curves.includes(curve));
   const without = runs.filter(({ run }) => run && curve !== null && !run.curves.includes(curve)).map(({ id }) => id);
-  const curves = useCurves(names, curve);
-  const order = JSON.stringify(runs.map(({ id }) => id));
-  const drawn = useMemo(
-    () =>
-      (JSON.parse(order) as string[]).flatMap((id, colour) => {
-        const found = curves.get(id);
-        return found ? [{ id, colour, curve: found }] : [];
-      }),
-    [order, curves],
-  );
+  const { of, drawn, current } = useCurves(having, curve);
   const plots = plotsOf(drawn.map((one) => one.curve));
   const left = Math.max(0, ...drawn.map((one) => one.curve.left));
   const skipped = drawn.reduce((sum, one) => sum + one.curve.skipped, 0);
@@ -94,13 +88,14 @@ export function Curves({ runs }: Props) {
             ),
         )}
         {thinned && <p className="run-hint">{words.thinned}</p>}
-        <div className="plots">
+        <div className="plots" aria-busy={!current}>
+          {of === null && SKELETONS.map((one) => <div key={one} className="plot-skeleton" />)}
           {plots.map((plot) => (
-            <Plot key={`${curve} ${plot.id}`} plot={plot} runs={drawn} axis={axis} look={look} />
+            <Plot key={plot.id} plot={plot} runs={drawn} axis={axis} look={look} />
           ))}
         </div>
       </section>
-      {runs[0] && curve !== null && <Training key={`${runs[0].id} ${curve}`} run={runs[0].id} curve={curve} />}
+      {runs[0] && curve !== null && <Training run={runs[0].id} curve={curve} />}
     </>
   );
 }

@@ -70,7 +70,12 @@ export function RunsPage() {
   const names = [...(selection.run === null ? [] : [selection.run]), ...selection.beside];
   const { runs, failures } = useRunDetails(names);
   const run = selection.run === null ? undefined : runs.get(selection.run);
-  const failure = list.failure ?? (selection.run === null ? undefined : failures.get(selection.run)) ?? null;
+  const runFailure = selection.run === null ? undefined : failures.get(selection.run);
+  const failure = list.failure ?? runFailure ?? null;
+  // The one that was open stays until the next is here.
+  const [before, setBefore] = useState<Run | null>(null);
+  if (run && run !== before) setBefore(run);
+  const shown = run ?? (runFailure ? null : before);
   return (
     <div className="page runs-page">
       <h1>{words.title}</h1>
@@ -81,7 +86,10 @@ export function RunsPage() {
       ) : (
         <div className="runs-columns">
           <RunList found={list.value} search={search} onSearch={setSearch} selection={selection} onSelect={select} />
-          <div className="run-details">{run && <Details run={run} beside={selection.beside.map((id) => ({ id, run: runs.get(id) }))} />}</div>
+          <div className="run-details" aria-busy={!run && !failure}>
+            {shown && <Details run={shown} beside={selection.beside.filter((id) => id !== shown.id).map((id) => ({ id, run: runs.get(id) }))} />}
+            {!shown && !failure && <p className="run-hint">{strings.loadingPage}</p>}
+          </div>
         </div>
       )}
     </div>

@@ -1,6 +1,6 @@
 import { Circle, CircleAlert, CircleCheck, CircleDashed, CirclePause, LoaderCircle } from "lucide-react";
 import type { ReactNode } from "react";
-import type { RunStage } from "../../api/types";
+import type { RunFact, RunStage } from "../../api/types";
 import { percent } from "../../lib/format";
 import { strings } from "../../lib/strings";
 import { time, value, when } from "./numbers";
@@ -15,6 +15,15 @@ const ICONS: Record<RunStage["state"], ReactNode> = {
   "not in the recipe": <CircleDashed aria-hidden="true" />,
 };
 const SHOWN_FACTS = 3;
+/** An evaluation is its figures; of other stages a few tell enough. */
+const SHOWN_OF_EVALUATION = 10;
+
+function factName({ name, about }: RunFact): string {
+  const known = words.facts[name] ?? name;
+  return about === "" ? known : words.factAbout(known, about);
+}
+
+const factValue = (fact: RunFact): string => (fact.of === null ? value(fact.value) : words.rightOf(value(fact.value), value(fact.of)));
 
 function timeOf(stage: RunStage, now: Date): string {
   const parts = [
@@ -40,9 +49,9 @@ function Stage({ stage, now }: { stage: RunStage; now: Date }) {
             <span>{words.done(percent(stage.progress))}</span>
           </>
         )}
-        {stage.facts.slice(0, SHOWN_FACTS).map((fact) => (
-          <span key={fact.name}>
-            {words.facts[fact.name] ?? fact.name} <b>{value(fact.value)}</b>
+        {stage.facts.slice(0, stage.stage === "evaluate" ? SHOWN_OF_EVALUATION : SHOWN_FACTS).map((fact, index) => (
+          <span key={index}>
+            {factName(fact)} <b>{factValue(fact)}</b>
           </span>
         ))}
         {stage.problem !== "" && <p className="stage-problem">{stage.problem}</p>}

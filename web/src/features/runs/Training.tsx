@@ -67,9 +67,12 @@ function Texts({ samples }: Pick<RunWritten, "samples">) {
   );
 }
 
-/** What the model of a curve wrote at each validation. Give it the run and the curve as its key. */
+/** What the model of a curve wrote at each validation; that of the one before stays until it is here. */
 export function Training({ run, curve }: { run: string; curve: string }) {
-  const [step, setStep] = useState<number | null>(null);
+  const of = JSON.stringify([run, curve]);
+  const [chosen, setChosen] = useState<{ of: string; step: number | null }>({ of, step: null });
+  const step = chosen.of === of ? chosen.step : null;
+  const setStep = (next: number | null) => setChosen({ of, step: next });
   const { value: written } = useWritten(run, curve, step);
   if (!written || (written.steps.length === 0 && written.problem === "")) return null;
   const index = written.steps.findIndex((one) => one === (step ?? written.step));

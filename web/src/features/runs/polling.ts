@@ -104,33 +104,59 @@ function without<T>(map: ReadonlyMap<string, T>, name: string): ReadonlyMap<stri
   return rest;
 }
 
-/** One curve of some runs, as far as it is known. */
-export function useCurves(names: readonly string[], curve: string | null): ReadonlyMap<string, Curve> {
-  const key = JSON.stringify(curve === null ? [] : [curve, ...names]);
-  const [found, setFound] = useState<{ curve: string | null; curves: ReadonlyMap<string, Curve> }>({ curve, curves: new Map() });
+/** The curve of one run, in its colour. */
+export interface Drawn {
+  id: string;
+  colour: number;
+  curve: Curve;
+}
+
+export interface Curves {
+  /** Which curve these are of; what is asked for, once it is here. */
+  of: string | null;
+  drawn: readonly Drawn[];
+  /** Whether all that is asked for has been answered. */
+  current: boolean;
+}
+
+/** One curve of some runs, as far as it is known; what was shown before stays until the first answers are here. */
+export function useCurves(runs: readonly Pick<Drawn, "id" | "colour">[], curve: string | null): Curves {
+  const key = JSON.stringify([curve, ...runs.map(({ id, colour }) => [id, colour])]);
+  const [found, setFound] = useState<{ key: string; of: string | null; drawn: readonly Drawn[] }>({ key: "", of: null, drawn: [] });
   useEffect(() => {
-    const [of, ...wanted] = JSON.parse(key) as string[];
-    if (of === undefined) return undefined;
+    const [of, ...pairs] = JSON.parse(key) as [string | null, ...[string, number][]];
+    if (of === null) return undefined;
     const known = new Map<string, Curve>();
+    let first = true;
     return repeated(async (signal) => {
       let pause = CURVE_MS;
-      for (const name of wanted) {
+      let changed = first;
+      let answered = pairs.length === 0;
+      for (const [name] of pairs) {
         try {
           const before = known.get(name) ?? null;
           const news = await fetchCurve(name, of, before?.cursor ?? "", signal);
           if (news.left > 0) pause = AT_ONCE_MS;
-          const changed = news.fresh || before === null || news.left !== before.left || news.parts.some((part) => part.steps.length > 0) || news.problem !== before.problem;
+          changed ||= news.fresh || before === null || news.left !== before.left || news.parts.some((part) => part.steps.length > 0) || news.problem !== before.problem;
           known.set(name, merged(before, news));
-          if (changed) setFound({ curve: of, curves: new Map(known) });
+          answered = true;
         } catch (error) {
           if (signal.aborted) return null;
-          if (failureOf(error).status === 401) return null;
+          const { status } = failureOf(error);
+          if (status === 401) return null;
+          answered ||= status === 404;
         }
+      }
+      if (changed && answered) {
+        first = false;
+        const drawn = pairs.flatMap(([id, colour]) => {
+          const one = known.get(id);
+          return one ? [{ id, colour, curve: one }] : [];
+        });
+        setFound({ key, of, drawn });
       }
       return pause;
     });
   }, [key]);
-  return found.curve === curve ? found.curves : NONE;
+  return { ...found, current: found.key === key };
 }
-
-const NONE: ReadonlyMap<string, Curve> = new Map();
