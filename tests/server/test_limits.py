@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +14,26 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.routing import Route
 
 from tallyformer.errors import UsageError
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.keys import digest_of
 from tallyformer.server.rate_limits import RateLimits, Window
+from tallyformer.server.routes.docs import OPEN_DOCS
+from tallyformer.server.routes.health import OPEN_PATHS
+from tallyformer.server.routes.page import PAGE_PATHS
 from tallyformer.server.settings import ServerSettings
 
 from .conftest import Running, running, until
 from .test_errors import check_envelope
 from .test_load import CHAT, ENDLESS, SHORT, asked, model_of
+
+READS = {
+    *("/v1/models", "/models", "/v1/models/{name:path}", "/v1/generations/{answer_id}"),
+    *("/welcome", "/props", "/slots", "/version", "/metrics", "/openapi.json"),
+}
+"""They say what is there; a stream that is joined again was counted when it was asked for."""
 
 
 @contextlib.contextmanager
@@ -97,6 +108,52 @@ def test_how_long_to_wait_is_measured_by_how_long_requests_take() -> None:
     ):
         pass
     assert 9 <= int(refused.value.headers["Retry-After"]) <= 10
+
+
+def _called(server: Running, route: Route, method: str, key: str) -> int:
+    """The status of a request as the route's description has it."""
+    path = re.sub("{[^}]*}", "chatcmpl-0", route.path)
+    taken = getattr(route, "body_field", None)
+    body = None
+    if taken is not None:
+        [body] = taken.field_info.annotation.model_config["json_schema_extra"]["examples"]
+        body |= {"model": "tiny", "model_name": "sft"} if "rating" not in body else {}
+    with server.client(headers={"authorization": f"Bearer {key}"}) as http:
+        return http.request(method, path, json=body, params={"user": "u"}).status_code
+
+
+def test_every_route_that_works_is_counted(tally_folder: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    names = [f"key{number}" for number in range(60)]
+    keys.write_text("".join(f"{name} sha256:{digest_of(name)}\n" for name in names))
+    settings = ServerSettings(
+        models={"tiny": tally_folder, "sft": tally_folder},
+        api_key_file=keys,
+        feedback=f"sqlite:///{tmp_path / 'feedback.db'}",
+        requests_per_minute=1,
+    )
+    with running(settings) as server:
+        server.wait_until_ready()
+        for route in server.app.router.routes:
+            if route.path in OPEN_PATHS | OPEN_DOCS | PAGE_PATHS:
+                continue
+            for method in set(route.methods) - {"HEAD"}:
+                key = names.pop()
+                first, second = (_called(server, route, method, key) for _ in range(2))
+                assert first != 429, route.path
+                assert (second == 429) == (route.path not in READS), (method, route.path, second)
+
+
+def test_counting_tokens_takes_no_answers_away(tally_folder: Path, tmp_path: Path) -> None:
+    with limited(tally_folder, tmp_path, requests_per_minute=1) as server:
+        with server.client(headers={"authorization": "Bearer alice"}) as http:
+            counted = http.post("/tokenize", json={"prompt": "a"})
+            assert counted.headers["x-ratelimit-remaining-requests"] == "0"
+            refused = http.post("/detokenize", json={"tokens": [1]})
+            assert check_envelope(refused, 429)["code"] == "rate_limit_exceeded"
+            assert int(refused.headers["retry-after"]) >= 1
+        assert ask(server, "alice").status_code == 200
+        assert ask(server, "alice").status_code == 429
 
 
 counts = st.integers(0, 1000)

@@ -28,7 +28,7 @@ from tallyformer.server.middleware.last_resort import LastResort
 from tallyformer.server.middleware.origins import Origins
 from tallyformer.server.middleware.request_id import HEADER, RequestIds
 from tallyformer.server.models import Models
-from tallyformer.server.rate_limits import REQUESTS, TOKENS
+from tallyformer.server.rate_limits import REQUESTS, TOKENS, RateLimits
 from tallyformer.server.routes.chat import add_chat_routes
 from tallyformer.server.routes.completions import add_completion_routes
 from tallyformer.server.routes.docs import OPEN_DOCS, add_docs_route
@@ -111,11 +111,11 @@ def create_app(
     add_generation_routes(app, service)
     add_health_routes(app, served, ending)
     add_model_routes(app, served, runs=settings.runs is not None)
-    add_token_routes(app, served)
+    add_token_routes(app, service)
     add_metrics_route(app, metrics)
     add_earlier_routes(app, service)
     if settings.feedback and exchanges is not None:
-        ends.append(_add_feedback(app, settings.feedback, exchanges, shared))
+        ends.append(_add_feedback(app, settings.feedback, exchanges, shared, service.limits))
     if settings.runs is not None:
         add_run_routes(app, settings.runs)
     add_docs_route(app)
@@ -126,7 +126,11 @@ def create_app(
 
 
 def _add_feedback(
-    app: FastAPI, url: str, exchanges: Exchanges, shared: SharedAnswers | None
+    app: FastAPI,
+    url: str,
+    exchanges: Exchanges,
+    shared: SharedAnswers | None,
+    limits: RateLimits,
 ) -> Callable[[], Awaitable[None]]:
     """Add its routes; the result lets go of the database."""
     # Only here are SQLAlchemy and Alembic needed.
@@ -134,7 +138,7 @@ def _add_feedback(
     from tallyformer.server.routes.feedback import add_feedback_routes
 
     store = FeedbackStore(url)
-    add_feedback_routes(app, exchanges, shared, store)
+    add_feedback_routes(app, exchanges, shared, store, limits)
     return functools.partial(asyncio.to_thread, store.close)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 from limits.storage import storage_from_string
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tallyformer.errors import UsageError
 from tallyformer.server.api_error import ApiError, unavailable
@@ -111,16 +113,43 @@ class RateLimits:
         Raises:
             ApiError: 429, a limit is reached; 503, what is counted cannot be reached.
         """
-        costs = {REQUESTS: 1, TOKENS: tokens}
+        return await self._charge(owner, {REQUESTS: 1, TOKENS: tokens})
+
+    @contextlib.asynccontextmanager
+    async def beside(self, owner: str) -> AsyncIterator[dict[str, str]]:
+        """One request that asks for no answer, as long as the block runs; the headers of `charge`.
+
+        As many of these are allowed as of those that ask for answers, and they are counted apart: a
+        page that counts tokens while its user types does not take the user's answers away.
+
+        Raises:
+            ApiError: as for `charge` and `at_once`.
+        """
+        apart = f"{owner} beside"  # no key has a name like this
+        with self.at_once(apart):
+            yield await self._charge(apart, {REQUESTS: 1})
+
+    async def count_beside(self, request: Request, response: Response) -> AsyncIterator[None]:
+        """`beside` as a route declares it: `dependencies=[Depends(limits.count_beside)]`.
+
+        Raises:
+            ApiError: as for `beside`.
+        """
+        async with self.beside(request.state.owner) as left:
+            response.headers.update(left)
+            yield
+
+    async def _charge(self, owner: str, costs: Mapping[str, int]) -> dict[str, str]:
+        items = {name: item for name, item in self._items.items() if name in costs}
         try:
             # First asked, so that nothing is counted where a later limit is reached; then counted,
             # which tells whether another server was faster.
             for count in (self._limiter.test, self._limiter.hit):
-                for name, item in self._items.items():
+                for name, item in items.items():
                     cost = min(costs[name], item.amount)
                     if not await count(item, owner, name, cost=cost):
-                        raise await self._reached(owner, name, cost)
-            return await self._headers(owner)
+                        raise await self._reached(owner, items, name, cost)
+            return await self._headers(owner, items)
         except StorageError:
             raise unavailable("The store of the limits does not answer", code="store") from None
 
@@ -153,9 +182,11 @@ class RateLimits:
             if not self._running[owner]:
                 del self._running[owner]
 
-    async def _reached(self, owner: str, name: str, cost: int) -> ApiError:
-        item = self._items[name]
-        headers = await self._headers(owner)
+    async def _reached(
+        self, owner: str, items: Mapping[str, RateLimitItem], name: str, cost: int
+    ) -> ApiError:
+        item = items[name]
+        headers = await self._headers(owner, items)
         window = await self._window(item, owner, name)
         headers["Retry-After"] = _whole(window.until_room(item.amount - cost))
         return ApiError(
@@ -166,9 +197,9 @@ class RateLimits:
             headers=headers,
         )
 
-    async def _headers(self, owner: str) -> dict[str, str]:
+    async def _headers(self, owner: str, items: Mapping[str, RateLimitItem]) -> dict[str, str]:
         headers = {}
-        for name, item in self._items.items():
+        for name, item in items.items():
             window = await self._window(item, owner, name)
             left = max(0, item.amount - math.floor(window.used()))
             headers[f"x-ratelimit-limit-{name}"] = str(item.amount)

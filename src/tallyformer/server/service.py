@@ -142,7 +142,7 @@ class Service:
             settings.stream_keep_alive,
             most_bytes=settings.max_answer_bytes // 4,
         )
-        self._limits = RateLimits(
+        self.limits = RateLimits(
             requests=settings.requests_per_minute,
             tokens=settings.tokens_per_minute,
             at_once=settings.requests_at_once,
@@ -209,7 +209,7 @@ class Service:
     async def close(self) -> None:
         """End what continues without a client."""
         self._recordings.close()
-        await self._limits.close()
+        await self.limits.close()
         if self._shared is not None:
             await self._shared.close()
 
@@ -276,7 +276,7 @@ class Service:
         answers = sum(w.params.n for w in wanted)
         longest = sum(w.params.n * w.params.max_tokens for w in wanted)
         with contextlib.ExitStack() as place:
-            place.enter_context(self._limits.at_once(owner))
+            place.enter_context(self.limits.at_once(owner))
             place.enter_context(model.admission.admitted(answers))
             times = [self._metrics.answer(model.name) for _ in range(answers)]
             generation = Generation(
@@ -290,7 +290,7 @@ class Service:
                 memory=self._memory,
                 whole=whole,
             )
-            headers = await self._limits.charge(owner, prompt_tokens + longest)
+            headers = await self.limits.charge(owner, prompt_tokens + longest)
             self._metrics.prompt(model.name, prompt_tokens)
             generation.begin()
             place.callback(generation.end_unread)

@@ -73,7 +73,9 @@ class ServerSettings(BaseModel):
         "of it for streams that can be joined again; past it the largest answer ends.",
     )
     requests_per_minute: _Count | None = Field(
-        None, description="Requests that a key may make in a minute. Default: any number."
+        None,
+        description="Requests for answers that a key may make in a minute, and as many others that "
+        "count tokens, show templates or rate. Default: any number.",
     )
     tokens_per_minute: _Count | None = Field(
         None,
@@ -81,7 +83,9 @@ class ServerSettings(BaseModel):
         "Default: any number.",
     )
     requests_at_once: _Count | None = Field(
-        None, description="Requests that a key may have at once. Default: any number."
+        None,
+        description="Requests for answers that a key may have at once, and as many others. "
+        "Default: any number.",
     )
     rate_limit_storage: str = Field(
         "memory://",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.feedback.exchanges import Exchange, Exchanges
 from tallyformer.server.feedback.store import FeedbackStore, RatedAnswer
+from tallyformer.server.rate_limits import RateLimits
 from tallyformer.server.schemas.errors import documented
 from tallyformer.server.schemas.feedback import DeletedFeedback, Feedback, FeedbackRequest
 from tallyformer.server.service import named
@@ -17,11 +18,16 @@ from tallyformer.server.shared_answers import SharedAnswers
 
 
 def add_feedback_routes(
-    app: FastAPI, exchanges: Exchanges, shared: SharedAnswers | None, store: FeedbackStore
+    app: FastAPI,
+    exchanges: Exchanges,
+    shared: SharedAnswers | None,
+    store: FeedbackStore,
+    limits: RateLimits,
 ) -> None:
     """`POST` and `DELETE /v1/feedback`, `DELETE /v1/feedback/{answer_id}`."""
+    counted = [Depends(limits.count_beside)]
 
-    @app.post("/v1/feedback", tags=["feedback"], responses=documented(404))
+    @app.post("/v1/feedback", tags=["feedback"], responses=documented(404), dependencies=counted)
     async def rate(body: FeedbackRequest, request: Request, response: Response) -> Feedback:
         """Rate one of the newest answers, or rate one again; it is kept with what it answered."""
         owner = request.state.owner
@@ -40,7 +46,7 @@ def add_feedback_routes(
             tags=body.tags,
         )
 
-    @app.delete("/v1/feedback/{answer_id}", tags=["feedback"])
+    @app.delete("/v1/feedback/{answer_id}", tags=["feedback"], dependencies=counted)
     async def delete_one(answer_id: str, request: Request) -> DeletedFeedback:
         """Delete a rated answer of this key."""
         owner = request.state.owner
@@ -51,7 +57,7 @@ def add_feedback_routes(
             deleted=await asyncio.to_thread(store.delete, owner=owner, answer_id=answer_id)
         )
 
-    @app.delete("/v1/feedback", tags=["feedback"])
+    @app.delete("/v1/feedback", tags=["feedback"], dependencies=counted)
     async def delete_all(
         request: Request, user: Annotated[str, Query(min_length=1, max_length=256)]
     ) -> DeletedFeedback:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 
 from tallyformer import __version__
 from tallyformer.server.chat_prompt import conversation_ids
@@ -24,6 +24,7 @@ from tallyformer.server.service import Ask, Service, named
 def add_native_routes(app: FastAPI, service: Service) -> None:
     """`POST /completion`, `/apply-template`; `GET /props`, `/slots`, `/version`."""
     models: Models = service.models
+    counted = [Depends(service.limits.count_beside)]
 
     @app.post("/completions", include_in_schema=False)
     @app.post("/completion", tags=["llama.cpp"], responses=documented(404))
@@ -52,7 +53,9 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
         )
         return await service.respond(request, ask)
 
-    @app.post("/apply-template", tags=["llama.cpp"], responses=documented(404))
+    @app.post(
+        "/apply-template", tags=["llama.cpp"], responses=documented(404), dependencies=counted
+    )
     async def apply_template(body: TemplateRequest, response: Response) -> TemplatePrompt:
         """The text that a model reads of a conversation."""
         response.headers.update(named(body.ignored()))

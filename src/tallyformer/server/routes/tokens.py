@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Response
 
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.chat_prompt import conversation_ids
-from tallyformer.server.models import Models
 from tallyformer.server.schemas.errors import documented
 from tallyformer.server.schemas.tokens import (
     DetokenizedText,
@@ -17,14 +16,15 @@ from tallyformer.server.schemas.tokens import (
     TokenPiece,
     Tokens,
 )
-from tallyformer.server.service import named
+from tallyformer.server.service import Service, named
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 
-def add_token_routes(app: FastAPI, models: Models) -> None:
+def add_token_routes(app: FastAPI, service: Service) -> None:
     """`POST /tokenize`, `POST /detokenize`."""
+    models, counted = service.models, [Depends(service.limits.count_beside)]
 
-    @app.post("/tokenize", tags=["tokens"], responses=documented(404))
+    @app.post("/tokenize", tags=["tokens"], responses=documented(404), dependencies=counted)
     async def tokenize(body: TokenizeRequest, response: Response) -> Tokens:
         """The ids of a text, or of a conversation up to where its answer begins."""
         response.headers.update(named(body.ignored()))
@@ -41,7 +41,7 @@ def add_token_routes(app: FastAPI, models: Models) -> None:
         tokens = [_piece(llm.tokenizer, one) for one in ids] if body.with_pieces else ids
         return Tokens(tokens=tokens, count=len(ids), max_model_len=llm.context_length)
 
-    @app.post("/detokenize", tags=["tokens"], responses=documented(404))
+    @app.post("/detokenize", tags=["tokens"], responses=documented(404), dependencies=counted)
     async def detokenize(body: DetokenizeRequest, response: Response) -> DetokenizedText:
         """The text of ids; control tokens have none."""
         response.headers.update(named(body.ignored()))
