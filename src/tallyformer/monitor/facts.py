@@ -50,10 +50,10 @@ def facts_of(metrics: Mapping[str, Any]) -> tuple[Fact, ...]:
     """The facts of a stage's metrics, the ones that say most first; what is none is left out."""
     return (
         *_shares(metrics),
+        *_prepared(metrics),
         *_numbers(metrics),
         *_after_the_last(metrics),
         *_by_domain(metrics),
-        *_prepared(metrics),
     )
 
 

@@ -308,6 +308,7 @@ export const strings = {
     table: "Show as a table",
     tableOf: (title: string) => `${title} as a table`,
     noValue: "–",
+    notANumber: "not a number",
     written: "Written while it trained",
     writtenLead: "What the model made of the same beginnings or questions at each validation, its likeliest token each time.",
     validation: "Validation",

@@ -4,6 +4,7 @@ import "uplot/dist/uPlot.min.css";
 import { strings } from "../../lib/strings";
 import { useTheme } from "./colours";
 import { dataOf, type Look, mainColumns, optionsOf } from "./draw";
+import { shortened } from "./names";
 import { value } from "./numbers";
 import { type Axis, type Line, linesOf, type PlotKind } from "./plots";
 import { PlotTable } from "./PlotTable";
@@ -11,6 +12,8 @@ import type { Curve } from "./curve";
 
 const words = strings.runs;
 const HEIGHT = 230;
+/** Characters of a run's name in a legend. */
+const LONGEST_NAME = 32;
 
 interface Props {
   plot: PlotKind;
@@ -38,8 +41,8 @@ export function Plot({ plot, runs, axis, look }: Props) {
   const lines = useMemo(() => linesOf(plot, runs, axis), [plot, runs, axis]);
   const data = useMemo(() => dataOf(lines, look), [lines, look]);
   // What a new drawing is needed for; new values alone are put into the one that is there.
-  const shape = JSON.stringify([theme, look, lines.map((line) => [line.run, line.colour, line.label, line.lows !== null, line.xs.length > 40])]);
-  const draw = useEffectEvent((box: HTMLElement) => new uPlot(optionsOf(lines, look, { width: box.clientWidth, height: HEIGHT, bounds: plot.bounds }, setPoint), data, box));
+  const shape = JSON.stringify([theme, look, axis, lines.map((line) => [line.run, line.colour, line.label, line.lows !== null, line.xs.length > 40])]);
+  const draw = useEffectEvent((box: HTMLElement) => new uPlot(optionsOf(lines, look, { width: box.clientWidth, height: HEIGHT, bounds: plot.bounds, whole: axis !== "epoch" }, setPoint), data, box));
   useLayoutEffect(() => {
     const box = place.current;
     if (!box) return undefined;
@@ -58,7 +61,8 @@ export function Plot({ plot, runs, axis, look }: Props) {
   const alone = runs.length === 1;
   const values = valuesAt(lines, data, look, point);
   const last = valuesAt(lines, data, look, null);
-  const spoken = lines.map((line, index) => `${nameOf(line, alone)} ${shown(last[index])}`).join("; ");
+  const latest = lines.map((line, index) => (line.lost ? words.notANumber : shown(last[index])));
+  const spoken = lines.map((line, index) => `${nameOf(line, alone)} ${latest[index]}`).join("; ");
   const at = point === null ? undefined : data[0][point];
   return (
     <figure className="plot">
@@ -71,8 +75,10 @@ export function Plot({ plot, runs, axis, look }: Props) {
         {lines.map((line, index) => (
           <li key={`${line.run} ${line.label}`}>
             <span className={`swatch run-colour-${line.colour}${line.dashed ? " swatch-dashed" : ""}`} />
-            <span className="plot-name">{nameOf(line, alone)}</span>
-            <b>{shown(values[index])}</b>
+            <span className="plot-name" title={nameOf(line, alone)}>
+              {alone ? line.label : `${shortened(line.run, LONGEST_NAME)}, ${line.label}`}
+            </span>
+            <b data-lost={line.lost || undefined}>{point === null ? latest[index] : shown(values[index])}</b>
           </li>
         ))}
       </ul>

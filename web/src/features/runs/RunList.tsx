@@ -4,9 +4,12 @@ import type { RunCard, RunCards } from "../../api/types";
 import { count } from "../../lib/format";
 import { strings } from "../../lib/strings";
 import { COLOURS } from "./colours";
+import { RunName } from "./RunName";
 import { addressOf, type Selection } from "./selection";
 
 const words = strings.runs;
+/** Characters of a name: three lines. */
+const LONGEST_NAME = 60;
 
 interface Props {
   found: RunCards | null;
@@ -44,7 +47,9 @@ function Entry({ card, selection, onSelect }: { card: RunCard } & Pick<Props, "s
         />
       )}
       <Link href={addressOf({ run: card.id, beside: selection.beside.filter((one) => one !== card.id) })} aria-current={current ? "true" : undefined}>
-        <span className="run-name">{card.id}</span>
+        <span className="run-name">
+          <RunName id={card.id} most={LONGEST_NAME} />
+        </span>
         <span className="run-state" data-state={card.state}>
           {stateOf(card)}
         </span>

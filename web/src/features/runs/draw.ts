@@ -1,7 +1,7 @@
 import uPlot from "uplot";
+import { rangeOf, tick, WHOLE, widthOf } from "./axes";
 import { colourOf } from "./colours";
 import { smoothed } from "./curve";
-import { value } from "./numbers";
 import type { Line, PlotKind } from "./plots";
 
 /** How lines are drawn. */
@@ -67,10 +67,16 @@ interface Frame {
   width: number;
   height: number;
   bounds: PlotKind["bounds"];
+  /** Whether there is nothing between two whole numbers of the horizontal axis. */
+  whole: boolean;
 }
 
+/** A logarithmic axis has ticks without a label, which are null. */
+const labels = (_: uPlot, ticks: readonly (number | null)[], __: number, ___: number, apart: number): string[] =>
+  ticks.map((one) => (one === null ? "" : tick(one, apart)));
+
 /** What a plot is made with; `onPoint` hears which point the pointer is at. */
-export function optionsOf(lines: readonly Line[], look: Look, { width, height, bounds }: Frame, onPoint: (index: number | null) => void): uPlot.Options {
+export function optionsOf(lines: readonly Line[], look: Look, { width, height, bounds, whole }: Frame, onPoint: (index: number | null) => void): uPlot.Options {
   const ink = colourOf("--soft");
   const axis: uPlot.Axis = { stroke: ink, font: FONT, grid: { stroke: colourOf("--line"), width: 1 }, ticks: { show: false } };
   return {
@@ -78,20 +84,13 @@ export function optionsOf(lines: readonly Line[], look: Look, { width, height, b
     height,
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, sync: { key: "runs" }, drag: { x: true, y: false } },
-    scales: { x: { time: false }, y: look.log ? { distr: 3 } : { range: (_, low, high) => (bounds ? [...bounds] : padded(low, high)) } },
+    scales: { x: { time: false }, y: look.log ? { distr: 3 } : { range: (_, low, high) => (bounds ? [...bounds] : rangeOf(low, high)) } },
     axes: [
-      { ...axis, values: (_, ticks) => ticks.map(value), size: 28 },
-      { ...axis, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : value(tick))), size: 54 },
+      { ...axis, values: labels, size: 28, ...(whole ? { incrs: WHOLE } : {}) },
+      { ...axis, values: labels, size: (_, shown) => widthOf(shown) },
     ],
     series: [{}, ...lines.flatMap((line) => seriesOf(line, look))],
     bands: bandsOf(lines, look),
     hooks: { setCursor: [(plot) => onPoint(plot.cursor.idx ?? null)] },
   };
-}
-
-/** A little air around the values; uPlot's own range would begin at 0 for many of them. */
-function padded(low: number | null, high: number | null): [number, number] {
-  if (low === null || high === null || !Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
-  const air = (high - low || Math.abs(high) || 1) * 0.06;
-  return [low >= 0 ? Math.max(0, low - air) : low - air, high + air];
 }

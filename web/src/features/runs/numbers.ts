@@ -1,11 +1,14 @@
-const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
-const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+const format = (notation: "standard" | "compact", digits: number) => new Intl.NumberFormat("en", { notation, maximumSignificantDigits: digits });
+const DIGITS = 4;
+const short = format("standard", DIGITS);
+const compact = format("compact", DIGITS - 1);
 
-/** Any number of a run, in the room of a legend: 3.217, 0.0006, 1.2e-7, 153K. */
-export function value(number: number): string {
+/** Any number of a run, in the room of a legend: 3.217, 0.0006, 1.2e-7, 153K; with more digits where it is told how many. */
+export function value(number: number, digits?: number): string {
   const size = Math.abs(number);
-  if (size !== 0 && size < 1e-4) return number.toExponential(1);
-  return size >= 1e5 ? compact.format(number) : short.format(number);
+  if (size !== 0 && size < 1e-4) return Number(number.toPrecision(digits ?? 2)).toExponential();
+  if (digits !== undefined && digits > DIGITS) return format(size >= 1e5 ? "compact" : "standard", digits).format(number);
+  return (size >= 1e5 ? compact : short).format(number);
 }
 
 /** Seconds as a person says them: 48 s, 13 min 8 s, 2 h 5 min. */

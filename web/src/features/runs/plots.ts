@@ -58,7 +58,12 @@ export interface Line {
   ys: (number | null)[];
   lows: (number | null)[] | null;
   highs: (number | null)[] | null;
+  /** Whether its last value was not a number: a training that has failed. */
+  lost: boolean;
 }
+
+/** A training measures these in every line of their kind, so one without is not a number. */
+const ALWAYS = new Set(["loss", "perplexity", "bits_per_byte", "kl", "grad_norm"]);
 
 export type Axis = "step" | "tokens" | "epoch";
 
@@ -86,6 +91,7 @@ export function linesOf(plot: PlotKind, runs: readonly { id: string; colour: num
           ys: pick(column.means),
           lows: column.lows && pick(column.lows),
           highs: column.highs && pick(column.highs),
+          lost: ALWAYS.has(metric) && column.means.at(-1) === null,
         },
       ];
     }),
