@@ -21,7 +21,8 @@ from tallyformer.config import Recipe
 from tallyformer.errors import ArtifactError, UsageError
 from tallyformer.evaluation.statistics import ENOUGH
 from tallyformer.report.comparison import Comparison, control_note
-from tallyformer.report.curves import LONGEST_NAME, MOST_POINTS, short_names, stage_curves
+from tallyformer.report.curves import MOST_POINTS, stage_curves
+from tallyformer.report.names import LONGEST_NAME, short_names
 from tallyformer.report.page import write_report
 from tallyformer.report.plots import Line, line_plot
 from tallyformer.report.results_tables import MOST_GROUPS, facts_tables, perplexity_tables
@@ -262,7 +263,10 @@ def test_a_report_of_an_unfinished_run_says_what_is_missing(
 ) -> None:
     empty = RunFolder(tmp_path / "empty")
     empty.path.mkdir()
-    assert "No training stage has finished." in _Page(_report(tmp_path, empty)).text
+    text = _Page(_report(tmp_path, empty)).text
+    assert "No training stage has finished." in text
+    assert "There is no recipe in this folder, and no stage has finished." in text
+    assert "No stage has finished, and there is no recipe." in text
     for keep in ("tokenizer", "prepare", "pretrain", "evaluate"):
         partial = RunFolder(tmp_path / f"only-{keep}")
         shutil.copytree(tiny[1].stage(keep), partial.stage(keep))
@@ -447,6 +451,29 @@ def test_runs_with_long_names_can_be_told_apart_in_legends(names: tuple[str, str
     # Room for the number before names whose ends are alike.
     assert all(len(name) <= LONGEST_NAME + 3 for name in short)
     assert short_names(["one", "other"]) == ["one", "other"]
+
+
+def test_a_long_name_of_a_run_makes_no_column_wide(
+    tiny: tuple[Recipe, RunFolder], tmp_path: Path
+) -> None:
+    names = [f"finance-{'with-every-hyperparameter-' * 4}{seed}" for seed in (1, 2)]
+    page = _report(tmp_path, *(_copy(tiny[1], tmp_path / name) for name in names))
+    headings = re.findall(r"<th scope=\"col\"[^>]*>([^<]*)</th>", page)
+    assert headings and not any(name in heading for name in names for heading in headings)
+    for short in short_names(names):
+        assert short in headings
+    assert all(name in _Page(page).text for name in names)
+
+
+def test_a_loss_that_is_not_a_number_is_said_to_be_none(
+    tiny: tuple[Recipe, RunFolder], tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "nan")
+    run.stage("pretrain").mkdir(parents=True)
+    lines = [{"kind": "train", "step": step, "loss": loss} for step, loss in ((1, 9.5), (2, None))]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (run.stage("pretrain") / "metrics.jsonl").write_text(text, encoding="utf-8")
+    assert "training, at last not a number goes from 9.5" in _report(tmp_path, run)
 
 
 def test_a_dollar_sign_in_a_legend_is_a_dollar_sign() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tallyformer.report.html import PlotGroup
+from tallyformer.report.names import short_names
 from tallyformer.report.plots import Line, Plot, line_plot
 from tallyformer.report.run_data import Curves, RunData
 
@@ -87,11 +88,10 @@ PLOTS = (
         folded=True,
     ),
 )
+_ALWAYS = {"loss", "perplexity", "kl", "grad_norm"}
+"""Every line of their kind has these, so one without is not a number."""
 MOST_POINTS = 500
 """Points of one curve; longer ones are thinned evenly, which the eye cannot tell."""
-
-LONGEST_NAME = 20
-"""Characters of a run's name that a legend has room for."""
 
 
 def stage_curves(runs: Sequence[RunData]) -> list[PlotGroup]:
@@ -122,15 +122,6 @@ def _draw(
     )
 
 
-def short_names(names: Sequence[str]) -> list[str]:
-    """Names of runs that fit a legend: both ends of long ones, numbered where they look alike."""
-    half = LONGEST_NAME // 2
-    short = [n if len(n) <= LONGEST_NAME else f"{n[: half - 1]}…{n[-half:]}" for n in names]
-    if len(set(short)) < len(short):
-        short = [f"{number}: {name}" for number, name in enumerate(short, start=1)]
-    return short
-
-
 def _label(legend: str, run: str, runs: int) -> str:
     return legend if runs == 1 else f"{legend}, {run}"
 
@@ -141,4 +132,6 @@ def _line(label: str, number: int, run: Curves, lines_of: str, metric: str) -> L
     if len(points) > MOST_POINTS:
         last = len(points) - 1
         points = [points[round(i * last / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
+    if points and metric in _ALWAYS and lines[-1].get(metric, 0) is None:
+        label += ", at last not a number"
     return Line(label, [p[0] for p in points], [p[1] for p in points], number)

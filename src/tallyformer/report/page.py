@@ -119,6 +119,7 @@ def _parts(runs: Sequence[RunData]) -> list[Part]:
             "Models, versions and recipe",
             _there(models_table(runs), versions_table(runs)),
             texts=[Text(f"Recipe of {r.name}", r.recipe_text) for r in runs if r.recipe_text],
+            absent="No stage has finished, and there is no recipe.",
         ),
     ]
 

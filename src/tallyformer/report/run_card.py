@@ -29,6 +29,8 @@ MOST_SOURCES = 4
 LITTLE_TEXT = 2000
 """Tokens of validation text below which its perplexity is called a rough figure."""
 
+_NOTHING = "There is no recipe in this folder, and no stage has finished."
+
 
 def run_card(run: RunData) -> Card:
     """All lines that are known of a run."""
@@ -51,12 +53,9 @@ def run_card(run: RunData) -> Card:
         ("seed", str(run.recipe.get("seed", ""))),
         ("made", _made(run)),
     ]
-    return Card(
-        run.name,
-        str(run.recipe.get("description", "")),
-        [line for line in findings if line[1]],
-        [line for line in facts if line[1]],
-    )
+    known = [[line for line in lines if line[1]] for lines in (findings, facts)]
+    description = str(run.recipe.get("description", ""))
+    return Card(run.name, description or ("" if any(known) else _NOTHING), *known)
 
 
 def _trained_on(run: RunData) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tallyformer.report.names import short_names
+
 MISSING = "–"
 
 
@@ -107,7 +109,8 @@ class TableBuilder:
         filled = [values for _, values in self._rows if values]
         if not filled:
             return None
-        columns = [_columns(m, self.runs, values) for m, values in self._by_measure(filled)]
+        names = short_names(self.runs)
+        columns = [_columns(m, names, values) for m, values in self._by_measure(filled)]
         rows = tuple(
             TableRow(label, tuple(itertools.chain.from_iterable(map(_cells, columns, values))))
             for label, values in self._rows

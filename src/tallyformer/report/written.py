@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tallyformer.report.curves import short_names
 from tallyformer.report.html import Prompt, PromptGroup
+from tallyformer.report.names import short_names
 from tallyformer.report.run_data import Curves, RunData
 from tallyformer.training.sample_lines import WrittenSample
 
@@ -28,8 +28,8 @@ def _prompts(training: str, runs: Sequence[RunData]) -> list[Prompt]:
     found: dict[str, Prompt] = {}
     for label, run in zip(labels, runs, strict=True):
         for prompt, samples in _by_prompt(_of(run, training)).items():
-            into = found.setdefault(prompt, Prompt(prompt, [], samples[-1].expected))
-            into.written.extend((_when(s.step, label), s.text) for s in _spread(samples))
+            into = found.setdefault(prompt, Prompt(prompt, [], samples[-1].expected.strip()))
+            into.written.extend((_when(s.step, label), s.text.strip()) for s in _spread(samples))
     return list(found.values())
 
 
