@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import httpx2
@@ -11,7 +12,7 @@ from starlette.routing import Route
 
 from tallyformer.errors import UsageError
 from tallyformer.server.guard import Guard, close_routes
-from tallyformer.server.keys import ApiKeys, key_line, new_key
+from tallyformer.server.keys import ApiKeys, add_key, key_line, new_key
 from tallyformer.server.middleware.access_log import JsonLines
 from tallyformer.server.routes.docs import OPEN_DOCS
 from tallyformer.server.routes.health import OPEN_PATHS
@@ -164,6 +165,7 @@ def test_a_file_of_keys_gives_each_key_its_owner(tmp_path: Path) -> None:
         ("", "no keys"),
         ("me tf-plain-key", "line 1 is not a name and sha256:HASH"),
         (f"{key_line('me', 'a')}\n{key_line('me', 'b')}", "line 2: me is there twice"),
+        (f"{key_line('me', 'a')}\n{key_line('you', 'a')}", "line 2: another name has this key"),
         (b"\xff", "cannot be read"),
     ],
 )
@@ -175,12 +177,39 @@ def test_a_bad_file_of_keys_is_one_line(tmp_path: Path, text: str | bytes, said:
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_of_keys_from_another_system_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbf" + key_line("me", "a").encode() + b"\r\n")
+    assert ApiKeys.read(file).owner("a") == "me"
+
+
+def test_what_may_have_no_end_is_no_file_of_keys(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for file in (Path("/dev/zero"), tmp_path / "pipe", tmp_path):
+        with pytest.raises(UsageError, match="cannot be read as a file of keys"):
+            ApiKeys.read(file)
+
+
+def test_keys_are_added_to_a_file_so_that_it_can_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(key_line("me", "a"))  # without an end of line
+    mine = add_key(file, "you")
+    assert ApiKeys.read(file).owner(mine) == "you"
+    before = file.read_text()
+    with pytest.raises(UsageError, match="has a key of me already"):
+        add_key(file, "me")
+    assert file.read_text() == before
+    with pytest.raises(UsageError, match="cannot be written"):
+        add_key(tmp_path / "none" / "keys", "me")
+
+
 def test_strangers_are_not_served_without_keys_unless_it_is_said(tmp_path: Path) -> None:
     models = {"tiny": tmp_path}
     with pytest.raises(UsageError, match="there are no keys"):
         server_settings({"models": models, "host": "0.0.0.0"})
     assert ServerSettings(models=models, host="0.0.0.0", allow_anonymous=True)
-    assert ServerSettings(models=models, host="::1")
+    for host in ("::1", "LOCALHOST", "127.0.0.2"):
+        assert ServerSettings(models=models, host=host)
 
 
 def test_settings_say_which_option_is_wrong(tmp_path: Path) -> None:
@@ -188,7 +217,20 @@ def test_settings_say_which_option_is_wrong(tmp_path: Path) -> None:
         ({"port": 70000}, "--port: "),
         ({"allowed_origins": ("page.example",)}, "--allowed-origin: "),
         ({"models": {"a\nb": tmp_path}}, "--model: "),
+        ({"allowed_origins": ("http://a b",)}, "--allowed-origin: "),
+        ({"models": {" a": tmp_path}}, "--model: "),
         ({"keep_alive": "soon"}, "--keep-alive: "),
+        ({"shutdown_grace": 1e300}, "--shutdown-grace: it must be less than"),
+        ({"receive_timeout": 0}, "--receive-timeout: it must be greater than 0"),
+        *(
+            ({"host": host}, "--host: .*neither an address nor a name")
+            for host in ("", "unix:/x", "[::1]", "localhost:80", "http://localhost", "a b")
+        ),
+        *(
+            ({"allowed_hosts": (host,)}, "--allowed-host: .*not a host name")
+            for host in ("", "http://a", "a:80", "*.a")
+        ),
+        ({"runs": tmp_path / "none"}, "--run.*is not a folder"),
     ):
         with pytest.raises(UsageError, match=said):
             server_settings({"models": {"tiny": tmp_path}, **values})

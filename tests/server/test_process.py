@@ -105,6 +105,25 @@ def test_variables_of_the_environment_are_options(tally_folder: Path) -> None:
         assert [card["id"] for card in listed] == ["one", "two"]
 
 
+def test_a_variable_that_is_no_setting_is_named_beside_the_one_that_was_meant(
+    tally_folder: Path,
+) -> None:
+    environment = {**os.environ, "TALLYFORMER_REQUEST_PER_MINUTE": "5", "NO_COLOR": "1"}
+    with subprocess.Popen(
+        [command(), "serve", "--port", "0", "--model", f"m={tally_folder}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as server:
+        assert server.stderr
+        first = json.loads(server.stderr.readline())
+        server.kill()
+    assert first["reason"] == (
+        "TALLYFORMER_REQUEST_PER_MINUTE has no effect: there is no such setting. "
+        "Did you mean TALLYFORMER_REQUESTS_PER_MINUTE?"
+    )
+
+
 def _began(url: str) -> str:
     """When the process that answers began."""
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tallyformer.server.keys import key_line, new_key
+from tallyformer.server.keys import add_key, key_line, new_key
 
 
 @click.command()
@@ -23,12 +23,9 @@ def key(name: str, file: Path | None) -> None:
     Prints the key, which is stored nowhere; the server needs its hash alone. Without --file the
     line for the file of keys is printed to standard error.
     """
+    if file is not None:
+        click.echo(add_key(file, name))
+        return
     secret = new_key()
-    line = key_line(name, secret)
-    if file is None:
-        click.echo(line, err=True)
-    else:
-        with file.open("a", encoding="utf-8") as lines:
-            lines.write(line + "\n")
-        file.chmod(0o600)
+    click.echo(key_line(name, secret), err=True)
     click.echo(secret)

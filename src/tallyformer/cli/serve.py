@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tallyformer.cli.setting_options import given_options, needing_serve, setting_option
+from tallyformer.cli.setting_options import (
+    given_options,
+    needing_serve,
+    setting_option,
+    without_effect,
+)
 from tallyformer.server.settings import ServerSettings, server_settings
 
 
@@ -22,14 +28,14 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
     """Folders by name; a folder without one is named as itself."""
     folders: dict[str, str] = {}
     for given in models:
-        name, separator, folder = given.partition("=")
+        name, separator, folder = (part.strip() for part in given.partition("="))
         if not separator:
-            name, folder = Path(given).absolute().name, given
+            name, folder = Path(given).absolute().name, given.strip()
         if name in folders:
             raise click.UsageError(f"--model: {name} is given twice. Name one otherwise")
         if not (Path(folder) / "config.json").is_file():
             raise click.UsageError(
-                f"--model: {folder} is not a model's folder: it has no config.json. "
+                f"--model: {folder or given!r} is not a model's folder: it has no config.json. "
                 "Give NAME=FOLDER"
             )
         folders[name] = folder
@@ -50,4 +56,4 @@ def serve(models: tuple[str, ...], **values: Any) -> None:
     settings = server_settings({**given_options(values), "models": _named(models)})
     with needing_serve():
         from tallyformer.server.run import serve as serve_with
-    serve_with(settings)
+    serve_with(settings, notes=tuple(without_effect(os.environ)))

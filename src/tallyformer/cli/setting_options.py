@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import click
 
+from tallyformer.inference.native.build import CACHE_VARIABLE
 from tallyformer.server.settings import ServerSettings, flag_of
 
 VARIABLES = "TALLYFORMER_"
@@ -34,7 +36,7 @@ def setting_option(name: str, default: Any = None) -> Callable[..., Any]:
     flag = flag_of(name)
     shared: dict[str, Any] = {
         "help": field.description,
-        "envvar": VARIABLES + flag[2:].replace("-", "_").upper(),
+        "envvar": variable_of(flag),
         "show_envvar": True,
         "default": None,
     }
@@ -63,6 +65,24 @@ def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given."""
     # 0 is a value (and equal to False).
     return {n: v for n, v in values.items() if v is not None and v is not False and v != ()}
+
+
+def without_effect(environment: Mapping[str, str]) -> Iterator[str]:
+    """A line for each variable that looks like one of a setting and is none.
+
+    Kubernetes gives its pods some of these itself, so they are no error.
+    """
+    known = [variable_of(flag_of(name)) for name in ServerSettings.model_fields]
+    for name in sorted(environment):
+        if name.startswith(VARIABLES) and name not in (*known, CACHE_VARIABLE):
+            near = difflib.get_close_matches(name, known, n=1)
+            guess = f" Did you mean {near[0]}?" if near else ""
+            yield f"{name} has no effect: there is no such setting.{guess}"
+
+
+def variable_of(flag: str) -> str:
+    """The variable of the environment for an option."""
+    return VARIABLES + flag[2:].replace("-", "_").upper()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ Keys are random and long, so a plain SHA-256 keeps them: there is nothing to gue
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -35,14 +36,10 @@ class ApiKeys:
         """The keys of a file.
 
         Raises:
-            UsageError: it cannot be read, holds no key, a name twice, or a line that is not one.
+            UsageError: it cannot be read, holds no key, a name or a key twice, or a line that is
+                not one.
         """
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            raise UsageError(
-                f"{file}: cannot be read as a file of keys. Make one: tallyformer key NAME"
-            ) from None
+        lines = _lines(file)
         digests: dict[str, str] = {}
         for number, line in enumerate(lines, 1):
             text = line.partition("#")[0].strip()
@@ -56,6 +53,8 @@ class ApiKeys:
                 )
             if match["name"] in digests:
                 raise UsageError(f"{file}: line {number}: {match['name']} is there twice")
+            if match["digest"] in digests.values():
+                raise UsageError(f"{file}: line {number}: another name has this key already")
             digests[match["name"]] = match["digest"]
         if not digests:
             raise UsageError(f"{file}: no keys. Make one: tallyformer key NAME")
@@ -82,6 +81,14 @@ class ApiKeys:
         return found
 
 
+def _lines(file: Path) -> list[str]:
+    # A device or a pipe may have no end, or no beginning.
+    if file.is_file():
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return file.read_text(encoding="utf-8-sig").splitlines()
+    raise UsageError(f"{file}: cannot be read as a file of keys. Make one: tallyformer key NAME")
+
+
 def digest_of(key: str) -> str:
     """SHA-256 of a key, in hexadecimal."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
@@ -90,6 +97,34 @@ def digest_of(key: str) -> str:
 def new_key() -> str:
     """A fresh key with 256 random bits."""
     return PREFIX + secrets.token_urlsafe(32)
+
+
+def add_key(file: Path, name: str) -> str:
+    """Add a fresh key's hash to a file of keys, which is made if it is not there; return the key.
+
+    Raises:
+        UsageError: the file has a key of this name, cannot be written or is no such file; or no key
+            has such a name.
+    """
+    key = new_key()
+    line = key_line(name, key)
+    known = _lines(file) if file.exists() else []
+    if any(one.partition("#")[0].split()[:1] == [name] for one in known):
+        raise UsageError(
+            f"{file}: has a key of {name} already. Remove its line, or take a new name"
+        )
+    try:
+        file.touch(mode=0o600)
+        file.chmod(0o600)
+        with file.open("r+", encoding="utf-8") as lines:
+            text = lines.read()
+            lines.write(f"{line}\n" if text.endswith("\n") or not text else f"\n{line}\n")
+    except OSError as error:
+        reason = (error.strerror or "refused").lower()
+        raise UsageError(
+            f"{file}: cannot be written ({reason}). Give --file in a folder of yours"
+        ) from None
+    return key
 
 
 def key_line(name: str, key: str) -> str:

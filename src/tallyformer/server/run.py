@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import uvicorn
@@ -45,17 +45,24 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-def serve(settings: ServerSettings) -> None:
+def serve(settings: ServerSettings, *, notes: Sequence[str] = ()) -> None:
     """Serve until SIGTERM or SIGINT.
 
     SIGHUP ends it too where a terminal is closed, and else has changed models and the file of keys
     loaded again.
+
+    Args:
+        settings: all of them.
+        notes: what else the log has to say of them.
 
     Raises:
         RunError: the address cannot be listened on.
         TallyFormerError: a model cannot be loaded.
     """
     with listening(settings.host, settings.port) as listener:
+        _log_to_stderr(logging.INFO)
+        for note in notes:
+            _log("note", reason=note)
         if settings.reload:
             served_while_edited(functools.partial(_serve_again, settings), listener)
         else:
@@ -133,7 +140,7 @@ def uvicorn_config(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=int(settings.keep_alive),
+        timeout_keep_alive=math.ceil(settings.keep_alive),
         timeout_graceful_shutdown=math.ceil(LAST_SECONDS),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -14,7 +15,10 @@ from tallyformer.monitor.runs import is_a_run
 _HIDDEN = frozenset({"answer_storage", "api_key_file", "feedback", "rate_limit_storage"})
 _SEVERAL: tuple[Any, ...] = (tuple[str, ...], dict[str, Path])
 _Count = Annotated[int, Field(ge=1)]
-_Seconds = Annotated[float, Field(gt=0)]
+_YEAR = 366 * 24 * 3600
+_Seconds = Annotated[float, Field(gt=0, le=_YEAR)]
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+_NAME = re.compile(r"[\w.-]{1,253}", re.ASCII)
 
 
 class ServerSettings(BaseModel):
@@ -111,7 +115,7 @@ class ServerSettings(BaseModel):
         120.0, description="Seconds that a stream waits for a client to join it again."
     )
     shutdown_grace: float = Field(
-        30.0, ge=0, description="Seconds that running answers get after SIGTERM."
+        30.0, ge=0, le=_YEAR, description="Seconds that running answers get after SIGTERM."
     )
     reload: bool = Field(
         False, description="For developers: begin again whenever the package's code is changed."
@@ -121,13 +125,37 @@ class ServerSettings(BaseModel):
     @classmethod
     def _names_can_be_sent(cls, models: dict[str, Path]) -> dict[str, Path]:
         for name in models:
-            if not name.isprintable() or not name.isascii() or not name.strip() or len(name) > 100:
+            plain = name.isprintable() and name.isascii() and name == name.strip()
+            if not plain or not 1 <= len(name) <= 100:
                 raise ValueError(f"{name!a}: a model's name is 1 to 100 printable ASCII characters")
         return models
+
+    @field_validator("host")
+    @classmethod
+    def _is_a_host(cls, host: str) -> str:
+        if not (_NAME.fullmatch(host) or _address(host.partition("%")[0])):
+            raise ValueError(
+                f"{host!a} is neither an address nor a name. Give one as 127.0.0.1, ::1 or "
+                "localhost, and the port as --port"
+            )
+        return host.lower()
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if host != "*" and not _NAME.fullmatch(host):
+                raise ValueError(
+                    f"{host!a} is not a host name. Give each name without scheme and port, as "
+                    "chat.example.com, or * for any"
+                )
+        return hosts
 
     @field_validator("runs")
     @classmethod
     def _is_of_runs(cls, runs: Path | None) -> Path | None:
+        if runs is not None and not runs.is_dir():
+            raise ValueError(f"{runs}: is not a folder. Give the one with the runs, or make it")
         if runs is not None and is_a_run(runs):
             around = runs.absolute().parent
             raise ValueError(f"{runs}: is one run. Give the folder around it: {around}")
@@ -151,10 +179,9 @@ class ServerSettings(BaseModel):
     @model_validator(mode="after")
     def _origins_are_origins(self) -> Self:
         for origin in self.allowed_origins:
-            scheme, _, rest = origin.partition("://")
-            if scheme not in ("http", "https") or not rest or "/" in rest or "*" in rest:
+            if not _ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    f"--allowed-origin: {origin} is not an origin. Write scheme, host and port, "
+                    f"--allowed-origin: {origin!a} is not an origin. Write scheme, host and port, "
                     "as http://localhost:5173"
                 )
         return self
@@ -176,7 +203,7 @@ def server_settings(values: dict[str, Any]) -> ServerSettings:
         return ServerSettings(**values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        message = problem["msg"].removeprefix("Value error, ")
+        message = problem["msg"].removeprefix("Value error, ").replace("Input should", "it must")
         field = str(problem["loc"][0]) if problem["loc"] else ""
         raise UsageError(f"{flag_of(field)}: {message}" if field else message) from None
 
@@ -188,7 +215,12 @@ def flag_of(field: str) -> str:
 
 
 def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return None
