@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,32 @@ def test_what_is_stored_is_the_same_in_both_databases(tmp_path: Path, postgresql
     for store in stores:
         assert store.delete(owner="alice", user="\0") == 1
         assert store.delete(owner="alice", answer_id="a2") == 1
+        store.close()
+
+
+def test_two_servers_that_rate_one_answer_at_the_same_time_both_succeed(postgresql: str) -> None:
+    """Whoever is last stays; neither sees the other one's row before it is committed."""
+    stores = [FeedbackStore(postgresql) for _ in range(2)]
+    together = threading.Barrier(2)
+
+    def rate(store: FeedbackStore, tag: str) -> None:
+        try:
+            for number in range(50):
+                together.wait(PATIENCE)
+                store.save(rated(number // 2, tags=[tag]))
+        except BaseException:
+            together.abort()
+            raise
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(rate, *pair) for pair in zip(stores, "ab", strict=True)]:
+            done.result(PATIENCE)
+    kept = list(stores[0].all())
+    assert len({one.answer_id for one in kept}) == len(kept) == 25
+    assert all(one.tags in (["a"], ["b"]) for one in kept)
+    for one in kept:
+        assert stores[1].delete(owner="alice", answer_id=one.answer_id) == 1
+    for store in stores:
         store.close()
 
 

@@ -19,6 +19,8 @@ from tallyformer.tokenizer.messages import Message
 LOCK_SECONDS = 10.0
 """That SQLite waits for another process which writes."""
 _MIGRATIONS = "tallyformer.server.feedback:migrations"
+_MOST_TRIES = 64
+"""To keep one answer: each that fails is one that another server has kept."""
 _MIGRATING = 0x7A11
 """The lock of PostgreSQL that a migration holds."""
 _TABLE = sa.table(
@@ -108,7 +110,15 @@ class FeedbackStore:
     def save(self, rated: RatedAnswer) -> None:
         """Keep a rated answer, in place of what was said of it before."""
         values = {name: _storable(value) for name, value in vars(rated).items()}
-        with _reached(), self._engine.begin() as connection:
+        with _reached():
+            for _ in range(_MOST_TRIES - 1):
+                # Another server has just kept the same one, which could not be seen before.
+                with contextlib.suppress(sa.exc.IntegrityError):
+                    return self._replace(rated, values)
+            self._replace(rated, values)
+
+    def _replace(self, rated: RatedAnswer, values: dict[str, Any]) -> None:
+        with self._engine.begin() as connection:
             connection.execute(sa.delete(_TABLE).where(_same(rated)))
             connection.execute(sa.insert(_TABLE).values(**values))
 
