@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tallyformer.inference.outputs import FirstSpace, Output, Piece, by_sample, joined, merged
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tallyformer.inference.llm import LLM
     from tallyformer.inference.prompts import Prompt
     from tallyformer.inference.sampling_params import SamplingParams
+
+Receive = Callable[["Piece | BaseException"], object]
 
 
 class AsyncLLM:
@@ -39,7 +41,7 @@ class AsyncLLM:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._unfinished: set[_Stream] = set()
+        self._unfinished: set[_Answer] = set()
         self._mailboxes: dict[asyncio.AbstractEventLoop, _Mailbox] = {}
 
     @property
@@ -56,6 +58,31 @@ class AsyncLLM:
     def waiting(self) -> int:
         """Sequences that wait for a place; a server may refuse more of them."""
         return self._client.waiting
+
+    def begin(self, asked: EngineRequest, receive: Receive) -> Callable[[], None]:
+        """Begin an answer now; from then on its pieces come by themselves, in this event loop.
+
+        Args:
+            asked: as `LLM.asked` gives it.
+            receive: called with each piece, and with an error in place of what has failed.
+
+        Returns:
+            What ends the answer, to be called in any case; nothing comes after that.
+        """
+        answer = self._open(asked.params.n, receive)
+
+        def end() -> None:
+            answer.receive = _nobody
+            # In this order: the thread, once nothing is unfinished, clears up and then sleeps.
+            self._client.leave(answer.numbers)
+            self._unfinished.discard(answer)
+
+        try:
+            answer.numbers = self._client.join(asked, answer.put)
+        except BaseException:
+            end()
+            raise
+        return end
 
     def stream(
         self,
@@ -142,20 +169,18 @@ class AsyncLLM:
         return [joined(asked.prompt_ids, sample) for sample in samples]
 
     async def _pieces(self, asked: EngineRequest) -> AsyncGenerator[Piece, None]:
-        stream = self._open(asked.params.n)
+        new = _New()
+        end = self.begin(asked, new.receive)
         try:
-            stream.numbers = self._client.join(asked, stream.put)
             left = asked.params.n
             while left:
-                for piece in await stream.next():
+                for piece in await new.pieces():
                     yield piece
                     left -= piece.finish_reason is not None
         finally:
-            # In this order: the thread, once nothing is unfinished, clears up and then sleeps.
-            self._client.leave(stream.numbers)
-            self._unfinished.discard(stream)
+            end()
 
-    def _open(self, samples: int) -> _Stream:
+    def _open(self, samples: int, receive: Receive) -> _Answer:
         loop = asyncio.get_running_loop()
         with self._lock:
             if self._closed:
@@ -167,9 +192,9 @@ class AsyncLLM:
             if loop not in self._mailboxes:
                 alive = {k: box for k, box in self._mailboxes.items() if not k.is_closed()}
                 self._mailboxes = {**alive, loop: _Mailbox(loop)}
-            stream = _Stream(self._mailboxes[loop], self._unfinished, samples)
-            self._unfinished.add(stream)
-        return stream
+            answer = _Answer(self._mailboxes[loop], self._unfinished, samples, receive)
+            self._unfinished.add(answer)
+        return answer
 
     def _work(self) -> None:
         """The thread: steps as long as an answer is under way."""
@@ -184,9 +209,9 @@ class AsyncLLM:
                 self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        for stream in list(self._unfinished):
-            self._client.leave(stream.numbers)
-            stream.put(error)
+        for answer in list(self._unfinished):
+            self._client.leave(answer.numbers)
+            answer.put(error)
         self._wake_loops()
 
     def _wake_loops(self) -> None:
@@ -195,14 +220,14 @@ class AsyncLLM:
 
 
 class _Mailbox:
-    """What threads have for the streams of a loop; a step wakes the loop once for all of them."""
+    """What threads have for the answers of a loop; a step wakes the loop once for all of them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._posted: deque[tuple[_Stream, Piece | BaseException]] = deque()
+        self._posted: deque[tuple[_Answer, Piece | BaseException]] = deque()
 
-    def post(self, stream: _Stream, got: Piece | BaseException) -> None:
-        self._posted.append((stream, got))
+    def post(self, answer: _Answer, got: Piece | BaseException) -> None:
+        self._posted.append((answer, got))
 
     def wake(self) -> None:
         if self._posted:
@@ -211,22 +236,30 @@ class _Mailbox:
                 self._loop.call_soon_threadsafe(self._hand_out)
 
     def _hand_out(self) -> None:
-        while self._posted:
-            stream, got = self._posted.popleft()
-            stream.receive(got)
+        try:
+            while self._posted:
+                answer, got = self._posted.popleft()
+                answer.receive(got)
+        finally:
+            self.wake()  # where one failed, the others get theirs
 
 
-class _Stream:
-    """One answer's way from the thread that steps into its loop."""
+class _Answer:
+    """One answer's way from the thread that steps into its loop.
 
-    def __init__(self, mailbox: _Mailbox, unfinished: set[_Stream], samples: int) -> None:
+    Attributes:
+        numbers: its sequences in the engine.
+        receive: called in the loop.
+    """
+
+    def __init__(
+        self, mailbox: _Mailbox, unfinished: set[_Answer], samples: int, receive: Receive
+    ) -> None:
         self.numbers: Sequence[int] = ()
+        self.receive = receive
         self._mailbox = mailbox
         self._unfinished = unfinished
         self._left = samples
-        self._pieces: list[Piece] = []
-        self._error: BaseException | None = None
-        self._news = asyncio.Event()
 
     def put(self, got: Piece | BaseException) -> None:
         """In the thread that steps."""
@@ -236,24 +269,36 @@ class _Stream:
             self._unfinished.discard(self)
         self._mailbox.post(self, got)
 
+
+class _New:
+    """What has come of an answer since it was read the last time."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Piece] = []
+        self._error: BaseException | None = None
+        self._is_there = asyncio.Event()
+
     def receive(self, got: Piece | BaseException) -> None:
-        """In the loop."""
         if isinstance(got, BaseException):
             self._error = got
         else:
             self._pieces.append(got)
-        self._news.set()
+        self._is_there.set()
 
-    async def next(self) -> list[Piece]:
-        """What has come, one piece a sample; an error after all that came before it."""
-        await self._news.wait()
+    async def pieces(self) -> list[Piece]:
+        """One piece a sample; an error after all that came before it."""
+        await self._is_there.wait()
         pieces, self._pieces = self._pieces, []
         if pieces:
             if self._error is None:
-                self._news.clear()
+                self._is_there.clear()
             return [merged(sample) for sample in by_sample(pieces)]
         assert self._error is not None
         raise self._error
+
+
+def _nobody(_: Piece | BaseException) -> None:
+    """Of what comes after the end."""
 
 
 async def _without_first_space(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import itertools
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tallyformer.errors import InvalidRequestError
-from tallyformer.inference.outputs import FirstSpace, Piece, TokenLogprob
+from tallyformer.inference.outputs import FirstSpace, Piece, TokenLogprob, merged
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.server.api_error import ApiError, unavailable, usual_message
 from tallyformer.server.drain import Drain
@@ -23,6 +23,8 @@ from tallyformer.server.metrics import AnswerTimes
 _LOGGER = logging.getLogger("tallyformer.server")
 _FIRST_SECONDS = 0.1
 """Without a first piece; a client that waits longer is told that it waits."""
+_MOST_AT_ONCE = 64
+"""Pieces that are read as one."""
 Event = tuple[int, Piece] | None
 """A piece of the answer with this number; None: nothing has come for a while."""
 
@@ -73,35 +75,46 @@ class Generation:
         memory: AnswerMemory,
         whole: bool,
     ) -> None:
+        self._llm = llm
         self._wanted = wanted
-        self._streams = [llm.stream(w.prompt_ids, w.params, prefix_key=prefix_key) for w in wanted]
+        self._asked = [llm.llm.asked(w.prompt_ids, w.params, prefix_key) for w in wanted]
         self._times = times
         self._drain = drain
         self._deadline = deadline
         self._keep_alive = keep_alive
         self._memory = memory
         self._whole = whole
-        self._unmade = len(wanted)
+        self._unmade = sum(one.params.n for one in wanted)
         self._when_made: Callable[[], object] = lambda: None
-        self._queue: asyncio.Queue[Event | ApiError] = asyncio.Queue()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._news: deque[Event | ApiError] = deque()
+        self._is_news = asyncio.Event()
+        self._ends: list[Callable[[], None]] = []
         self._is_read = False
 
     def begin(self) -> None:
         """Begin all answers, before anybody reads them.
 
         So a prompt is computed while the head of the response is written.
+
+        Raises:
+            ApiError: the model cannot.
         """
         self._clock = asyncio.get_running_loop().time
         self._last, self._patience = self._clock(), min(self._keep_alive, _FIRST_SECONDS)
         self._kept = self._memory.begin(self.give_up)
-        counts = (one.params.n for one in self._wanted[:-1])
-        firsts = itertools.accumulate(counts, initial=0)
-        pumps = zip(self._streams, self._wanted, firsts, strict=True)
-        self._tasks = [asyncio.create_task(self._pump(*pump)) for pump in pumps]
+        first = 0
+        try:
+            for one, asked in zip(self._wanted, self._asked, strict=True):
+                self._ends.append(self._llm.begin(asked, self._receiver(one, first)))
+                first += one.params.n
+        except Exception as error:
+            self._end()
+            raise _told(error) from error
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The pieces as they come; closing this ends all answers within a step.
+
+        Of what came since the last read, several pieces of one answer in a row are one.
 
         Raises:
             ApiError: the model failed, the deadline passed, or the server ends.
@@ -111,26 +124,19 @@ class Generation:
         with self._limits():
             try:
                 while left:
-                    event = await self._queue.get()
-                    if isinstance(event, ApiError):
-                        raise event
-                    if event is not None and not self._whole:
-                        self._memory.grow(self._kept, -bytes_of(event[1]))
+                    if not self._news:
+                        self._is_news.clear()
+                        await self._is_news.wait()
+                    event = self._next()
                     yield event
                     left -= event is not None and event[1].finish_reason is not None
             finally:
                 self._end()
-                await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def end_unread(self) -> None:
         """End answers whose events nobody has begun to read."""
         if not self._is_read:
             self._end()
-
-    def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        self._memory.end(self._kept)
 
     def when_made(self, callback: Callable[[], object]) -> None:
         """Have something called when all answers are made, whether they have been read or not."""
@@ -138,34 +144,71 @@ class Generation:
 
     def give_up(self) -> None:
         """End all answers for lack of memory; what was not read of them is let go of."""
-        for task in self._tasks:
-            task.cancel()
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        self._put(_too_much())
+        self._news.clear()
+        self._fail(_too_much())
 
-    async def _pump(
-        self, stream: AsyncGenerator[Piece, None], wanted: WantedAnswers, first: int
-    ) -> None:
-        """Pass on the answers to one prompt; `first` is the number of the first of them."""
+    def _end(self) -> None:
+        """Make nothing more, and keep nothing."""
+        self._stop()
+        self._memory.end(self._kept)
+
+    def _fail(self, error: ApiError) -> None:
+        """Make nothing more; who reads is told after all that was made."""
+        self._stop()
+        self._tell(error)
+
+    def _stop(self) -> None:
+        for end in self._ends:
+            end()
+        self._ends.clear()
+        self._when_made()
+
+    def _tell(self, news: Event | ApiError) -> None:
+        self._news.append(news)
+        self._is_news.set()
+
+    def _next(self) -> Event:
+        """The oldest of what has not been read."""
+        event = self._news.popleft()
+        if isinstance(event, ApiError):
+            raise event
+        if event is None:
+            return None
+        number, piece = event
+        pieces = [piece]
+        while self._news and len(pieces) < _MOST_AT_ONCE:
+            following = self._news[0]
+            if not isinstance(following, tuple) or following[0] != number:
+                break
+            pieces.append(following[1])
+            self._news.popleft()
+        if not self._whole:
+            self._memory.grow(self._kept, -sum(map(bytes_of, pieces)))
+        return number, merged(pieces)
+
+    def _receiver(
+        self, wanted: WantedAnswers, first: int
+    ) -> Callable[[Piece | BaseException], None]:
+        """What takes the answers to one prompt; `first` is the number of the first of them."""
         space = FirstSpace() if wanted.chat else None
         scores = _PromptScores(wanted.params)
-        try:
-            async with contextlib.aclosing(stream) as pieces:
-                async for piece in pieces:
-                    self._last, self._patience = self._clock(), self._keep_alive
-                    self._measure(self._times[first + piece.index], piece)
-                    for scored in scores.given_to(piece):
-                        kept = space.without(scored) if space else scored
-                        if kept is not None:
-                            self._queue.put_nowait((first + kept.index, kept))
-                            self._memory.grow(self._kept, bytes_of(kept))
-        except Exception as error:
-            self._queue.put_nowait(_told(error))
-        finally:
-            self._unmade -= 1
+
+        def receive(got: Piece | BaseException) -> None:
+            if isinstance(got, BaseException):
+                self._fail(_told(got))
+                return
+            self._last, self._patience = self._clock(), self._keep_alive
+            self._measure(self._times[first + got.index], got)
+            for scored in scores.given_to(got):
+                kept = space.without(scored) if space else scored
+                if kept is not None:
+                    self._tell((first + kept.index, kept))
+                    self._memory.grow(self._kept, bytes_of(kept))
+            self._unmade -= got.finish_reason is not None
             if not self._unmade:
                 self._when_made()
+
+        return receive
 
     @staticmethod
     def _measure(times: AnswerTimes, piece: Piece) -> None:
@@ -179,9 +222,9 @@ class Generation:
     def _limits(self) -> Any:
         """While this block runs, the deadline, the server's end and silence become events."""
         loop = asyncio.get_running_loop()
-        late = loop.call_later(self._deadline, self._put, _too_late())
+        late = loop.call_later(self._deadline, self._tell, _too_late())
         self._beat = loop.call_later(self._patience, self._maybe_silent)
-        forget = self._drain.when_expired(lambda: self._put(_ending()))
+        forget = self._drain.when_expired(lambda: self._tell(_ending()))
         try:
             yield
         finally:
@@ -189,13 +232,10 @@ class Generation:
             self._beat.cancel()
             forget()
 
-    def _put(self, error: ApiError) -> None:
-        self._queue.put_nowait(error)
-
     def _maybe_silent(self) -> None:
         silent = self._clock() - self._last
         if silent >= self._patience:
-            self._queue.put_nowait(None)
+            self._tell(None)
             silent, self._patience = 0.0, self._keep_alive
         loop = asyncio.get_running_loop()
         self._beat = loop.call_later(self._patience - silent, self._maybe_silent)
@@ -230,7 +270,7 @@ class _PromptScores:
         return dataclasses.replace(piece, prompt_logprobs=self._scores)
 
 
-def _told(error: Exception) -> ApiError:
+def _told(error: BaseException) -> ApiError:
     """What a client is told of a failure of the engine; the log has its kind and place."""
     if isinstance(error, InvalidRequestError):
         return invalid_request(error)
