@@ -19,7 +19,7 @@ from tallyformer.server.drain import Drain, Draining
 from tallyformer.server.failures import add_failure_handlers
 from tallyformer.server.feedback.exchanges import Exchanges
 from tallyformer.server.guard import close_routes
-from tallyformer.server.json_endpoint import serve_directly
+from tallyformer.server.json_endpoint import ShortWay, serve_directly
 from tallyformer.server.keys import ApiKeys
 from tallyformer.server.metrics import Metrics
 from tallyformer.server.middleware.access_log import AccessLog
@@ -90,6 +90,7 @@ def create_app(
     service = Service(served, settings, ending, metrics, exchanges=exchanges, shared=shared)
     ends: list[Callable[[], Awaitable[None]]] = [service.close]
     served.when_ready(lambda model: metrics.watch(model.name, model.llm))
+    layers = _middleware(settings, ending, metrics)
     app = FastAPI(
         title="TallyFormer",
         version=__version__,
@@ -98,7 +99,7 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json",
         responses=documented(*EVERYWHERE),
-        middleware=_middleware(settings, ending, metrics),
+        middleware=layers,
         lifespan=_loading(served, ends),
     )
     app.state.models = served
@@ -122,6 +123,7 @@ def create_app(
     add_page_routes(app)
     serve_directly(app.router.routes, MOST_ASKED)
     close_routes(app.router.routes, known, OPEN_PATHS | OPEN_DOCS | PAGE_PATHS | OPEN_REPORTS)
+    app.middleware_stack = ShortWay(app, MOST_ASKED, layers)
     return app
 
 
