@@ -99,15 +99,24 @@ class Client:
         self._host, self._port = str(parts.hostname), int(parts.port or 80)
         self._idle: list[Connection] = []
 
+    def request(self, path: str, body: Body | None) -> bytes:
+        """A request as it is sent; made before, it costs nothing while time is measured."""
+        head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: {self._host}\r\n"
+        if body is None:
+            return f"{head}\r\n".encode()
+        sent = json.dumps(body).encode()
+        head += f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n"
+        return head.encode() + sent
+
     @contextlib.asynccontextmanager
-    async def asked(self, path: str, body: Body | None) -> AsyncIterator[Connection]:
+    async def asked(self, request: bytes) -> AsyncIterator[Connection]:
         """A connection on which a request has been sent; it is closed unless its answer was read.
 
         Raises:
             RequestFailed: there is no connection.
         """
         connection = await self._connection()
-        connection.send(self._request(path, body))
+        connection.send(request)
         try:
             yield connection
         finally:
@@ -116,9 +125,7 @@ class Client:
             else:
                 connection.close()
 
-    async def stream(
-        self, path: str, body: Body, output_tokens: int, heard: Callable[[], None]
-    ) -> Counts:
+    async def stream(self, request: bytes, output_tokens: int, heard: Callable[[], None]) -> Counts:
         """Have a prompt answered as a stream; `heard` is called at each part with text.
 
         Raises:
@@ -126,7 +133,7 @@ class Client:
         """
         usage: Body | None = None
         done, rest = False, b""
-        async with self.asked(path, body) as connection:
+        async with self.asked(request) as connection:
             async for received in connection.body():
                 if connection.status != 200:
                     continue
@@ -151,7 +158,7 @@ class Client:
         Raises:
             RequestFailed: there is no whole answer.
         """
-        async with self.asked(path, body) as connection:
+        async with self.asked(self.request(path, body)) as connection:
             whole = b"".join([part async for part in connection.body()])
             if not connection.whole:
                 raise RequestFailed("answer cut off")
@@ -172,14 +179,6 @@ class Client:
         except OSError as error:
             raise RequestFailed("no connection", str(error)) from None
         return made[1]
-
-    def _request(self, path: str, body: Body | None) -> bytes:
-        head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: {self._host}\r\n"
-        if body is None:
-            return f"{head}\r\n".encode()
-        sent = json.dumps(body).encode()
-        head += f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n"
-        return head.encode() + sent
 
 
 def _heard(event: Body, heard: Callable[[], None]) -> Body | None:

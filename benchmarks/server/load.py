@@ -52,7 +52,10 @@ class Load:
             prompt_of_words(asked["prompt_tokens"], "server", asked.get("seed", 0), number)
             for number in range(DIFFERENT)
         ]
-        self.bodies: Iterator[Asked] = itertools.cycle([self._body(p) for p in prompts])
+        bodies = [self._body(p) for p in prompts]
+        self.bodies: Iterator[Asked] = itertools.cycle(bodies)
+        requests = [self.client.request(PATH, body) for body in bodies]
+        self.requests: Iterator[bytes] = itertools.cycle(requests)
 
     def _body(self, prompt: str) -> Asked:
         return {
@@ -64,14 +67,14 @@ class Load:
             "stream_options": {"include_usage": True},
         }
 
-    async def ask(self, body: Asked, heard: Callable[[], None]) -> Counts:
-        return await self.client.stream(PATH, body, self.output_tokens, heard)
+    async def ask(self, request: bytes, heard: Callable[[], None]) -> Counts:
+        return await self.client.stream(request, self.output_tokens, heard)
 
 
 async def closed(load: Load) -> Asked:
     record = await closed_loop(
         load.ask,
-        load.bodies,
+        load.requests,
         streams=load.asked["streams"],
         seconds=load.asked["seconds"],
         warmup=load.asked.get("warmup", 1.0),
@@ -84,7 +87,7 @@ async def open_(load: Load) -> Asked:
     times = poisson_times(load.asked["rate"], "server", load.asked.get("seed", 0))
     record = await open_loop(
         load.ask,
-        zip(times, load.bodies, strict=False),
+        zip(times, load.requests, strict=False),
         seconds=load.asked["seconds"],
         warmup=load.asked.get("warmup", 1.0),
         timeout=LATE_SECONDS,
@@ -130,7 +133,7 @@ async def at_once(load: Load) -> Asked:
                     print("begun", flush=True)
 
         try:
-            await load.ask(next(load.bodies), begun)
+            await load.ask(next(load.requests), begun)
         except RequestFailed as failed:
             return str(failed)
         return None

@@ -11,6 +11,11 @@ from starlette.types import Receive, Scope, Send
 
 from tallyformer.server import sse
 
+_HEADERS = [
+    (name.encode(), value.encode())
+    for name, value in {**sse.HEADERS, "content-type": f"{sse.MEDIA_TYPE}; charset=utf-8"}.items()
+]
+
 
 class ClientGone(Exception):  # noqa: N818 - nothing is wrong
     """The client closed its connection; nobody reads an answer."""
@@ -55,12 +60,10 @@ class EventStream(Response):
 
     Args:
         events: bytes of whole events; closed at the end, however it comes.
-        headers: beside those of every stream.
+        headers: beside those of every stream, by lower-case names.
         place: what the stream holds as long as it runs.
         seconds: after which a client that does not read is left.
     """
-
-    media_type = sse.MEDIA_TYPE
 
     def __init__(
         self,
@@ -75,8 +78,7 @@ class EventStream(Response):
         self._seconds = seconds
         self.status_code = 200
         self.background = None
-        self.body = b""
-        self.init_headers({**sse.HEADERS, **headers})
+        self.raw_headers = [*_HEADERS, *((k.encode(), v.encode()) for k, v in headers.items())]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all events, or as many as the client takes."""
@@ -85,8 +87,8 @@ class EventStream(Response):
                 while_read(receive, self._seconds),
                 contextlib.aclosing(self._events) as events,
             ):
-                headers = [entry for entry in self.raw_headers if entry[0] != b"content-length"]
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+                await send(head)
                 send_on = scope["state"].get("send_on", send)
                 async for event in events:
                     await send_on({"type": "http.response.body", "body": event, "more_body": True})
