@@ -29,8 +29,8 @@ def small(tally_folder: Path) -> Iterator[Running]:
 
 def test_a_stream_that_nobody_reads_ends(small: Running) -> None:
     large = {"logprobs": True, "top_logprobs": 20, "stream": True, "n": 4}
-    with asked(small, {**ENDLESS, **large}):
-        until(lambda: model_of(small).llm.running == 4)
+    with asked(small, {**ENDLESS, **large}) as connection:
+        assert connection.recv(1)  # it has begun
         until(lambda: nothing_runs(small))
 
 
@@ -58,9 +58,10 @@ def test_a_stream_that_is_read_is_as_long_as_it_likes(small: Running) -> None:
 
 
 def test_only_the_largest_answer_ends(small: Running) -> None:
-    with asked(small, {**ENDLESS, "stream": True, "n": 8}), small.client() as http:
-        until(lambda: model_of(small).llm.running == 8)
-        while model_of(small).llm.running == 8:
+    largest = asked(small, {**ENDLESS, "stream": True, "n": 8})
+    with largest as connection, small.client() as http:
+        assert connection.recv(1)  # it has begun
+        while not nothing_runs(small):
             answer = http.post(CHAT, json={**ENDLESS, "max_tokens": 20})
             assert answer.json()["usage"]["completion_tokens"] == 20
 
