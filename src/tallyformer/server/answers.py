@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -126,9 +127,13 @@ class CompletionShape:
         self._usage = usage
         self._logprobs = logprobs
         self._prompts = prompts
-        empty = sse.json_bytes({**head.fields(chunk=True), "choices": []})
-        self._before = empty.removesuffix(b"]}")
         self._after = b'],"usage":null}' if usage else b"]}"
+
+    @functools.cached_property
+    def _before(self) -> bytes:
+        """What each chunk has before its choice."""
+        empty = sse.json_bytes({**self._head.fields(chunk=True), "choices": []})
+        return empty.removesuffix(b"]}")
 
     @property
     def answer_id(self) -> str:

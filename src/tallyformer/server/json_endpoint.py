@@ -7,6 +7,7 @@ errors, our own layers and what the function gets stay the same.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
@@ -52,6 +53,10 @@ class JsonEndpoint:
         await response(scope, receive, send)
 
     def _checked(self, sent: bytearray) -> BaseModel:
+        with contextlib.suppress(ValidationError):
+            return self._body_class.model_validate_json(sent)
+        # Python's reader takes what pydantic's does not, lone surrogates say, and its errors are
+        # those of all other routes.
         try:
             return self._body_class.model_validate(json.loads(sent))
         except ValidationError as error:

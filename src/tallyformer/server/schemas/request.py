@@ -20,6 +20,7 @@ def example(value: dict[str, Any]) -> ConfigDict:
 
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
+_HOLDERS = frozenset({dict, list})
 Choices = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
 Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
 
@@ -52,19 +53,17 @@ class RequestBody(RequestPart):
     @model_validator(mode="before")
     @classmethod
     def _bounded_nesting(cls, given: Any) -> Any:
-        level: list[Any] = [given]
+        level = [given] if type(given) in _HOLDERS else []
         for _ in range(MOST_NESTED):
-            level = [inner for outer in level for inner in _inside(outer)]
+            level = [
+                inner
+                for outer in level
+                for inner in (outer.values() if type(outer) is dict else outer)
+                if type(inner) in _HOLDERS
+            ]
             if not level:
                 return given
         raise PydanticCustomError("nesting", "lists and objects are nested too deeply")
-
-
-def _inside(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        yield from (v for v in value.values() if isinstance(v, dict | list))
-    elif isinstance(value, list):
-        yield from (v for v in value if isinstance(v, dict | list))
 
 
 def _ignored_in(name: str, value: Any) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -144,7 +145,16 @@ class SamplingFields(FormFields, RequestBody):
             given["stop_token_ids"] = (*defaults.stop_token_ids, *self.stop_token_ids)
         if self.logit_bias:
             given["logit_bias"] = {int(name): bias for name, bias in self.logit_bias.items()}
-        return dataclasses.replace(defaults, **given, **more, max_tokens=max_tokens, n=n)
+        given |= {**more, "max_tokens": max_tokens, "n": n}
+        if self.logit_bias or isinstance(self.stop, list) or more.get("token_mask") is not None:
+            return dataclasses.replace(defaults, **given)
+        return _settings(defaults, **given)
+
+
+@functools.lru_cache(256)
+def _settings(defaults: SamplingParams, **given: Any) -> SamplingParams:
+    """Checked once for all requests alike."""
+    return dataclasses.replace(defaults, **given)
 
 
 def refuse_unless(given: Any, allowed: tuple[Any, ...], message: str) -> Any:
