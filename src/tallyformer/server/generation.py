@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ class Generation:
             for one, asked in zip(self._wanted, self._asked, strict=True):
                 self._ends.append(self._llm.begin(asked, self._receiver(one, first)))
                 first += one.params.n
+            time.sleep(0)  # Python's lock for the engine, which begins while the head is written
         except Exception as error:
             self._end()
             raise _told(error) from error
