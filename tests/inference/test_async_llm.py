@@ -67,6 +67,48 @@ def test_samples_come_apart_and_are_those_of_the_llm(tally: LLM) -> None:
     _run(tally, use)
 
 
+def test_an_answer_that_is_begun_comes_by_itself_whatever_another_receiver_does(llm: LLM) -> None:
+    params = SamplingParams(seed=1, max_tokens=20, ignore_eos=True)
+    asked = llm.asked([5, 6], params)
+
+    async def use(model: AsyncLLM) -> None:
+        pieces: list[Piece] = []
+        whole, ended = asyncio.Event(), asyncio.Event()
+
+        def fails(got: Piece | BaseException) -> None:
+            raise ValueError
+
+        def receive(got: Piece | BaseException) -> None:
+            assert isinstance(got, Piece)
+            pieces.append(got)
+            if got.finish_reason:
+                whole.set()
+
+        asyncio.get_running_loop().set_exception_handler(lambda *_: ended.set())
+        ends = [model.begin(asked, fails), model.begin(asked, receive)]
+        await asyncio.gather(whole.wait(), ended.wait())
+        for end in ends:
+            end()
+        assert joined([5, 6], pieces) == llm.generate([5, 6], params)[0]
+
+    _run(llm, use)
+
+
+def test_after_its_end_nothing_comes_of_an_answer(llm: LLM) -> None:
+    async def use(model: AsyncLLM) -> None:
+        pieces: list[Piece | BaseException] = []
+        end = model.begin(llm.asked([5], ENDLESS), pieces.append)
+        while not pieces:
+            await asyncio.sleep(0.001)
+        end()
+        there = len(pieces)
+        await _read(model.stream([5, 6], PARAMS[0]))
+        assert len(pieces) == there
+        assert (model.running, model.waiting) == (0, 0)
+
+    _run(llm, use)
+
+
 def test_conversations_are_answered_as_by_the_llm(tally: LLM) -> None:
     messages = [{"role": "user", "content": "What is profit?"}]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -14,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.responses import StreamingResponse
 
+from tallyformer.server.app import MOST_ASKED, create_app
 from tallyformer.server.middleware.access_log import JsonLines
 from tallyformer.server.settings import ServerSettings
 
@@ -59,6 +61,25 @@ def test_a_wrong_method_is_a_405_that_names_the_right_one(http: httpx2.Client) -
     answer = http.post("/v1/models", json={})
     check_envelope(answer, 405)
     assert answer.headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize("route", sorted(MOST_ASKED))
+@pytest.mark.parametrize("root", ["", "/model"])
+def test_the_routes_asked_most_answer_alike_under_a_prefix(
+    tally_folder: Path, route: str, root: str
+) -> None:
+    app = create_app(ServerSettings(models={"tiny": tally_folder}))
+
+    async def asked(method: str) -> httpx2.Response:
+        transport = httpx2.ASGITransport(app, root_path=root)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.request(method, root + route, json={"n": "many"})
+
+    detail = check_envelope(asyncio.run(asked("POST")), 400)
+    assert detail["param"] == "n"
+    answer = asyncio.run(asked("PUT"))
+    check_envelope(answer, 405)
+    assert answer.headers["allow"] == "POST"
 
 
 def test_monitors_may_ask_for_heads_alone(http: httpx2.Client) -> None:
