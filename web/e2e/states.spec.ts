@@ -70,6 +70,33 @@ test("an answer shows in another tab while it streams, and two tabs answer at on
   await expect.poll(() => server.running()).toBe(0);
 });
 
+test("an answer that another tab makes is shown, and stopped, here", async ({ page, context, server }) => {
+  await beginWith(page, LONG);
+  await page.goto("/");
+  await ask(page, "Made in one tab");
+  await expect.poll(async () => (await textOf(page)).length).toBeGreaterThan(200);
+  const other = await context.newPage();
+  await other.goto(page.url());
+  await expect.poll(async () => (await textOf(other)).length).toBeGreaterThan(200);
+  await other.getByRole("button", { name: "Stop the answer" }).click();
+  await expect.poll(() => server.running()).toBe(0);
+  for (const tab of [other, page]) {
+    await answered(tab, 1);
+    await expect(answers(tab).last()).toContainText("Stopped");
+    await expect(answers(tab).last().getByRole("alert")).toHaveCount(0);
+  }
+});
+
+test("an answer that is deleted while it is made holds no place at the server", async ({ page, server }) => {
+  await beginWith(page, LONG);
+  await page.goto("/");
+  await ask(page, "Not wanted");
+  await expect.poll(() => server.running()).toBe(1);
+  await page.getByRole("button", { name: "Actions for Not wanted" }).click();
+  await page.getByRole("menuitem", { name: "Delete" }).click();
+  await expect.poll(() => server.running()).toBe(0);
+});
+
 test.describe("with problems that the browser reports on its console", () => {
   test.use({ problems: async ({}, use) => use([]) });
 

@@ -93,6 +93,39 @@ describe("export and import", () => {
     expect(await db.messages.count()).toBe(6);
   });
 
+  it("keep how an answer ended, how sure each token was, and how it was rated", async () => {
+    const { home } = await branched();
+    const tokens = [{ token: "A", logprob: -0.5, top_logprobs: [{ token: "The", logprob: -1 }] }];
+    const failure = { status: 503, code: "overloaded", message: "busy", retryAfter: 3 };
+    const rated = { status: "interrupted", failure, tokens, answer: "chatcmpl-1a", rating: "down", corrected: "A loan." } as const;
+    await addMessage({ conversation: home.id, parent: null, role: "assistant", content: "A", ...rated });
+    await addMessage({ conversation: home.id, parent: null, role: "assistant", content: "", status: "failed", failure });
+    await importAll(await exportAll());
+    const copies = await db.messages.filter((one) => one.conversation !== home.id).toArray();
+    expect(copies.filter((one) => one.status === "interrupted")).toEqual([expect.objectContaining(rated)]);
+    expect(copies.filter((one) => one.status === "failed")).toEqual([expect.objectContaining({ failure, content: "" })]);
+  });
+
+  it("hold what has come of an answer that is still being made", async () => {
+    const home = await createConversation("sft", {}, "Bonds");
+    const message = await addMessage({ conversation: home.id, parent: null, role: "assistant", content: "", status: "streaming" });
+    await db.partials.put({ message: message.id, text: "A loan that", at: Date.now(), place: null });
+    expect(readExport(await exportAll(home.id)).messages).toEqual([expect.objectContaining({ status: "stopped", content: "A loan that" })]);
+    const fork = await forkAt(message, "");
+    expect((await db.messages.where("conversation").equals(fork.id).toArray())[0]).toMatchObject({ status: "stopped", content: "A loan that" });
+    const undo = await deleteConversation(home.id);
+    await undo();
+    expect(await db.messages.get(message.id)).toMatchObject({ status: "stopped", content: "A loan that" });
+  });
+
+  it("take records that share an id once", async () => {
+    const one = { id: "m", conversation: "c", role: "user", content: "first" };
+    const home = { id: "c", title: "Twice" };
+    const file = { format: "tallyformer-conversations", version: 1, conversations: [home, home], messages: [one, { ...one, content: "second" }] };
+    expect(await importAll(JSON.stringify(file))).toBe(1);
+    expect((await db.messages.toArray()).map((message) => message.content)).toEqual(["first"]);
+  });
+
   it.each(["", "{}", "[]", "null", '{"format":"tallyformer-conversations","version":2,"conversations":[],"messages":[]}'])("refuse %s", (text) => {
     expect(() => readExport(text)).toThrow(NotAnExport);
   });
@@ -104,7 +137,10 @@ describe("export and import", () => {
         version: 1,
         conversations: [{ id: "c", title: 5, settings: { temperature: "hot", top_p: 7, stop: [1], evil: 1 }, leaf: "gone" }, null, 3],
         messages: [
-          { id: "m", conversation: "c", role: "system", content: {}, parent: "other", metrics: "x" },
+          {
+            ...{ id: "m", conversation: "c", role: "system", content: {}, parent: "other", metrics: "x" },
+            ...{ status: "failed", failure: "x", tokens: [{ token: "a", logprob: "b" }], answer: "../../x", rating: "best", corrected: 3 },
+          },
           { id: "other", conversation: "nowhere", role: "user", content: "lost" },
         ],
       }),
@@ -112,7 +148,8 @@ describe("export and import", () => {
     expect(conversations).toHaveLength(1);
     expect(conversations[0]).toMatchObject({ title: "", settings: {}, leaf: messages[0]?.id });
     expect(messages).toHaveLength(1);
-    expect(messages[0]).toMatchObject({ role: "assistant", content: "", parent: null });
+    expect(messages[0]).toMatchObject({ role: "assistant", content: "", parent: null, status: "stopped" });
+    expect(Object.keys(messages[0] ?? {}).filter((name) => ["failure", "tokens", "answer", "rating", "corrected", "metrics"].includes(name))).toEqual([]);
   });
 });
 

@@ -13,6 +13,10 @@ import type { Failure, Message, Partial, Place, Status } from "./records";
 import type { Settings } from "./settings";
 
 const SAVE_MS = 500;
+/** After this long without a word from the tab that makes an answer, that tab is gone. */
+const SILENT_MS = 4000;
+export const isSilent = (since: number, now = Date.now()): boolean => now - since >= SILENT_MS;
+
 const running = new Map<string, AbortController>();
 
 export interface Asked {
@@ -34,9 +38,17 @@ export function requestOf(model: string, turns: ChatTurn[], settings: Settings):
 
 export const isAnswering = (id: string): boolean => running.has(id);
 
-/** Ends the answer here and at the server, whose place is free then. */
-export function stop(id: string): void {
-  running.get(id)?.abort();
+/** Ends the answer here and at the server, whose place is free then; one that another tab makes too. */
+export async function stop(id: string): Promise<void> {
+  const own = running.get(id);
+  if (own) {
+    own.abort();
+    return;
+  }
+  const partial = await db.partials.get(id);
+  await changeMessage(id, { status: "stopped", ...(partial ? { content: partial.text } : {}) });
+  // A tab that makes it sees that it is not wanted any more, and ends it.
+  if (partial?.place && isSilent(partial.at)) await endGeneration(partial.place.id);
 }
 
 /** Makes one answer, to its end however it comes. */
@@ -66,8 +78,13 @@ async function follow(
   const frames = perFrame(show);
   show();
   save();
+  // Deleted, or stopped in another tab: the server's place is not held for it.
+  const unlessUnwanted = async () => {
+    if (await isWanted(id)) save();
+    else controller.abort();
+  };
   // Its age also tells other tabs that this one still works on it.
-  const saving = window.setInterval(save, SAVE_MS);
+  const saving = window.setInterval(() => void unlessUnwanted().catch(save), SAVE_MS);
   let status: Status = "done";
   let failure: Failure | null = null;
   try {
@@ -91,7 +108,13 @@ async function follow(
   await keep(id, collected, status, failure, place.now);
 }
 
-async function keep(id: string, collected: Collector, status: Status, failure: Failure | null, place: Place | null): Promise<void> {
+const isWanted = async (id: string): Promise<boolean> => (await db.messages.get(id))?.status === "streaming";
+
+async function keep(id: string, collected: Collector, came: Status, failed: Failure | null, place: Place | null): Promise<void> {
+  // What another tab has stopped ends as if its connection broke.
+  const wanted = await isWanted(id);
+  const status = wanted ? came : "stopped";
+  const failure = wanted ? failed : null;
   await changeMessage(id, {
     content: collected.text,
     status,

@@ -45,11 +45,18 @@ export const setConversation = (id: string, changes: globalThis.Partial<Pick<Con
 
 const messagesOf = (conversation: string) => db.messages.where("conversation").equals(conversation);
 
+/** Messages with what has come of an answer that is still being made: as if it were stopped now. */
+export async function endedMessages(conversation?: string): Promise<Message[]> {
+  const all = await (conversation === undefined ? db.messages.toArray() : messagesOf(conversation).toArray());
+  const partials = await db.partials.bulkGet(all.map((one) => one.id));
+  return all.map((one, at) => (one.status === "streaming" ? { ...one, status: "stopped", content: partials[at]?.text ?? one.content } : one));
+}
+
 /** Deletes a conversation; the result puts it back. */
 export async function deleteConversation(id: string): Promise<() => Promise<void>> {
   return db.transaction("rw", db.conversations, db.messages, db.partials, async () => {
     const conversation = await db.conversations.get(id);
-    const messages = await messagesOf(id).toArray();
+    const messages = await endedMessages(id);
     await db.conversations.delete(id);
     await messagesOf(id).delete();
     await db.partials.bulkDelete(messages.map((message) => message.id));
@@ -89,15 +96,14 @@ export async function deleteMessage(message: Message): Promise<void> {
 
 /** A new conversation with the messages up to one. */
 export async function forkAt(message: Message, suffix: string): Promise<Conversation> {
-  return db.transaction("rw", db.conversations, db.messages, async () => {
+  return db.transaction("rw", db.conversations, db.messages, db.partials, async () => {
     const source = await db.conversations.get(message.conversation);
-    const all = await messagesOf(message.conversation).toArray();
+    const all = await endedMessages(message.conversation);
     const path = pathTo(new Map(all.map((one) => [one.id, one])), message.id);
     const fork = await createConversation(source?.model ?? null, source?.settings ?? {}, `${source?.title ?? ""} ${suffix}`.trim());
     let parent: string | null = null;
     for (const one of path) {
-      const status = one.status === "streaming" ? "interrupted" : one.status;
-      const copy: Message = { ...one, id: newId(), conversation: fork.id, parent, revision: 0, status };
+      const copy: Message = { ...one, id: newId(), conversation: fork.id, parent, revision: 0 };
       await db.messages.add(copy);
       parent = copy.id;
     }

@@ -1,9 +1,6 @@
-import { isAnswering, resume } from "./answering";
+import { isAnswering, isSilent, resume } from "./answering";
 import { db } from "./db";
 import { changeMessage } from "./history";
-
-/** After this long without a word from the tab that makes an answer, that tab is gone. */
-const SILENT_MS = 4000;
 
 /** Answers that a reload or a closed tab broke off: joined again at the server, or kept as far as they came.
  *
@@ -14,7 +11,7 @@ export async function recoverInterrupted(own: ReadonlySet<string>, now = Date.no
   let recovered = 0;
   for (const message of broken) {
     const partial = await db.partials.get(message.id);
-    const silent = now - (partial?.at ?? message.created) >= SILENT_MS;
+    const silent = isSilent(partial?.at ?? message.created, now);
     if (!silent && !own.has(message.id)) continue;
     recovered++;
     if (partial?.place) {

@@ -1,18 +1,22 @@
 /** Export and import of everything, branches included. Nothing of an imported file is trusted. */
 import { newId } from "../lib/ids";
 import { db } from "./db";
-import type { Conversation, Message, Metrics } from "./records";
+import type { TokenChoice } from "../api/types";
+import { endedMessages } from "./history";
+import type { Conversation, Failure, Message, Metrics, Status } from "./records";
 import { cleanSettings } from "./settings";
 import { newestLeaf, childrenOf } from "./tree";
 
 const FORMAT = "tallyformer-conversations";
 const VERSION = 1;
+/** An id that a server gave an answer. */
+const ANSWER = /^[\w-]{1,100}$/u;
 
 export class NotAnExport extends Error {}
 
 export async function exportAll(only?: string): Promise<string> {
   const conversations = only === undefined ? await db.conversations.toArray() : await db.conversations.where("id").equals(only).toArray();
-  const messages = only === undefined ? await db.messages.toArray() : await db.messages.where("conversation").equals(only).toArray();
+  const messages = await endedMessages(only);
   return JSON.stringify({ format: FORMAT, version: VERSION, conversations, messages }, null, 1);
 }
 
@@ -40,9 +44,9 @@ export function readExport(text: string): { conversations: Conversation[]; messa
   if (!isRecord(given) || given.format !== FORMAT || given.version !== VERSION) throw new NotAnExport();
   if (!Array.isArray(given.conversations) || !Array.isArray(given.messages)) throw new NotAnExport();
   const ids = new Ids();
-  const conversations = given.conversations.filter(isRecord).map((one) => readConversation(one, ids));
+  const conversations = firstOfEach(given.conversations.filter(isRecord).map((one) => readConversation(one, ids)));
   const known = new Set(conversations.map((one) => one.id));
-  const messages = given.messages.filter(isRecord).map((one) => readMessage(one, ids)).filter((one) => known.has(one.conversation));
+  const messages = firstOfEach(given.messages.filter(isRecord).map((one) => readMessage(one, ids))).filter((one) => known.has(one.conversation));
   return { conversations: conversations.map((one) => withLeaf(one, messages)), messages: withParents(messages) };
 }
 
@@ -56,6 +60,9 @@ class Ids {
     return id;
   }
 }
+
+/** Of records that share an id the first: a database has room for one. */
+const firstOfEach = <T extends { id: string }>(records: T[]): T[] => [...new Map(records.toReversed().map((one) => [one.id, one])).values()].toReversed();
 
 const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
 const textOf = (value: unknown, otherwise = ""): string => (typeof value === "string" ? value : otherwise);
@@ -74,8 +81,10 @@ function readConversation(given: Record<string, unknown>, ids: Ids): Conversatio
 }
 
 function readMessage(given: Record<string, unknown>, ids: Ids): Message {
-  const stopped = given.status === "stopped" || given.status === "interrupted" || given.status === "streaming";
   const metrics = readMetrics(given.metrics);
+  const failure = readFailure(given.failure);
+  const tokens = readTokens(given.tokens);
+  const { rating } = given;
   return {
     id: ids.of(given.id),
     conversation: ids.of(given.conversation),
@@ -84,24 +93,63 @@ function readMessage(given: Record<string, unknown>, ids: Ids): Message {
     content: textOf(given.content),
     created: timeOf(given.created),
     revision: 0,
-    status: stopped ? "stopped" : "done",
+    status: readStatus(given.status, failure),
     ...(typeof given.model === "string" ? { model: given.model } : {}),
     ...(typeof given.finish === "string" ? { finish: given.finish } : {}),
     ...(metrics ? { metrics } : {}),
+    ...(failure ? { failure } : {}),
+    ...(tokens ? { tokens } : {}),
+    ...(typeof given.answer === "string" && ANSWER.test(given.answer) ? { answer: given.answer } : {}),
+    ...(rating === "up" || rating === "down" ? { rating } : {}),
+    ...(typeof given.corrected === "string" ? { corrected: given.corrected } : {}),
     ...(given.settings === undefined ? {} : { settings: cleanSettings(given.settings) }),
   };
 }
 
+/** What is still being made in a file is made by nobody; what has failed says why. */
+function readStatus(given: unknown, failure: Failure | null): Status {
+  if (given === "interrupted" || given === "failed") return failure || given === "interrupted" ? given : "stopped";
+  return given === "stopped" || given === "streaming" ? "stopped" : "done";
+}
+
+const finite = (value: unknown): number | null => (typeof value === "number" && Number.isFinite(value) ? value : null);
+
+function readFailure(given: unknown): Failure | null {
+  if (!isRecord(given)) return null;
+  return {
+    status: finite(given.status) ?? 0,
+    code: typeof given.code === "string" ? given.code : null,
+    message: textOf(given.message),
+    retryAfter: finite(given.retryAfter),
+  };
+}
+
+/** All of an answer's tokens, or none: some of them alone would be another text. */
+function readTokens(given: unknown): TokenChoice[] | null {
+  if (!Array.isArray(given) || given.length === 0) return null;
+  const tokens = given.map((one) => {
+    const choice = readChoice(one);
+    const others = isRecord(one) && Array.isArray(one.top_logprobs) ? one.top_logprobs.map(readChoice).filter((other) => other !== null) : [];
+    return choice && { ...choice, top_logprobs: others };
+  });
+  return tokens.every((one) => one !== null) ? tokens : null;
+}
+
+function readChoice(given: unknown): Omit<TokenChoice, "top_logprobs"> | null {
+  if (!isRecord(given) || typeof given.token !== "string") return null;
+  const logprob = finite(given.logprob);
+  return logprob === null ? null : { token: given.token, logprob: Math.min(0, logprob) };
+}
+
 function readMetrics(given: unknown): Metrics | null {
   if (!isRecord(given)) return null;
-  const number = (value: unknown): number | null => (typeof value === "number" && Number.isFinite(value) ? value : null);
   return {
-    promptTokens: number(given.promptTokens),
-    tokens: number(given.tokens),
-    leftOut: number(given.leftOut) ?? 0,
-    ttftMs: number(given.ttftMs),
-    totalMs: number(given.totalMs) ?? 0,
-    tokensPerSecond: number(given.tokensPerSecond),
+    promptTokens: finite(given.promptTokens),
+    tokens: finite(given.tokens),
+    leftOut: finite(given.leftOut) ?? 0,
+    ttftMs: finite(given.ttftMs),
+    totalMs: finite(given.totalMs) ?? 0,
+    tokensPerSecond: finite(given.tokensPerSecond),
   };
 }
 

@@ -1,10 +1,12 @@
 import { Copy, GitFork, MoreHorizontal, Palette, RefreshCw, StepForward, Trash2, TriangleAlert } from "lucide-react";
+import { useLiveQuery } from "dexie-react-hooks";
 import { useEffect, useState } from "react";
 import { strings } from "../../lib/strings";
 import { Markdown } from "../../markdown/Markdown";
 import { failureText, needsKey } from "../../parts/failures";
 import { askForKey } from "../../parts/KeyDialog";
 import { Probabilities } from "../../parts/Probabilities";
+import { db } from "../../store/db";
 import { setLive, useLive } from "../../store/live";
 import type { Failure, Message } from "../../store/records";
 import { Button, IconButton } from "../../ui/Button";
@@ -19,7 +21,9 @@ const words = strings.message;
 /** Only an answer that is being made follows the stream; all others are drawn once. */
 function Growing({ message }: { message: Message }) {
   const live = useLive((state) => state.answers.get(message.id));
-  const text = live?.text ?? message.content;
+  // Another tab makes it, and keeps what has come.
+  const kept = useLiveQuery(() => (live ? undefined : db.partials.get(message.id)), [live === undefined, message.id]);
+  const text = live?.text ?? kept?.text ?? message.content;
   if (text === "") {
     return (
       <p className="waiting">

@@ -133,7 +133,7 @@ export function ChatPage({ id }: { id: string | null }) {
           text={text}
           onText={setText}
           onSend={() => ask(text)}
-          onStop={() => last && stop(last.id)}
+          onStop={() => last && void stop(last.id)}
           answering={answering}
           disabled={chosen.model === null}
           focusOn={id ?? "new"}
