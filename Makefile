@@ -8,7 +8,7 @@ PURELIB := import sysconfig; print(sysconfig.get_path('purelib'))
 SHIPPED := src/tallyformer/inference/native/shipped
 
 .PHONY: install quickstart test test-versions lint docs web web-schema web-tools wheel clean test-exports test-ray \
-	clients fuzz images image-train test-deployment test-kubernetes
+	clients fuzz images image-lock image-train test-deployment test-kubernetes
 
 install: $(VENV)/.installed
 
@@ -81,6 +81,14 @@ tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/
 # The images of compose.yaml.
 images:
 	docker compose build
+
+# The packages of the API's image with the hashes of all their files, for every processor; after
+# requirements.lock or the dependencies in pyproject.toml were changed.
+image-lock: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra serve --extra scale --constraint requirements.lock \
+		--universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+		--custom-compile-command "make image-lock" --quiet --output-file deploy/api.lock
 
 # The image of compose.train.yaml, with torch: 10 times as large.
 image-train:
