@@ -100,8 +100,9 @@ test-deployment: $(VENV)/.installed-dev
 	TALLYFORMER_DEPLOYMENT=1 $(BIN)/python -m pytest -rs tests/deploy/test_compose.py \
 		tests/deploy/test_replicas.py tests/deploy/test_examples.py tests/deploy/test_training.py
 
-# The manifests against Kubernetes' schemas, and alerts and dashboard in a real Prometheus, which
-# Debian's package `prometheus` brings. What is missing is skipped by `make test`.
+# The manifests against Kubernetes' schemas, also by kubeconform where it is on the path
+# (go install github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0), and alerts and dashboard in a real
+# Prometheus, which Debian's package `prometheus` brings. What is missing is skipped by `make test`.
 test-kubernetes: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet kubernetes-validate
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy/test_kubernetes.py \

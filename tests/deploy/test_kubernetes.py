@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from ..server.test_process import process
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
+DEFINITIONS = "_definitions.json"  # of the schemas, which the others refer to
 
 
 class _Compose(yaml.SafeLoader):
@@ -67,6 +70,61 @@ def test_the_manifests_fit_the_schemas_of_kubernetes() -> None:
     for one in ALL:
         for version in ("1.32", kubernetes_validate.latest_version()):
             kubernetes_validate.validate(one, version, strict=True)
+
+
+@pytest.fixture(scope="module", params=["1.32.0", "latest"])
+def kubeconform(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., dict[str, Any]]:
+    """The program with the schemas of one version, which it would load from the internet."""
+    if not shutil.which("kubeconform"):
+        pytest.skip("needs kubeconform")
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    latest = kubernetes_validate.latest_version()
+    version = latest if request.param == "latest" else request.param
+    folder = tmp_path_factory.mktemp("schemas")
+    shipped = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
+    for file in (shipped / f"v{version}-local-strict").iterdir():
+        # They name each other by addresses of Kubernetes' site; here they are side by side.
+        schema = json.loads(file.read_text().replace("/api/_definitions.json#", f"{DEFINITIONS}#"))
+        schema.pop("$id", None)
+        (folder / file.name).write_text(json.dumps(schema))
+
+    def checked(*words: str, given: str | None = None) -> dict[str, Any]:
+        at = str(folder / "{{.ResourceKind}}{{.KindSuffix}}.json")
+        done = subprocess.run(
+            [
+                "kubeconform",
+                "-strict",
+                "-summary",
+                "-output",
+                "json",
+                "-schema-location",
+                at,
+                *words,
+            ],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        return dict(json.loads(done.stdout))
+
+    return checked
+
+
+def test_kubeconform_finds_nothing(kubeconform: Callable[..., dict[str, Any]]) -> None:
+    found = kubeconform("-skip", "Kustomization", str(FOLDER))
+    assert found["summary"] == {"valid": len(ALL), "invalid": 0, "errors": 0, "skipped": 1}, found
+
+
+def test_kubeconform_would_find_a_wrong_key(kubeconform: Callable[..., dict[str, Any]]) -> None:
+    (part,) = API["ports"]
+    for wrong in ({**part, "hostport": 1}, {**part, "containerPort": "http"}):
+        changed = copy.deepcopy(KINDS["Deployment"])
+        changed["spec"]["template"]["spec"]["containers"][0]["ports"] = [wrong]
+        found = kubeconform(given=yaml.safe_dump(changed))
+        assert found["summary"]["invalid"] == 1, found
 
 
 def test_kustomize_builds_them() -> None:
