@@ -35,16 +35,31 @@ RUN --mount=type=cache,target=/pip-cache \
  && find /opt/tallyformer -name '*.so' -not -path '*.libs/*' -exec strip --strip-debug {} + \
  && /opt/tallyformer/bin/python -c 'import numpy, tokenizers, uvloop, tallyformer.server.run'
 
-FROM ${PYTHON_IMAGE}
+# The base without what a server never reads: pip, caches, manuals, translations. In layers on top of
+# the base they would only be hidden, hence the copy (docs/decisions/0014).
+FROM ${PYTHON_IMAGE} AS root
 RUN groupadd --gid 10001 tallyformer \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent \
       --shell /usr/sbin/nologin tallyformer \
  && mkdir /data \
- && chown 10001:10001 /data
+ && chown 10001:10001 /data \
+ && rm -r $(python -c 'import ensurepip, os, pip; \
+      print(*ensurepip.__path__, os.path.dirname(*pip.__path__) + "/*")') \
+ && rm -rf /usr/bin/pip* /usr/local/bin/pip* /usr/share/python-wheels /root/.cache \
+      /var/cache/* /var/lib/apt/lists/* /var/log/* \
+      /usr/share/info /usr/share/locale /usr/share/man \
+ && find /usr/share/doc -type f ! -name copyright -delete \
+ && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
+
+FROM scratch
+ARG PYTHON_IMAGE
+LABEL org.opencontainers.image.base.name=${PYTHON_IMAGE}
+COPY --from=root / /
 COPY --from=build /opt/tallyformer /opt/tallyformer
 ARG MODEL=deploy/model
 COPY --chown=10001:10001 ${MODEL} /model
-ENV PATH=/opt/tallyformer/bin:$PATH \
+ENV PATH=/opt/tallyformer/bin:/usr/local/bin:/usr/bin:/bin \
+    LANG=C.UTF-8 \
     PYTHONDONTWRITEBYTECODE=1 \
     TALLYFORMER_MODEL=sft=/model \
     TALLYFORMER_HOST=0.0.0.0 \
