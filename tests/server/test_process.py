@@ -12,9 +12,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import httpx2
 import pytest
 
+from tallyformer.cli.serve import serve
 from tallyformer.server.developing import PACKAGE
 
 from ..cli.conftest import command
@@ -205,3 +207,21 @@ def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
         timeout=PATIENCE,
         env={**os.environ, "NO_COLOR": "1"},
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--alias", "x"], "--alias: not an option here. Name a model with --model NAME=FOLDER"),
+        (["--ctx-size=512"], "--ctx-size: not an option here. The context is the model's own"),
+        (["-ngl", "99"], "-ngl: not an option here. Write --device cuda"),
+        (["--api-key", "k"], "--api-key: not an option here. Write keys to a file, hashed"),
+        (["--aliass"], "No such option"),
+    ],
+)
+def test_other_servers_flags_are_refused_with_what_says_the_same(
+    flags: list[str], said: str
+) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        serve.make_context("serve", ["--model", "a=b", *flags])
+    assert said in caught.value.format_message()

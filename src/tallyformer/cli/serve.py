@@ -42,7 +42,53 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
     return folders
 
 
-@click.command()
+_OTHER_SERVERS = {
+    ("--alias", "-a", "--served-model-name"): "Name a model with --model NAME=FOLDER",
+    ("-m",): "Write --model NAME=FOLDER",
+    ("--ctx-size", "-c", "--max-model-len"): "The context is the model's own. Leave it out",
+    (
+        "--parallel",
+        "-np",
+        "--max-num-seqs",
+    ): "The engine decides how many run at once. Leave it out",
+    (
+        "--threads",
+        "-t",
+    ): "All cores that are granted are used. Leave it out, or start it with taskset",
+    ("--n-gpu-layers", "-ngl", "--gpu-layers"): "Write --device cuda",
+    (
+        "--api-key",
+    ): "Write keys to a file, hashed: tallyformer key NAME --file FILE; --api-key-file FILE",
+    ("--timeout", "-to"): "Write --request-timeout SECONDS",
+    ("--metrics", "--slots", "--props"): "It is always served. Leave it out",
+    ("--ssl-key-file", "--ssl-cert-file", "--ssl-keyfile"): "Put a proxy with TLS in front",
+}
+"""Flags of llama.cpp's and vLLM's servers, and what says the same here."""
+_INSTEAD = {flag: hint for flags, hint in _OTHER_SERVERS.items() for flag in flags}
+
+
+class _ServeCommand(click.Command):
+    """Says what to write in place of another server's flag."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the options.
+
+        Raises:
+            UsageError: one is not known.
+        """
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.NoSuchOption as error:
+            written = (arg.partition("=")[0] for arg in args)
+            flag = next((one for one in written if one in _INSTEAD), error.option_name)
+            if flag in _INSTEAD:
+                raise click.UsageError(
+                    f"{flag}: not an option here. {_INSTEAD[flag]}", ctx
+                ) from None
+            raise
+
+
+@click.command(cls=_ServeCommand)
 @_with_options
 def serve(models: tuple[str, ...], **values: Any) -> None:
     """Serve models over HTTP, as OpenAI's API does.

@@ -68,9 +68,9 @@ def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_effect(environment: Mapping[str, str]) -> Iterator[str]:
-    """A line for each variable that looks like one of a setting and is none.
+    """A line for each variable that is named like a setting's without being one.
 
-    Kubernetes gives its pods some of these itself, so they are no error.
+    Kubernetes gives its pods some of these itself, so they are accepted.
     """
     known = [variable_of(flag_of(name)) for name in ServerSettings.model_fields]
     for name in sorted(environment):
