@@ -197,6 +197,17 @@ def test_a_mounted_model_is_served_instead_of_the_one_in_the_image() -> None:
         assert [model["id"] for model in names] == ["mine"]
 
 
+def test_a_model_folder_that_is_not_there_is_refused_and_not_made(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    project = Deployment(("compose.yaml",), {"MODEL_FOLDER": str(missing)})
+    try:
+        with pytest.raises(AssertionError, match=str(missing)):
+            project.compose("up", "--detach", "--no-build", "api")
+    finally:
+        project.compose("down", "--volumes")
+    assert not missing.exists()
+
+
 def test_without_a_key_nobody_is_answered_where_keys_are_asked_for(tmp_path: Path) -> None:
     made = subprocess.run(
         ["docker", "run", "--rm", "--network", "none", "tallyformer-api", "key", "alice"],
