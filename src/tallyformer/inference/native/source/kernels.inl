@@ -97,7 +97,7 @@ static void float_rows(const Matrix& m, int panel, const Prepared& a, int row, f
 }
 
 struct Int8 {
-  static constexpr int kStep = 4, kZero = 128;
+  static constexpr int kStep = 4, kZero = 128, kAhead = 0;
   template <int R>
   INLINE void add(Ints (&sums)[R][kParts], const uint8_t* weights, const uint8_t* x, size_t next) {
     for (int j = 0; j < kParts; ++j) {
@@ -112,7 +112,8 @@ struct Int8 {
 };
 
 struct Int4 {
-  static constexpr int kStep = 8, kZero = 8;
+  // Bytes ahead at which weights are fetched for a row alone, past the processor's own look-ahead.
+  static constexpr int kStep = 8, kZero = 8, kAhead = 8192;
   template <int R>
   INLINE void add(Ints (&sums)[R][kParts], const uint8_t* weights, const uint8_t* x, size_t next) {
     for (int j = 0; j < kParts; ++j) {
@@ -141,6 +142,9 @@ static void whole_rows(const Matrix& m, int panel, const Prepared& a, int row, f
       for (int j = 0; j < kParts; ++j)
         part[r][j] = all_ints(-Type::kZero * a.sums[(row + r) * a.groups + g]);
     for (int k = 0; k < m.group; k += Type::kStep) {
+      if (R == 1 && Type::kAhead && row == 0)
+        for (int line = 0; line < kPanel * 4; line += 64)
+          __builtin_prefetch(weights + Type::kAhead + line, 0, 0);  // used once: not to be kept
       Type::template add<R>(part, weights, inputs + k, a.row_bytes);
       weights += kPanel * 4;
     }
