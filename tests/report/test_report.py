@@ -276,6 +276,7 @@ def test_a_report_of_an_unfinished_run_says_what_is_missing(
     assert "Learning rate" in _Page(_report(tmp_path, unfinished)).text
     both = _Page(_report(tmp_path, empty, tiny[1])).text
     assert "bonds" in both and "–" in both
+    assert "Asked of: pretrain. Greedy" in both
 
 
 def _write_samples(run: RunFolder, *lines: object, stage: str = "pretrain") -> None:

@@ -120,4 +120,6 @@ test("a draft's tokens are counted, and what the model did not see is marked", a
     await answered(page, turn);
   }
   await expect(page.getByText(/The model did not see what is above/)).toBeVisible();
+  await page.locator("button.context").click();
+  await expect(page.getByText("12 or more")).toBeVisible();
 });

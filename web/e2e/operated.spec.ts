@@ -64,6 +64,10 @@ test("a server with keys and limits says what to do, and its ratings are kept", 
       await answered(page, turn);
     }
     await expect(answers(page).last()).toContainText(/The server is busy\. Try again in \d+ s\./);
+    await page.reload();
+    await expect(page.getByRole("region", { name: "Your correction" })).toContainText("A loan that can be traded.");
+    await expect(page.getByRole("button", { name: "Bad answer", pressed: true })).toBeAttached();
+    await expectAccessible(page, "a corrected answer");
   } finally {
     await own.kill("SIGKILL");
   }

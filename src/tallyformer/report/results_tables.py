@@ -219,7 +219,8 @@ def _accuracy_tables(
     for into, shares in ((builder, totals), (more if many else builder, groups)):
         for name in sorted(set().union(*shares)):
             into.add(name, [[of_run.get(name) for of_run in shares]] * 3)
-    model = ", ".join(_union(run.results.get(section, {}).get("model", "") for run in runs))
+    asked = (run.results.get(section, {}).get("model") for run in runs)
+    model = ", ".join(_union(name for name in asked if name))
     table = builder.table(
         f"Asked of: {model}. Greedy decoding. The interval is Wilson's.{_paired_note(answers)}"
     )

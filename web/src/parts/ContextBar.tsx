@@ -5,12 +5,17 @@ import { Facts, Popover } from "../ui/Popover";
 interface Props {
   used: number | null;
   all: number | null;
+  /** Tokens that the answer may have at most, by the settings. */
+  longest: number | undefined;
 }
 
 const words = strings.context;
 
-/** How full the model's context is. The server leaves a quarter of it to the answer. */
-export function ContextBar({ used, all }: Props) {
+/** The share of the context that the server leaves to the answer: the oldest turns make way for it. */
+const LEFT_TO_ANSWERS = 0.25;
+
+/** How full the model's context is. */
+export function ContextBar({ used, all, longest }: Props) {
   if (used === null || all === null) {
     // As wide as later, so that nothing moves when the model is ready.
     return (
@@ -23,7 +28,8 @@ export function ContextBar({ used, all }: Props) {
       </span>
     );
   }
-  const level = used >= all ? "over" : used > all * 0.75 ? "high" : "fine";
+  const least = Math.min(Math.floor(all * LEFT_TO_ANSWERS), longest ?? all);
+  const level = used >= all ? "over" : used > all - least ? "high" : "fine";
   const text = words.of(count(used), count(all));
   return (
     <Popover
@@ -43,7 +49,7 @@ export function ContextBar({ used, all }: Props) {
       <Facts
         facts={[
           [words.used, count(used)],
-          [words.room, count(Math.max(0, all - used))],
+          [words.room, level === "fine" ? count(all - used) : words.orMore(count(least))],
           [words.all, count(all)],
         ]}
       />

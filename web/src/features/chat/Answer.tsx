@@ -1,6 +1,6 @@
 import { Copy, GitFork, MoreHorizontal, Palette, RefreshCw, StepForward, Trash2, TriangleAlert } from "lucide-react";
 import { useLiveQuery } from "dexie-react-hooks";
-import { useEffect, useState } from "react";
+import { useEffect, useId, useState } from "react";
 import { strings } from "../../lib/strings";
 import { Markdown } from "../../markdown/Markdown";
 import { failureText, needsKey } from "../../parts/failures";
@@ -52,6 +52,16 @@ function endOf(message: Message): string | null {
   return message.finish === "length" ? words.lengthReached : null;
 }
 
+function Corrected({ text }: { text: string }) {
+  const id = useId();
+  return (
+    <section className="corrected" aria-labelledby={id}>
+      <p id={id}>{strings.rate.corrected}</p>
+      <p dir="auto">{text}</p>
+    </section>
+  );
+}
+
 interface Props {
   message: Message;
   siblings: readonly Message[];
@@ -101,6 +111,7 @@ export function Answer(props: Props) {
       {message.failure && message.status !== "done" && message.status !== "stopped" && (
         <Failed failure={message.failure} onRetry={() => actions.regenerate(message)} />
       )}
+      {message.corrected !== undefined && <Corrected text={message.corrected} />}
       <Tools {...props} colours={colours} onColours={() => setColours(!colours)} />
     </>
   );

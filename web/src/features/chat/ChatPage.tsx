@@ -146,7 +146,7 @@ export function ChatPage({ id }: { id: string | null }) {
             }}
           />
           <IconButton label={strings.settings.open} icon={<SlidersHorizontal />} onClick={() => setSettingsOpen(true)} />
-          <ContextBar used={used} all={chosen.context} />
+          <ContextBar used={used} all={chosen.context} longest={chosen.settings.max_tokens} />
         </Composer>
         <p className="notice">{strings.notice}</p>
       </div>
