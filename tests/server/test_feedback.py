@@ -189,6 +189,12 @@ def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_database_that_would_not_outlive_the_server_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="would be lost with the server"):
+        FeedbackStore(url)
+
+
 def test_a_server_that_has_ended_leaves_the_whole_database_in_its_file(
     tally_folder: Path, tmp_path: Path
 ) -> None:

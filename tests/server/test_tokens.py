@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.server.settings import ServerSettings
 
-from .conftest import running
+from .conftest import Running, running
 from .test_chat_prompt import CONVERSATION
 from .test_errors import check_envelope
 
@@ -119,3 +122,19 @@ def test_the_earlier_systems_fields_are_there_exactly(tally_folder: Path, tally:
             quiet = http.post("/generate", json={"prompt": "A", "max_new_tokens": 1}).json()
             assert quiet["metrics"] is None
             check_envelope(http.post("/generate", json={**asked, "model_name": "no"}), 404)
+
+
+def test_a_long_texts_pieces_hold_up_nobody(served: Running) -> None:
+    """Others are answered all the while: the longest gap is a part of the whole time."""
+    asked = {"prompt": "ab c" * 200_000, "with_pieces": True}
+    with served.client() as http, served.client() as other, ThreadPoolExecutor(1) as pool:
+        counted = pool.submit(http.post, "/tokenize", json=asked)
+        moments = [time.monotonic()]
+        while not counted.done():
+            assert other.get("/health").status_code == 200
+            moments.append(time.monotonic())
+    tokens = counted.result().json()
+    assert "".join(one["piece"] for one in tokens["tokens"]) == asked["prompt"]
+    assert tokens["count"] == len(tokens["tokens"])
+    longest = max(after - before for before, after in pairwise(moments))
+    assert longest < (moments[-1] - moments[0]) / 2

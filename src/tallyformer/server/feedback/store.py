@@ -92,6 +92,11 @@ class FeedbackStore:
             # A connection that was lost, as where the database was restarted, is made again.
             self._engine = sa.create_engine(url, pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
+                if self._engine.url.database in (None, "", ":memory:"):
+                    raise UsageError(
+                        "--feedback: this database would be lost with the server. Give "
+                        "sqlite:///FILE"
+                    )
                 sa.event.listen(self._engine, "connect", _durable)
             with self._engine.begin() as connection:
                 if self._engine.dialect.name == "postgresql":

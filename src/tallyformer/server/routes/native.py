@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -60,8 +61,12 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
         """The text that a model reads of a conversation."""
         response.headers.update(named(body.ignored()))
         tokenizer = (await models.answering(body.model)).llm.llm.tokenizer
-        ids = conversation_ids(tokenizer, body.messages)
-        return TemplatePrompt(prompt=tokenizer.decode(ids, skip_control=False))
+
+        def written() -> str:
+            ids = conversation_ids(tokenizer, body.messages)
+            return str(tokenizer.decode(ids, skip_control=False))
+
+        return TemplatePrompt(prompt=await asyncio.to_thread(written))
 
     @app.get("/props", tags=["llama.cpp"])
     async def props() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 
 from fastapi import Depends, FastAPI, Response
 
+from tallyformer.server import sse
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.chat_prompt import conversation_ids
 from tallyformer.server.schemas.errors import documented
@@ -13,19 +14,27 @@ from tallyformer.server.schemas.tokens import (
     DetokenizedText,
     DetokenizeRequest,
     TokenizeRequest,
-    TokenPiece,
     Tokens,
 )
 from tallyformer.server.service import Service, named
 from tallyformer.tokenizer.tokenizer import Tokenizer
+
+_AT_ONCE = 1024
+"""Ids that are written without a pause."""
 
 
 def add_token_routes(app: FastAPI, service: Service) -> None:
     """`POST /tokenize`, `POST /detokenize`."""
     models, counted = service.models, [Depends(service.limits.count_beside)]
 
-    @app.post("/tokenize", tags=["tokens"], responses=documented(404), dependencies=counted)
-    async def tokenize(body: TokenizeRequest, response: Response) -> Tokens:
+    @app.post(
+        "/tokenize",
+        tags=["tokens"],
+        response_model=Tokens,
+        responses=documented(404),
+        dependencies=counted,
+    )
+    async def tokenize(body: TokenizeRequest, response: Response) -> Response:
         """The ids of a text, or of a conversation up to where its answer begins."""
         response.headers.update(named(body.ignored()))
         llm = (await models.answering(body.model)).llm.llm
@@ -37,26 +46,41 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
             ids: list[int] = llm.tokenizer.encode(text)
             return ids
 
-        ids = await asyncio.to_thread(encode)
-        tokens = [_piece(llm.tokenizer, one) for one in ids] if body.with_pieces else ids
-        return Tokens(tokens=tokens, count=len(ids), max_model_len=llm.context_length)
+        def written() -> bytes:
+            ids = encode()
+            tokens = _written(llm.tokenizer, ids, with_pieces=body.with_pieces)
+            rest = f',"count":{len(ids)},"max_model_len":{llm.context_length}}}'
+            return b'{"tokens":[' + tokens + b"]" + rest.encode()
+
+        sent = await asyncio.to_thread(written)
+        return Response(sent, headers=dict(response.headers), media_type="application/json")
 
     @app.post("/detokenize", tags=["tokens"], responses=documented(404), dependencies=counted)
     async def detokenize(body: DetokenizeRequest, response: Response) -> DetokenizedText:
         """The text of ids; control tokens have none."""
         response.headers.update(named(body.ignored()))
         tokenizer = (await models.answering(body.model)).llm.llm.tokenizer
-        if not all(0 <= token < tokenizer.vocab_size for token in body.tokens):
+        if body.tokens and not 0 <= min(body.tokens) <= max(body.tokens) < tokenizer.vocab_size:
             raise ApiError(
                 400, f"tokens: ids go from 0 to {tokenizer.vocab_size - 1}", param="tokens"
             )
-        text = tokenizer.decode(body.tokens)
+        text = await asyncio.to_thread(tokenizer.decode, body.tokens)
         return DetokenizedText(prompt=text, content=text)
 
 
-def _piece(tokenizer: Tokenizer, token_id: int) -> TokenPiece:
+def _written(tokenizer: Tokenizer, ids: list[int], *, with_pieces: bool) -> bytes:
+    """Ids as JSON, in parts: each is quick, so that the server's loop runs between them."""
+    parts = (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
+    if with_pieces:
+        pieces = ([_piece(tokenizer, one) for one in part] for part in parts)
+        return b",".join(sse.json_bytes(part)[1:-1] for part in pieces)
+    return b",".join(sse.json_bytes(part)[1:-1] for part in parts)
+
+
+def _piece(tokenizer: Tokenizer, token_id: int) -> dict[str, object]:
+    """A `TokenPiece`; pydantic's objects take long to make."""
     spelled = tokenizer.bytes_of(token_id)
     try:
-        return TokenPiece(id=token_id, piece=spelled.decode("utf-8"))
+        return {"id": token_id, "piece": spelled.decode("utf-8")}
     except UnicodeDecodeError:
-        return TokenPiece(id=token_id, piece=list(spelled))
+        return {"id": token_id, "piece": list(spelled)}
