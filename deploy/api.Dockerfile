@@ -13,7 +13,7 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends g++ \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY pyproject.toml setup.py README.md LICENSE requirements.lock ./
+COPY pyproject.toml setup.py README.md LICENSE requirements.lock deploy/api.lock ./
 COPY src src
 # First the native library, which becomes part of the wheel; then an environment without pip, without
 # the packages' own tests and what only a debugger reads. hf_xet makes large downloads faster; the
@@ -27,6 +27,7 @@ ENV PIP_CACHE_DIR=/pip-cache
 RUN --mount=type=cache,target=/pip-cache \
     pip wheel --no-deps --wheel-dir dist . \
  && python -m venv --without-pip /opt/tallyformer \
+ && pip --python /opt/tallyformer/bin/python install --no-deps --require-hashes -r api.lock \
  && pip --python /opt/tallyformer/bin/python install --constraint requirements.lock \
       "$(echo dist/*.whl)[${EXTRAS}]" \
  && case "${EXTRAS}" in *train* | *hub*) ;; *) \
