@@ -84,3 +84,11 @@ def test_a_text_that_is_not_json_is_a_value_error_with_a_reason(name: str) -> No
     with pytest.raises(ValueError) as caught:
         parse_json(SHAPES[name])
     assert type(caught.value) is ValueError and 0 < len(str(caught.value)) < 100
+
+
+def test_what_the_system_refuses_has_its_own_advice(tmp_path: Path) -> None:
+    """As a missing permission has, which no test that runs as root can meet."""
+    file = tmp_path / "config.json"
+    file.symlink_to(file)
+    with pytest.raises(ArtifactError, match="Links in the path lead in a circle"):
+        read_json(file, fix="Export it again")

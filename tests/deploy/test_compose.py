@@ -208,6 +208,18 @@ def test_a_model_folder_that_is_not_there_is_refused_and_not_made(tmp_path: Path
     assert not missing.exists()
 
 
+def test_why_it_does_not_start_is_in_the_log(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "config.json").touch(mode=0o600)
+    with (
+        pytest.raises(
+            AssertionError, match=r"config\.json: .*ermission denied.*Allow it for this user"
+        ),
+        deployed("compose.yaml", MODEL_FOLDER=str(tmp_path)),
+    ):
+        pass
+
+
 def test_without_a_key_nobody_is_answered_where_keys_are_asked_for(tmp_path: Path) -> None:
     made = subprocess.run(
         ["docker", "run", "--rm", "--network", "none", "tallyformer-api", "key", "alice"],

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tallyformer.artifacts.atomic import write_json
+from tallyformer.artifacts.system_errors import advice_on_reading
 from tallyformer.errors import ArtifactError, RunError
 
 CHECK = "check"
@@ -61,7 +62,8 @@ def read_json(
     except FileNotFoundError:
         raise error(f"{path}: missing. {fix}") from None
     except OSError as failure:
-        raise error(f"{path}: cannot be read ({failure.strerror}). {fix}") from None
+        helps = advice_on_reading(failure, fix)
+        raise error(f"{path}: cannot be read ({failure.strerror}). {helps}") from None
     except ValueError as reason:
         raise error(f"{path}: {what} ({reason}). {fix}") from None
     return values

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tallyformer.artifacts.json_files import CHECK, digest, read_json, write_checked_json
+from tallyformer.artifacts.system_errors import advice_on_reading
 from tallyformer.errors import ArtifactError
 
 MANIFEST = "manifest.json"
@@ -218,7 +219,8 @@ def check_file(file: Path, entry: Mapping[str, Any], *, fix: str, contents: bool
         if contents and sha256(file) != entry["sha256"]:
             raise ArtifactError(f"{file}: checksum differs from the manifest. {fix}")
     except OSError as error:
-        raise ArtifactError(f"{file}: cannot be read ({error.strerror}). {fix}") from None
+        helps = advice_on_reading(error, fix)
+        raise ArtifactError(f"{file}: cannot be read ({error.strerror}). {helps}") from None
 
 
 def _result(work: str, outputs: Mapping[str, Mapping[str, Any]]) -> str:

@@ -48,6 +48,17 @@ def advice(number: int | None) -> str:
     return _ADVICE.get(number or 0, _OTHER)
 
 
+def advice_on_reading(error: OSError, fix: str) -> str:
+    """What helps where a file cannot be read.
+
+    Args:
+        error: the system's refusal.
+        fix: what helps where the file is damaged, as one is that has become a folder.
+    """
+    damaged = error.errno in (errno.EISDIR, errno.ENOTDIR)
+    return fix if damaged else _ADVICE.get(error.errno or 0, fix)
+
+
 def system_error(error: BaseException) -> OSError | None:
     """The system's refusal that an exception tells of, or None.
 

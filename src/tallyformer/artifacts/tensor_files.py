@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from tallyformer.artifacts.json_files import parse_json, read_json
+from tallyformer.artifacts.system_errors import advice_on_reading
 from tallyformer.errors import CheckpointError
 
 WHOLE = "model.safetensors"
@@ -80,7 +81,8 @@ class StoredTensor:
                 file.seek(self.start + begin * inner * kind.itemsize)
                 values = np.fromfile(file, kind, rows * inner)
         except OSError as error:
-            raise _unreadable(self.file, error.strerror, self.fix) from None
+            helps = advice_on_reading(error, self.fix)
+            raise _unreadable(self.file, error.strerror, helps) from None
         if len(values) != rows * inner:
             raise _unreadable(self.file, "it ends within a tensor", self.fix)
         return values.reshape((rows, *self.shape[1:]) if self.shape else ())
@@ -124,7 +126,7 @@ def tensors_of(file: Path, *, fix: str) -> dict[str, StoredTensor]:
     except FileNotFoundError:
         raise CheckpointError(f"{file}: missing. {fix}") from None
     except OSError as error:
-        raise _unreadable(file, error.strerror, fix) from None
+        raise _unreadable(file, error.strerror, advice_on_reading(error, fix)) from None
     except ValueError as reason:
         raise _unreadable(file, str(reason), fix) from None
 
