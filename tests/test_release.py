@@ -21,14 +21,17 @@ ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
 
 
-@pytest.fixture(scope="module")
-def script() -> Any:
-    path = ROOT / "scripts" / "release_notes.py"
-    spec = importlib.util.spec_from_file_location("release_notes", path)
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    return _script("release_notes")
 
 
 def test_the_version_is_written_once(script: Any) -> None:
@@ -85,6 +88,61 @@ def test_what_the_release_builds_is_here() -> None:
     text = (ROOT / ".github/workflows/release.yaml").read_text()
     for path in re.findall(r"(?:scripts|deploy|\.github)/[\w./-]*\w", text):
         assert (ROOT / path).exists(), path
+
+
+def test_nothing_is_pushed_or_published_before_the_tests_have_passed() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text())["jobs"]
+
+    def before(name: str) -> set[str]:
+        needs = jobs[name].get("needs", [])
+        direct = {needs} if isinstance(needs, str) else set(needs)
+        return direct.union(*map(before, direct))
+
+    assert {"run": "make test"} in jobs["tests"]["steps"]
+    assert jobs["deployment"]["uses"] == "./.github/workflows/deployment.yaml"
+    for name, job in jobs.items():
+        if "write" in job.get("permissions", {}).values():
+            assert {"tests", "deployment", "wheels"} <= before(name), name
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_that_another_uses_can_be_called(workflow: Path) -> None:
+    for job in yaml.safe_load(workflow.read_text())["jobs"].values():
+        if path := job.get("uses"):
+            # YAML 1.1 reads the key `on` as true.
+            assert "workflow_call" in yaml.safe_load((ROOT / path).read_text())[True]
+
+
+def test_every_attested_bill_of_materials_is_made_checked_and_released() -> None:
+    release = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text())
+    steps = release["jobs"]["publish"]["steps"]
+    bills = [step["with"]["sbom-path"] for step in steps if "attest-sbom" in step.get("uses", "")]
+    assert bills == ["tallyformer.cdx.json", "page.cdx.json"]
+    [made] = [step["run"] for step in steps if step.get("name") == "Bills of materials"]
+    [released] = [step["run"] for step in steps if "gh release create" in step.get("run", "")]
+    assert "scripts/wheel_sbom.py wheels/*x86_64.whl tallyformer.cdx.json" in made
+    assert "jq --exit-status" in made
+    assert all(bill in released for bill in bills)
+
+
+def test_a_bill_that_lacks_a_locked_package_or_names_another_version_is_refused() -> None:
+    check = _script("wheel_sbom").lacking
+    lock = (
+        "# made by a tool\n"
+        "pydantic-core==2.50.4 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n"
+        "colorama==0.4.6 ; sys_platform == 'win32' \\\n    --hash=sha256:cc\n"
+        "click==8.5.1 \\\n    --hash=sha256:dd\n"
+    )
+    named = {"tallyformer": "0.1.0", "pydantic_core": "2.50.4", "click": "8.5.1"}
+
+    def bill(**versions: str) -> dict[str, Any]:
+        return {"components": [{"name": n, "version": v} for n, v in versions.items()]}
+
+    assert check(bill(**named), lock) == []
+    assert check(bill(**{**named, "click": "8.5.0"}), lock) == ["click==8.5.1"]
+    assert check({}, lock) == ["tallyformer", "pydantic-core==2.50.4", "click==8.5.1"]
+    locked = (ROOT / "deploy/api.lock").read_text()
+    assert len(check({}, locked)) > 30
 
 
 def test_actionlint_finds_nothing() -> None:
