@@ -236,7 +236,13 @@ def test_without_a_key_nobody_is_answered_where_keys_are_asked_for(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "files", [("compose.yaml", "compose.gpu.yaml"), ("compose.train.yaml",)], ids=["gpu", "train"]
+    "files",
+    [
+        ("compose.yaml", "compose.ci.yaml"),
+        ("compose.yaml", "compose.gpu.yaml"),
+        ("compose.train.yaml",),
+    ],
+    ids=["ci", "gpu", "train"],
 )
 def test_files_that_no_test_brings_up_are_valid(files: tuple[str, ...]) -> None:
     Deployment(files).compose("config", "--quiet")
