@@ -214,6 +214,8 @@ def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
     [
         (["--alias", "x"], "--alias: not an option here. Name a model with --model NAME=FOLDER"),
         (["--ctx-size=512"], "--ctx-size: not an option here. The context is the model's own"),
+        (["-m", "x"], "-m: not an option here. Write --model NAME=FOLDER"),
+        (["--aliass", "m"], "No such option"),
         (["-ngl", "99"], "-ngl: not an option here. Write --device cuda"),
         (["--api-key", "k"], "--api-key: not an option here. Write keys to a file, hashed"),
         (["--aliass"], "No such option"),

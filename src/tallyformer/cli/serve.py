@@ -43,28 +43,20 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
 
 
 _OTHER_SERVERS = {
-    ("--alias", "-a", "--served-model-name"): "Name a model with --model NAME=FOLDER",
-    ("-m",): "Write --model NAME=FOLDER",
-    ("--ctx-size", "-c", "--max-model-len"): "The context is the model's own. Leave it out",
-    (
-        "--parallel",
-        "-np",
-        "--max-num-seqs",
-    ): "The engine decides how many run at once. Leave it out",
-    (
-        "--threads",
-        "-t",
-    ): "All cores that are granted are used. Leave it out, or start it with taskset",
-    ("--n-gpu-layers", "-ngl", "--gpu-layers"): "Write --device cuda",
-    (
-        "--api-key",
-    ): "Write keys to a file, hashed: tallyformer key NAME --file FILE; --api-key-file FILE",
-    ("--timeout", "-to"): "Write --request-timeout SECONDS",
-    ("--metrics", "--slots", "--props"): "It is always served. Leave it out",
-    ("--ssl-key-file", "--ssl-cert-file", "--ssl-keyfile"): "Put a proxy with TLS in front",
+    "--alias -a --served-model-name": "Name a model with --model NAME=FOLDER",
+    "-m": "Write --model NAME=FOLDER",
+    "--ctx-size -c --max-model-len": "The context is the model's own. Leave it out",
+    "--parallel -np --max-num-seqs": "The engine decides how many run at once. Leave it out",
+    "--threads -t": "All cores that are granted are used. Leave it out, or start it with taskset",
+    "--n-gpu-layers -ngl --gpu-layers": "Write --device cuda",
+    "--api-key": "Write keys to a file, hashed: tallyformer key NAME --file FILE; "
+    "--api-key-file FILE",
+    "--timeout -to": "Write --request-timeout SECONDS",
+    "--metrics --slots --props": "It is always served. Leave it out",
+    "--ssl-key-file --ssl-cert-file --ssl-keyfile": "Put a proxy with TLS in front",
 }
 """Flags of llama.cpp's and vLLM's servers, and what says the same here."""
-_INSTEAD = {flag: hint for flags, hint in _OTHER_SERVERS.items() for flag in flags}
+_INSTEAD = {flag: hint for flags, hint in _OTHER_SERVERS.items() for flag in flags.split()}
 
 
 class _ServeCommand(click.Command):
