@@ -20,8 +20,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "gpu"))
 
 from measuring import write_result
@@ -49,7 +47,8 @@ def measured(command: str, folder: Path, runner: str | None) -> dict[str, float]
     return {
         "first_token_s": first,
         "cpu_s": used.ru_utime + used.ru_stime,
-        "peak_mb": used.ru_maxrss / 1024,
+        # Of this process too, as it was at the start: it must be small, so torch comes at the end.
+        "peak_mb": used.ru_maxrss * 1024 / 1e6,
     }
 
 
@@ -80,6 +79,8 @@ def main() -> None:
         for folder, several in rounds.items()
     }
     print(json.dumps(result, indent=2))
+    import torch
+
     path = options.out or RESULTS / f"{datetime.date.today()}-first-token.json"
     write_result(path, __doc__.split("\n", 1)[0], torch.device("cpu"), {"folders": result})
 

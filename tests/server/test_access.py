@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from starlette.routing import Route
 
 from tallyformer.errors import UsageError
+from tallyformer.inference.engine.engine import Engine
 from tallyformer.server.guard import Guard, close_routes
 from tallyformer.server.keys import ApiKeys, add_key, key_line, new_key
 from tallyformer.server.middleware.access_log import JsonLines
 from tallyformer.server.routes.docs import OPEN_DOCS
 from tallyformer.server.routes.health import OPEN_PATHS
 from tallyformer.server.routes.page import PAGE_PATHS
+from tallyformer.server.run import LOGGERS
 from tallyformer.server.settings import ServerSettings, server_settings
 
 from .conftest import KEY, Running
@@ -147,6 +150,72 @@ def test_the_log_says_who_and_what_but_neither_keys_nor_paths(
     assert any('"/v1/models/{name:path}"' in line and '"alice"' in line for line in lines)
     assert KEY not in "".join(lines)
     assert "words" not in "".join(lines)
+
+
+SAID = "hidden words"
+
+
+def _logged(caplog: pytest.LogCaptureFixture) -> str:
+    """All that a server writes; the test's own client logs here too."""
+    return "".join(JsonLines().format(r) for r in caplog.records if r.name in LOGGERS)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, 200),
+        ({"model": SAID}, 404),
+        ({"temperature": SAID}, 400),
+        ({"stop": [SAID] * 300}, 400),
+        ({"messages": [{"role": SAID, "content": SAID}]}, 400),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": SAID}}}, 400),
+        ({"guided_regex": f"({SAID}"}, 400),
+        ({SAID: SAID}, 200),
+    ],
+)
+def test_the_log_has_nothing_of_what_is_asked_and_answered(
+    served: Running,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, Any],
+    status: int,
+    stream: bool,
+) -> None:
+    body = {
+        "messages": [{"role": "system", "content": SAID}, {"role": "user", "content": SAID}],
+        "stop": [SAID],
+        "user": SAID,
+        "max_tokens": 8,
+        "temperature": 0,
+        "stream": stream,
+    }
+    caplog.set_level(logging.DEBUG)
+    with served.client() as http:
+        answer = http.post(f"/v1/chat/completions?q={SAID}", json={**body, **changes})
+        assert answer.status_code == status, answer.text
+        http.post("/tokenize", json={"prompt": SAID})
+    lines = _logged(caplog)
+    assert "/v1/chat/completions" in lines and "/tokenize" in lines
+    assert "hidden" not in lines
+    if status == 200 and not stream:
+        assert answer.json()["choices"][0]["message"]["content"][:8] not in lines
+
+
+def test_the_log_of_a_failure_has_its_place_and_not_its_words(
+    served: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(engine: Engine) -> Any:
+        raise ValueError(SAID)
+
+    monkeypatch.setattr(Engine, "step", fails)
+    with served.client() as http:
+        body = {"messages": [{"role": "user", "content": SAID}]}
+        check_envelope(http.post("/v1/chat/completions", json=body), 500)
+        text = http.post("/v1/chat/completions", json={**body, "stream": True}).text
+    assert '"code":' in text and SAID not in text
+    lines = _logged(caplog)
+    assert "ValueError" in lines and "test_access.py" in lines
+    assert "hidden" not in lines
 
 
 def test_a_file_of_keys_gives_each_key_its_owner(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ from tallyformer.server.models import Models
 from tallyformer.server.protocol import bounded_protocol
 from tallyformer.server.settings import ServerSettings
 
-_LOGGERS = ("tallyformer.server", "tallyformer.access", "uvicorn.error")
+LOGGERS = ("tallyformer.server", "tallyformer.access", "uvicorn.error")
+"""Whose records are written."""
 _SWITCH_SECONDS = 0.001
 """Python's own 5 ms is what a step of the engine, which takes about 10, would wait for at each
 return from its library whenever the event loop is busy, as with a flood of requests."""
@@ -233,7 +234,7 @@ def _log_to_stderr(level: int) -> None:
     """One line of JSON for each event, on standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name in _LOGGERS:
+    for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.WARNING if name.startswith("uvicorn") else level)
