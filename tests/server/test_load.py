@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tallyformer.inference.engine.engine import Engine
 from tallyformer.server.admission import Admission
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.models import ServedModel
@@ -66,6 +68,28 @@ def test_a_client_that_goes_away_frees_its_places(served: Running, stream: bool,
         if stream:
             assert connection.recv(10)
     until(lambda: nothing_runs(served))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_is_in_no_further_step(
+    served: Running, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[float] = []
+    compute = Engine.step
+
+    def slow(engine: Engine) -> Any:
+        if engine.running:
+            begun.append(time.monotonic())
+            time.sleep(0.5)
+        return compute(engine)
+
+    monkeypatch.setattr(Engine, "step", slow)
+    with asked(served, {**ENDLESS, "stream": stream}):
+        until(lambda: len(begun) > 2)
+    left = time.monotonic()
+    until(lambda: nothing_runs(served))
+    # The one that clears up; and one that was about to begin when the client left.
+    assert sum(when > left for when in begun) <= 2
 
 
 def test_clients_that_hang_up_at_random_moments_lose_no_place(served: Running) -> None:
