@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "scaling.md"
 RESULTS = ROOT / "benchmarks" / "results"
 USERS = (1, 100, 1_000, 10_000, 100_000, 1_000_000)
+EXAMPLES = (1_000, 100_000, 1_000_000)
+HOURS_OF_A_MONTH = 730
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,7 @@ class Assumed:
     machine_cores: int = 32
     machine_bandwidth: float = 200e9
     redis_calls: int = 6
+    core_hour_price: float = 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +160,7 @@ def sizes(have: Measured, assume: Assumed) -> list[str]:
     rows = []
     for users in USERS:
         rate = users * assume.online / assume.pause_seconds
-        cores = rate * core_seconds(have, assume) / assume.utilisation
+        cores = cores_for(users, have, assume)
         streams = rate * assume.answer_tokens * have.streams / have.tokens
         rows.append(
             (
@@ -166,12 +169,40 @@ def sizes(have: Measured, assume: Assumed) -> list[str]:
                 f"{max(1, round_up(streams)):,}",
                 f"{rate * assume.answer_tokens:,.0f}",
                 f"{max(1, round_up(cores)):,}",
-                f"{max(1, round_up(cores / assume.machine_cores)):,}",
+                f"{machines_of(assume.machine_cores, cores):,}",
                 f"{rate * assume.redis_calls:,.0f}",
             )
         )
     head = ("users", "requests/s", "streams at once", "events/s", "cores")
     return table((*head, f"machines of {assume.machine_cores}", "Redis calls/s"), rows)
+
+
+def cores_for(users: int, have: Measured, assume: Assumed) -> float:
+    """Cores that so many users need at the busiest time."""
+    rate = users * assume.online / assume.pause_seconds
+    return rate * core_seconds(have, assume) / assume.utilisation
+
+
+def machines_of(size: int, cores: float) -> int:
+    """Whole machines of `size` cores that have these cores; one at least."""
+    return max(1, round_up(cores / size))
+
+
+def costs(have: Measured, assume: Assumed) -> list[str]:
+    """A month of what so many users need, all of it at every hour."""
+    sizes_of_machines = (assume.machine_cores, have.cores)
+    rows = []
+    for users in EXAMPLES:
+        cores = cores_for(users, have, assume)
+        counts = [machines_of(size, cores) for size in sizes_of_machines]
+        month = [
+            count * size * HOURS_OF_A_MONTH * assume.core_hour_price
+            for count, size in zip(counts, sizes_of_machines, strict=True)
+        ]
+        paired = zip(counts, month, strict=True)
+        rows.append((f"{users:,}", *(cell for n, m in paired for cell in (f"{n:,}", f"{m:,.0f}"))))
+    heads = [(f"machines of {size}", "a month") for size in sizes_of_machines]
+    return table(("users", *(cell for pair in heads for cell in pair)), rows)
 
 
 def round_up(value: float) -> int:
@@ -190,6 +221,7 @@ def assumptions(assume: Assumed) -> list[str]:
         ("cores of a machine", f"{assume.machine_cores}"),
         ("its memory bandwidth, GB/s", f"{assume.machine_bandwidth / 1e9:.0f}"),
         ("Redis calls of a request with both limits", f"{assume.redis_calls}"),
+        ("price of a core for an hour, in the example of costs", f"{assume.core_hour_price:.2f}"),
     ]
     return table(("assumed", ""), rows)
 
@@ -206,6 +238,7 @@ def filled(page: str, have: Measured, assume: Assumed) -> str:
         "assumptions": lambda: assumptions(assume),
         "basis": lambda: basis(have, assume, Shape()),
         "sizes": lambda: sizes(have, assume),
+        "costs": lambda: costs(have, assume),
         "sources": lambda: [f"- [{name}](../benchmarks/results/{name})" for name in have.source],
     }
     for name, lines in blocks.items():

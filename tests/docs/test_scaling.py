@@ -41,6 +41,26 @@ def test_twice_the_users_need_twice_the_cores_and_a_server_adds_its_part(script:
     assert seconds >= by_hand
 
 
+def test_the_example_of_costs_is_the_formula_with_the_machines_of_the_other_table(
+    script: Any,
+) -> None:
+    have, assume = script.measured(), script.Assumed(core_hour_price=0.5)
+
+    def cells(lines: list[str]) -> dict[str, list[str]]:
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+        return {users: rest for users, *rest in rows}
+
+    machines = {users: row[4] for users, row in cells(script.sizes(have, assume)).items()}
+    found = cells(script.costs(have, assume))
+    assert set(found) == {"1,000", "100,000", "1,000,000"}
+    for users, (count, month, small, small_month) in found.items():
+        assert count == machines[users]
+        for number, size, cost in ((count, 32, month), (small, have.cores, small_month)):
+            by_hand = int(number.replace(",", "")) * size * 730 * 0.5
+            assert int(cost.replace(",", "")) == pytest.approx(by_hand, abs=1)
+    assert cells(script.costs(have, script.Assumed(core_hour_price=1.0))) != found
+
+
 def test_a_result_of_the_server_is_read_once_there_is_one(script: Any, tmp_path: Path) -> None:
     for result in script.RESULTS.glob("*-inference.json"):
         (tmp_path / result.name).write_bytes(result.read_bytes())
