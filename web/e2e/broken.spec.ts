@@ -1,7 +1,9 @@
+import type { Page } from "@playwright/test";
 import { answered, answers, ask, beginWith, LONG } from "./actions";
+import { Line } from "./line";
 import { expect, startServer, test } from "./server";
 
-const textOf = (page: Parameters<typeof answers>[0]) => answers(page).last().locator(".markdown").innerText();
+const textOf = (page: Page) => answers(page).last().locator(".markdown").innerText();
 
 test("an answer goes on where it was after a reload", async ({ page, server }) => {
   await beginWith(page, LONG);
@@ -48,3 +50,50 @@ test.describe("a server that goes away", () => {
     }
   });
 });
+
+test.describe("a line that breaks while the server lives", () => {
+  // The browser reports each break on its console.
+  test.use({ problems: async ({}, use) => use([]) });
+
+  test("in mid-answer, again and again, loses nothing of the answer and repeats nothing", async ({ page, server }) => {
+    const settings = { max_tokens: 300, temperature: 0 };
+    // In the first answer, in one that was joined again, in the head of one, and then soon.
+    const line = await Line.to(server.port, [9_000, 20_001, 60, 1_000]);
+    try {
+      await beginWith(page, settings);
+      await page.goto(line.url);
+      await ask(page, "Tell me everything.");
+      await answered(page, 1);
+      expect(line.left).toBe(0);
+      const [first, ...joined] = line.asked;
+      expect(first).toBe("POST /v1/chat/completions");
+      expect(joined.length).toBeGreaterThanOrEqual(4);
+      await expect(answers(page).last()).toContainText("300 tokens");
+      const asked = await fetch(`${server.url}/v1/chat/completions`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ model: "sft", messages: [{ role: "user", content: "Tell me everything." }], ...settings }),
+      });
+      const whole = ((await asked.json()) as { choices: [{ message: { content: string } }] }).choices[0].message.content;
+      expect(whole.length).toBeGreaterThan(300);
+      expect(await kept(page)).toEqual([{ content: whole, status: "done", finish: "length" }]);
+    } finally {
+      line.close();
+    }
+  });
+});
+
+/** The answers as the page's database has them, to the letter. */
+function kept(page: Page): Promise<unknown> {
+  return page.evaluate(async () => {
+    const result = <T>(request: IDBRequest<T>) =>
+      new Promise<T>((resolve, reject) => {
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = () => reject(new Error(String(request.error)));
+      });
+    const base = await result(indexedDB.open("tallyformer"));
+    const all = await result(base.transaction("messages").objectStore("messages").getAll() as IDBRequest<Record<string, unknown>[]>);
+    base.close();
+    return all.filter((one) => one.role === "assistant").map(({ content, status, finish }) => ({ content, status, finish }));
+  });
+}
