@@ -25,7 +25,7 @@ _REF = "#/components/schemas/"
 
 def page_schema() -> dict[str, Any]:
     """OpenAPI with the used paths alone, and the shapes that those name."""
-    whole = create_app(ServerSettings(runs=Path("runs"))).openapi()
+    whole = create_app(ServerSettings(runs=Path(__file__).parent)).openapi()
     paths = {path: whole["paths"][path] for path in USED}
     shapes = whole["components"]["schemas"]
     kept: dict[str, Any] = {}

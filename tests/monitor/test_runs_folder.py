@@ -16,7 +16,7 @@ from tallyformer.artifacts.lock import alone_in
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.monitor.curve import Curve
-from tallyformer.monitor.facts import Fact, facts_of
+from tallyformer.monitor.facts import StageFact, facts_of
 from tallyformer.monitor.inside import Inside, Unreadable
 from tallyformer.monitor.runs import RunDetails, RunLook, RunsFolder
 from tallyformer.monitor.stages import StageLook, progress
@@ -53,7 +53,7 @@ def test_a_run_is_seen_with_its_stages_curves_samples_and_reports(folder: Path) 
     assert states["teacher"] == states["sft"] == states["merge"] == "not in the recipe"
     assert states["export"] == "to do"
     pretrain = next(stage for stage in seen.stages if stage.stage == "pretrain")
-    assert pretrain.seconds and pretrain.ended and Fact("steps", 6) in pretrain.facts
+    assert pretrain.seconds and pretrain.ended and StageFact("steps", 6) in pretrain.facts
     assert seen.curves == ["pretrain"] and seen.reports == ["evaluate/report.html"]
     assert seen.samples.samples and seen.samples.model
     news = runs.curve("tiny", "pretrain")
@@ -75,13 +75,13 @@ def test_a_stage_is_seen_with_the_figures_that_its_manifest_has(folder: Path) ->
     asked = run.manifest("evaluate").metrics
     facts = stages["evaluate"].facts
     for name in ("manners", "arithmetic"):
-        assert Fact(name, asked[name]["right"], of=asked[name]["asked"]) in facts
+        assert StageFact(name, asked[name]["right"], of=asked[name]["asked"]) in facts
     (of_model,) = asked["perplexity"].values()
     for domain, perplexity in of_model.items():
-        assert Fact("perplexity", perplexity, about=domain) in facts
+        assert StageFact("perplexity", perplexity, about=domain) in facts
     tokens = run.manifest("prepare").metrics["total"]["tokens"]
-    assert Fact("train_tokens", tokens["train"]) in stages["prepare"].facts
-    assert Fact("validation_tokens", tokens["validation"]) in stages["prepare"].facts
+    assert StageFact("train_tokens", tokens["train"]) in stages["prepare"].facts
+    assert StageFact("validation_tokens", tokens["validation"]) in stages["prepare"].facts
 
 
 def test_the_figures_of_an_evaluation_are_those_of_its_last_model() -> None:
@@ -94,10 +94,10 @@ def test_the_figures_of_an_evaluation_are_those_of_its_last_model() -> None:
         }
     )
     assert facts == (
-        Fact("facts", 417, of=456),
-        Fact("response_perplexity", 1.5),
-        Fact("perplexity", 4.0, about="bonds"),
-        Fact("perplexity", 5.0, about="shares"),
+        StageFact("facts", 417, of=456),
+        StageFact("response_perplexity", 1.5),
+        StageFact("perplexity", 4.0, about="bonds"),
+        StageFact("perplexity", 5.0, about="shares"),
     )
 
 

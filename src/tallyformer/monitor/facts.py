@@ -30,7 +30,7 @@ _LONGEST_DOMAIN = 60
 
 
 @dataclass(frozen=True)
-class Fact:
+class StageFact:
     """A number.
 
     Attributes:
@@ -46,7 +46,7 @@ class Fact:
     about: str = ""
 
 
-def facts_of(metrics: Mapping[str, Any]) -> tuple[Fact, ...]:
+def facts_of(metrics: Mapping[str, Any]) -> tuple[StageFact, ...]:
     """The facts of a stage's metrics, the ones that say most first; what is none is left out."""
     return (
         *_shares(metrics),
@@ -57,39 +57,39 @@ def facts_of(metrics: Mapping[str, Any]) -> tuple[Fact, ...]:
     )
 
 
-def _shares(metrics: Mapping[str, Any]) -> Iterator[Fact]:
+def _shares(metrics: Mapping[str, Any]) -> Iterator[StageFact]:
     for name in _SHARES:
         counts = _named(metrics.get(name))
         right, asked = plotted(counts.get("right")), plotted(counts.get("asked"))
         if right is not None and asked:
-            yield Fact(name, right, of=asked)
+            yield StageFact(name, right, of=asked)
 
 
-def _numbers(metrics: Mapping[str, Any]) -> Iterator[Fact]:
+def _numbers(metrics: Mapping[str, Any]) -> Iterator[StageFact]:
     for name in _NUMBERS:
         value = plotted(metrics.get(name))
         if value is not None:
-            yield Fact(name, value)
+            yield StageFact(name, value)
 
 
-def _after_the_last(metrics: Mapping[str, Any]) -> Iterator[Fact]:
+def _after_the_last(metrics: Mapping[str, Any]) -> Iterator[StageFact]:
     """The perplexity of held-out responses: of the model after fine-tuning, if there is one."""
     found = [plotted(value) for value in _named(metrics.get("response_perplexity")).values()]
     if found and found[-1] is not None:
-        yield Fact("response_perplexity", found[-1])
+        yield StageFact("response_perplexity", found[-1])
 
 
-def _by_domain(metrics: Mapping[str, Any]) -> Iterator[Fact]:
+def _by_domain(metrics: Mapping[str, Any]) -> Iterator[StageFact]:
     """The perplexity of validation texts by the last model of the pipeline."""
     of_models = list(_named(metrics.get("perplexity")).values())
     domains = _named(of_models[-1]) if of_models else {}
     for domain, value in list(domains.items())[:_MOST_DOMAINS]:
         number = plotted(value)
         if number is not None:
-            yield Fact("perplexity", number, about=shown_text(domain, _LONGEST_DOMAIN))
+            yield StageFact("perplexity", number, about=shown_text(domain, _LONGEST_DOMAIN))
 
 
-def _prepared(metrics: Mapping[str, Any]) -> Iterator[Fact]:
+def _prepared(metrics: Mapping[str, Any]) -> Iterator[StageFact]:
     """How much text there is to train on, and to validate with."""
     total = _named(metrics.get("total"))
     for name, of, part in (
@@ -99,7 +99,7 @@ def _prepared(metrics: Mapping[str, Any]) -> Iterator[Fact]:
     ):
         value = plotted(_named(total.get(of)).get(part))
         if value is not None:
-            yield Fact(name, value)
+            yield StageFact(name, value)
 
 
 def _named(value: Any) -> Mapping[str, Any]:

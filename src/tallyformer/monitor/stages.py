@@ -13,7 +13,7 @@ from tallyformer.artifacts.manifest import FORMAT, MANIFEST, UNCHECKED_FORMAT
 from tallyformer.artifacts.run_folder import CLAIM, FOLDER_OF_STAGE
 from tallyformer.artifacts.stages import STAGES
 from tallyformer.monitor.curve import plotted
-from tallyformer.monitor.facts import Fact, facts_of
+from tallyformer.monitor.facts import StageFact, facts_of
 from tallyformer.monitor.inside import Inside, Unreadable
 from tallyformer.monitor.look import Version, version_of
 
@@ -43,7 +43,7 @@ class StageLook:
     ended: float | None = None
     seconds: float | None = None
     progress: float | None = None
-    facts: tuple[Fact, ...] = ()
+    facts: tuple[StageFact, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -26,7 +26,7 @@ from tallyformer.config.written_recipe import check_checksum
 from tallyformer.errors import ArtifactError
 from tallyformer.report.results_schema import check_recipe_shape, check_results
 from tallyformer.training.metrics import read_metrics
-from tallyformer.training.sample_lines import WrittenSample, read_samples
+from tallyformer.training.sample_lines import WrittenSample, read_written_samples
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _curves(folder: Path, stage: str) -> list[Curves]:
         lines = read_metrics(file)
         kinds = {k: [line for line in lines if line.get("kind") == k] for k in _KINDS}
         name = f"{stage}, {phase}" if phase else stage
-        written = read_samples(file.with_name(SAMPLES))
+        written = read_written_samples(file.with_name(SAMPLES))
         found.append(Curves(name, kinds["train"], kinds["validation"], written))
     return found
 

@@ -28,7 +28,7 @@ class WrittenSample:
     expected: str
 
 
-def read_samples(path: Path) -> list[WrittenSample]:
+def read_written_samples(path: Path) -> list[WrittenSample]:
     """All samples of whole lines, in order; a last line that a kill has torn is left out.
 
     Raises:
