@@ -1,5 +1,6 @@
+import { readFile } from "node:fs/promises";
 import type { Page } from "@playwright/test";
-import { answered, ask, beginWith, closeDialog, openSettings } from "./actions";
+import { answered, ask, beginWith, closeDialog, importFile, openSettings } from "./actions";
 import { expect, test } from "./server";
 
 const preset = (page: Page) => page.getByRole("combobox", { name: "Preset" });
@@ -48,4 +49,27 @@ test("a preset is saved, there after a reload, chosen in another conversation, a
   await preset(page).click();
   await expect(page.getByRole("option", { name: "Precise" })).toBeVisible();
   await expect(page.getByRole("option", { name: "Mine" })).toHaveCount(0);
+});
+
+test("presets and the settings of new conversations go with an export of everything into another browser", async ({ page, browser, server }) => {
+  await page.goto("/");
+  await openSettings(page);
+  await temperature(page).fill("0.35");
+  await page.getByLabel("Preset name").fill("Mine");
+  await page.getByRole("button", { name: "Save as preset" }).click();
+  await page.getByRole("button", { name: "Use for new conversations" }).click();
+  await closeDialog(page);
+  await page.getByRole("button", { name: "Menu" }).click();
+  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("menuitem", { name: "Export everything" }).click()]);
+  const content: unknown = JSON.parse(await readFile(await file.path(), "utf8"));
+  const context = await browser.newContext();
+  const other = await context.newPage();
+  await other.goto(server.url);
+  await importFile(other, content);
+  await expect(other.getByText("and 1 preset imported.").first()).toBeVisible();
+  await other.reload();
+  await openSettings(other);
+  await expect(temperature(other)).toHaveValue("0.35");
+  await expect(preset(other)).toHaveText("Mine");
+  await context.close();
 });

@@ -2,6 +2,7 @@ import "fake-indexeddb/auto";
 import { beforeEach, describe, expect, it } from "vitest";
 import { db } from "../src/store/db";
 import { addMessage, changeMessage, createConversation, deleteConversation, deleteMessage, forkAt, search, showBranch, titleOf } from "../src/store/history";
+import { usePreferences } from "../src/store/preferences";
 import { recoverInterrupted } from "../src/store/recovery";
 import { cleanSettings, NUMBER_FIELDS, problemOf, withPreset } from "../src/store/settings";
 import { exportAll, importAll, NotAnExport, readExport } from "../src/store/transfer";
@@ -9,6 +10,7 @@ import { childrenOf, keepSame, newestLeaf, pathTo, subtree } from "../src/store/
 
 beforeEach(async () => {
   await Promise.all(db.tables.map((table) => table.clear()));
+  usePreferences.setState({ defaults: {}, presets: [] });
 });
 
 async function branched() {
@@ -86,7 +88,7 @@ describe("a broken answer", () => {
 describe("export and import", () => {
   it("give the same trees under new ids", async () => {
     const { home } = await branched();
-    expect(await importAll(await exportAll())).toBe(1);
+    expect(await importAll(await exportAll())).toEqual({ conversations: 1, presets: 0 });
     const copy = (await db.conversations.toArray()).find((one) => one.id !== home.id);
     expect(copy).toMatchObject({ title: "Bonds", settings: { temperature: 0.5 } });
     expect(await shownIn(copy?.id ?? "")).toEqual(await shownIn(home.id));
@@ -122,8 +124,50 @@ describe("export and import", () => {
     const one = { id: "m", conversation: "c", role: "user", content: "first" };
     const home = { id: "c", title: "Twice" };
     const file = { format: "tallyformer-conversations", version: 1, conversations: [home, home], messages: [one, { ...one, content: "second" }] };
-    expect(await importAll(JSON.stringify(file))).toBe(1);
+    expect(await importAll(JSON.stringify(file))).toEqual({ conversations: 1, presets: 0 });
     expect((await db.messages.toArray()).map((message) => message.content)).toEqual(["first"]);
+  });
+
+  it("bring presets and the settings of new conversations, and overwrite none", async () => {
+    const mine = { name: "Mine", settings: { temperature: 0.3, top_k: 5 } };
+    const { setDefaults, setPresets } = usePreferences.getState();
+    setDefaults({ system: "Be brief.", seed: 5 });
+    setPresets([mine, { name: "Other", settings: { temperature: 2 } }]);
+    const file = await exportAll();
+    usePreferences.setState({ defaults: {}, presets: [{ name: "Other", settings: { temperature: 1 } }] });
+    expect(await importAll(file)).toEqual({ conversations: 0, presets: 1 });
+    expect(usePreferences.getState()).toMatchObject({ defaults: { system: "Be brief.", seed: 5 }, presets: [{ name: "Other", settings: { temperature: 1 } }, mine] });
+    setDefaults({ seed: 6 });
+    expect(await importAll(file)).toEqual({ conversations: 0, presets: 0 });
+    expect(usePreferences.getState()).toMatchObject({ defaults: { seed: 6 } });
+  });
+
+  it("of one conversation hold no preferences, and files without any change none", async () => {
+    const { home } = await branched();
+    usePreferences.setState({ defaults: { seed: 5 }, presets: [{ name: "Mine", settings: { top_k: 5 } }] });
+    const one = await exportAll(home.id);
+    expect(Object.keys(JSON.parse(one) as object)).toEqual(["format", "version", "conversations", "messages"]);
+    await importAll(one);
+    expect(usePreferences.getState()).toMatchObject({ defaults: { seed: 5 }, presets: [{ name: "Mine", settings: { top_k: 5 } }] });
+  });
+
+  it.each([
+    [null, {}, []],
+    ["x", {}, []],
+    [{ defaults: [], presets: {} }, {}, []],
+    [{ defaults: { temperature: 9, top_p: "1", ["__proto__"]: { seed: 1 }, evil: 1, top_k: 3 } }, { top_k: 3 }, []],
+    [{ presets: [null, 3, { name: 5 }, { name: "  " }, { settings: { top_k: 1 } }] }, {}, []],
+    [{ presets: [{ name: " A ", settings: { system: "Lie.", seed: 1, stop: ["."], top_k: -1, min_p: 0.5 } }, { name: "A" }] }, {}, [{ name: "A", settings: { min_p: 0.5 } }]],
+    [{ presets: [{ name: "n".repeat(1000) }] }, {}, [{ name: "n".repeat(40), settings: {} }]],
+  ])("take of the preferences %j what the page itself would keep", (preferences, defaults, presets) => {
+    const file = { format: "tallyformer-conversations", version: 1, conversations: [], messages: [], preferences };
+    expect(readExport(JSON.stringify(file)).preferences).toEqual({ defaults, presets });
+  });
+
+  it("take no more presets than a list can show", () => {
+    const presets = Array.from({ length: 5000 }, (_, at) => ({ name: `Preset ${at}` }));
+    const file = { format: "tallyformer-conversations", version: 1, conversations: [], messages: [], preferences: { presets } };
+    expect(readExport(JSON.stringify(file)).preferences.presets).toHaveLength(100);
   });
 
   it.each(["", "{}", "[]", "null", '{"format":"tallyformer-conversations","version":2,"conversations":[],"messages":[]}'])("refuse %s", (text) => {

@@ -350,7 +350,11 @@ export const strings = {
   toast: {
     deleted: "Conversation deleted",
     undo: "Undo",
-    imported: (n: number) => (n === 1 ? "1 conversation imported." : `${n} conversations imported.`),
+    imported: (n: number, presets: number) => {
+      const conversations = n === 1 ? "1 conversation" : `${n} conversations`;
+      if (presets === 0) return `${conversations} imported.`;
+      return `${conversations} and ${presets === 1 ? "1 preset" : `${presets} presets`} imported.`;
+    },
     notAnExport: "This file is not an export of this page. Choose a file that “Export everything” made.",
     full: "This browser has no room left. Export your conversations, then delete some.",
     close: "Close",

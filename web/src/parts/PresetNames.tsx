@@ -2,7 +2,7 @@ import { Trash2 } from "lucide-react";
 import { useState } from "react";
 import { strings } from "../lib/strings";
 import { usePreferences } from "../store/preferences";
-import { type Settings, withPreset } from "../store/settings";
+import { LONGEST_PRESET_NAME, samplingOf, type Settings } from "../store/settings";
 import { Button, IconButton } from "../ui/Button";
 
 const words = strings.settings;
@@ -12,14 +12,12 @@ export function PresetNames({ settings }: { settings: Settings }) {
   const { presets, setPresets } = usePreferences();
   const [name, setName] = useState("");
   const save = () => {
-    const { system, seed, stop, max_tokens, probabilities, ...sampling } = withPreset(settings, settings);
-    void [system, seed, stop, max_tokens, probabilities];
-    setPresets([...presets.filter((preset) => preset.name !== name.trim()), { name: name.trim(), settings: sampling }]);
+    setPresets([...presets.filter((preset) => preset.name !== name.trim()), { name: name.trim(), settings: samplingOf(settings) }]);
     setName("");
   };
   return (
     <div className="presets">
-      <input value={name} maxLength={40} placeholder={words.presetName} aria-label={words.presetName} onChange={(event) => setName(event.target.value)} />
+      <input value={name} maxLength={LONGEST_PRESET_NAME} placeholder={words.presetName} aria-label={words.presetName} onChange={(event) => setName(event.target.value)} />
       <Button disabled={name.trim() === ""} onClick={save}>
         {words.savePreset}
       </Button>

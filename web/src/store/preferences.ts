@@ -1,6 +1,6 @@
 import { create } from "zustand";
 import { readText, writeText } from "../lib/storage";
-import { cleanSettings, type Preset, type Settings } from "./settings";
+import { cleanPresets, cleanSettings, type Preset, type Settings } from "./settings";
 
 export type Theme = "system" | "light" | "dark";
 const PLACE = "tallyformer.preferences";
@@ -50,14 +50,26 @@ function stored(): Pick<Preferences, "theme" | "model" | "defaults" | "presets">
     theme: theme === "light" || theme === "dark" ? theme : "system",
     model: typeof given.model === "string" ? given.model : null,
     defaults: cleanSettings(given.defaults),
-    presets: presetsOf(given.presets),
+    presets: cleanPresets(given.presets),
   };
 }
 
-function presetsOf(given: unknown): Preset[] {
-  if (!Array.isArray(given)) return [];
-  return given.flatMap((one: unknown) => {
-    if (typeof one !== "object" || one === null || !("name" in one) || typeof one.name !== "string") return [];
-    return [{ name: one.name, settings: cleanSettings("settings" in one ? one.settings : {}) }];
-  });
+/** What an export of everything holds beside the conversations. */
+export type Kept = Pick<Preferences, "defaults" | "presets">;
+
+export function keptPreferences(): Kept {
+  const { defaults, presets } = usePreferences.getState();
+  return { defaults, presets };
+}
+
+/** Adds presets under names that are not here, and the settings of new conversations where none are chosen.
+ *
+ * Returns how many presets were added.
+ */
+export function addPreferences(given: Kept): number {
+  const { defaults, presets } = keptPreferences();
+  const names = new Set(presets.map((preset) => preset.name));
+  const added = given.presets.filter((preset) => !names.has(preset.name));
+  keep({ presets: [...presets, ...added], ...(Object.keys(defaults).length === 0 ? { defaults: given.defaults } : {}) });
+  return added.length;
 }

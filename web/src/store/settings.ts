@@ -71,6 +71,11 @@ export function withPreset(settings: Settings, preset: Settings): Settings {
   return { ...kept, ...preset };
 }
 
+/** What a preset holds of settings. */
+export function samplingOf(settings: Settings): Settings {
+  return Object.fromEntries(SAMPLING.flatMap((name) => (settings[name] === undefined ? [] : [[name, settings[name]]])));
+}
+
 export function hasPreset(settings: Settings, preset: Settings): boolean {
   return SAMPLING.every((name) => settings[name] === preset[name]);
 }
@@ -92,4 +97,18 @@ export function cleanSettings(given: unknown): Settings {
   }
   if (from.probabilities === true) settings.probabilities = true;
   return settings;
+}
+
+export const LONGEST_PRESET_NAME = 40;
+
+/** Presets from anything, each name once: of those that share one the first. */
+export function cleanPresets(given: unknown): Preset[] {
+  if (!Array.isArray(given)) return [];
+  const found = new Map<string, Preset>();
+  for (const one of given as unknown[]) {
+    if (typeof one !== "object" || one === null || !("name" in one) || typeof one.name !== "string") continue;
+    const name = one.name.trim().slice(0, LONGEST_PRESET_NAME).trim();
+    if (name !== "" && !found.has(name)) found.set(name, { name, settings: samplingOf(cleanSettings("settings" in one ? one.settings : {})) });
+  }
+  return [...found.values()];
 }

@@ -4,37 +4,42 @@ import { db } from "./db";
 import type { TokenChoice } from "../api/types";
 import { endedMessages } from "./history";
 import type { Conversation, Failure, Message, Metrics, Status } from "./records";
-import { cleanSettings } from "./settings";
+import { addPreferences, type Kept, keptPreferences } from "./preferences";
+import { cleanPresets, cleanSettings } from "./settings";
 import { newestLeaf, childrenOf } from "./tree";
 
 const FORMAT = "tallyformer-conversations";
 const VERSION = 1;
+/** A file of more presets than a list can show is none of ours. */
+const MOST_PRESETS = 100;
 /** An id that a server gave an answer. */
 const ANSWER = /^[\w-]{1,100}$/u;
 
 export class NotAnExport extends Error {}
 
+/** Everything, with presets and the settings of new conversations; or one conversation alone. */
 export async function exportAll(only?: string): Promise<string> {
   const conversations = only === undefined ? await db.conversations.toArray() : await db.conversations.where("id").equals(only).toArray();
   const messages = await endedMessages(only);
-  return JSON.stringify({ format: FORMAT, version: VERSION, conversations, messages }, null, 1);
+  const preferences = only === undefined ? { preferences: keptPreferences() } : {};
+  return JSON.stringify({ format: FORMAT, version: VERSION, conversations, messages, ...preferences }, null, 1);
 }
 
-/** Adds the conversations of a file; those that are here stay. Returns how many were added.
+/** Adds the conversations and presets of a file; those that are here stay. Returns how many were added.
  *
  * @throws NotAnExport the text is not such a file.
  */
-export async function importAll(text: string): Promise<number> {
-  const { conversations, messages } = readExport(text);
+export async function importAll(text: string): Promise<{ conversations: number; presets: number }> {
+  const { conversations, messages, preferences } = readExport(text);
   await db.transaction("rw", db.conversations, db.messages, async () => {
     await db.conversations.bulkAdd(conversations);
     await db.messages.bulkAdd(messages);
   });
-  return conversations.length;
+  return { conversations: conversations.length, presets: addPreferences(preferences) };
 }
 
 /** Checked records with new ids, so that nothing that is here is overwritten. */
-export function readExport(text: string): { conversations: Conversation[]; messages: Message[] } {
+export function readExport(text: string): { conversations: Conversation[]; messages: Message[]; preferences: Kept } {
   let given: unknown;
   try {
     given = JSON.parse(text);
@@ -47,7 +52,7 @@ export function readExport(text: string): { conversations: Conversation[]; messa
   const conversations = firstOfEach(given.conversations.filter(isRecord).map((one) => readConversation(one, ids)));
   const known = new Set(conversations.map((one) => one.id));
   const messages = firstOfEach(given.messages.filter(isRecord).map((one) => readMessage(one, ids))).filter((one) => known.has(one.conversation));
-  return { conversations: conversations.map((one) => withLeaf(one, messages)), messages: withParents(messages) };
+  return { conversations: conversations.map((one) => withLeaf(one, messages)), messages: withParents(messages), preferences: readPreferences(given.preferences) };
 }
 
 class Ids {
@@ -67,6 +72,12 @@ const firstOfEach = <T extends { id: string }>(records: T[]): T[] => [...new Map
 const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
 const textOf = (value: unknown, otherwise = ""): string => (typeof value === "string" ? value : otherwise);
 const timeOf = (value: unknown): number => (typeof value === "number" && Number.isFinite(value) ? value : Date.now());
+
+/** Files of one conversation, and those of before presets were exported, have none. */
+function readPreferences(given: unknown): Kept {
+  if (!isRecord(given)) return { defaults: {}, presets: [] };
+  return { defaults: cleanSettings(given.defaults), presets: cleanPresets(given.presets).slice(0, MOST_PRESETS) };
+}
 
 function readConversation(given: Record<string, unknown>, ids: Ids): Conversation {
   return {

@@ -22,7 +22,8 @@ const THEMES = [
 
 async function importFile(file: File): Promise<void> {
   try {
-    notify({ text: strings.toast.imported(await importAll(await file.text())) });
+    const { conversations, presets } = await importAll(await file.text());
+    notify({ text: strings.toast.imported(conversations, presets) });
   } catch (error) {
     const text = error instanceof NotAnExport ? strings.toast.notAnExport : isFull(error) ? strings.toast.full : String(error);
     notify({ text, problem: true });

@@ -1,0 +1,1 @@
+export{t as BASE_OPTIONS,n as default}from"./Rich--vlRu93J.js";
