@@ -128,10 +128,15 @@ def test_watch_shows_the_training_while_it_trains_and_ends_with_it(recipe: Path)
             assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def _page_of(training: subprocess.Popen[str]) -> psutil.Process | None:
+    children = psutil.Process(training.pid).children()
+    return next((one for one in children if "serve_on" in "".join(one.cmdline())), None)
+
+
 def test_a_training_outlives_its_page(recipe: Path) -> None:
     with _watched(recipe) as (training, _):
-        children = psutil.Process(training.pid).children()
-        (page,) = (child for child in children if "serve_on" in "".join(child.cmdline()))
+        # Its command line is that of the training until it has begun.
+        page = _until(lambda: _page_of(training))
         page.kill()
         metrics = recipe.parent / "runs/tiny/pretrain/metrics.jsonl"
         _until(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") > 5)
