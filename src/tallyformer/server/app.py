@@ -12,7 +12,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 
 from tallyformer import __version__
 from tallyformer.server.drain import Drain, Draining
@@ -180,18 +179,16 @@ def load_served_model(folder: Path, **how: Any) -> Any:
 def _middleware(settings: ServerSettings, drain: Drain, metrics: Metrics) -> list[Middleware]:
     """From the outermost to the innermost.
 
-    What is outside of CORS refuses only what no allowed page sends.
+    What is outside of `Origins` refuses only what no allowed page sends.
     """
     return [
         Middleware(RequestIds),
         Middleware(AccessLog, ended=metrics.ended),
-        Middleware(Origins, hosts=settings.allowed_hosts, origins=settings.allowed_origins),
         Middleware(
-            CORSMiddleware,
-            allow_origins=settings.allowed_origins,
-            allow_methods=("GET", "POST", "DELETE"),
-            allow_headers=("*",),
-            expose_headers=EXPOSED_HEADERS,
+            Origins,
+            hosts=settings.allowed_hosts,
+            origins=settings.allowed_origins,
+            exposed=EXPOSED_HEADERS,
         ),
         Middleware(LastResort),
         Middleware(Draining, drain=drain, always=OPEN_PATHS),

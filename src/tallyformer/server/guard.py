@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tallyformer.server import headers
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.keys import ApiKeys
 
@@ -34,14 +34,16 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        scope["state"]["owner"] = self._owner(Headers(scope=scope))
+        scope["state"]["owner"] = self._owner(scope)
         await self._app(scope, receive, send)
 
-    def _owner(self, headers: Headers) -> str:
+    def _owner(self, scope: Scope) -> str:
         if self._keys is None:
             return ANYBODY
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        key = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        scheme, _, key = (headers.value(scope, b"authorization") or "").partition(" ")
+        if scheme.lower() != "bearer":
+            key = headers.value(scope, b"x-api-key") or ""
+        key = key.strip()
         if not key:
             raise _refused(_MISSING, "missing_api_key")
         owner = self._keys.owner(key)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tallyformer.server import headers
 from tallyformer.server.api_error import ApiError
 
 
@@ -30,21 +30,22 @@ class Bodies:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        refused = self._refusal(headers)
+        refused = self._refusal(scope)
         if refused is not None:
             await refused.send(scope, receive, send)
             return
         await self._app(scope, _Bounded(receive, self._most, self._seconds), send)
 
-    def _refusal(self, headers: Headers) -> ApiError | None:
-        length = headers.get("content-length")
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        length = headers.value(scope, b"content-length")
         if length is not None and length.isdecimal() and int(length[:19]) > self._most:
             return _too_long(self._most)
-        has_body = length not in (None, "0") or "transfer-encoding" in headers
-        if has_body and not is_json(headers.get("content-type", "")):
+        is_chunked = headers.value(scope, b"transfer-encoding") is not None
+        if length in (None, "0") and not is_chunked:
+            return None
+        if not is_json(headers.value(scope, b"content-type") or ""):
             return ApiError(415, "A body must be JSON. Send it with Content-Type: application/json")
-        if has_body and headers.get("content-encoding", "identity") != "identity":
+        if headers.value(scope, b"content-encoding") not in (None, "identity"):
             return ApiError(415, "A body must not be compressed. Send it without Content-Encoding")
         return None
 

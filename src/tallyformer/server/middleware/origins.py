@@ -7,9 +7,10 @@ import ipaddress
 import re
 from collections.abc import Collection
 
-from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tallyformer.server import headers
 from tallyformer.server.api_error import ApiError
 
 _MOST_KEPT = 256
@@ -21,35 +22,52 @@ class Origins:
 
     A name that an attacker points at this machine is none of `hosts`, and an IP address cannot be
     pointed elsewhere, so that addresses are always allowed. Programs send no origin; a page does,
-    and must be of this very host or of `origins`.
+    and must be of this very host or of `origins`. Its browser is told what it may read (CORS).
 
     Args:
         app: what is served.
         hosts: names without port; "*" for any.
         origins: as http://localhost:5173.
+        exposed: headers of answers that a page's script may read.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str], origins: Collection[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Collection[str],
+        origins: Collection[str],
+        exposed: Collection[str],
+    ) -> None:
         self._app = app
+        self._app_for_pages = CORSMiddleware(
+            app,
+            allow_origins=tuple(origins),
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=tuple(exposed),
+        )
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._origins = {origin.lower() for origin in origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == "http":
-            refused = self._refusal(Headers(scope=scope))
-            if refused is not None:
-                await refused.send(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        origin = headers.value(scope, b"origin")
+        refused = self._refusal(headers.values(scope, b"host"), origin)
+        if refused is not None:
+            await refused.send(scope, receive, send)
+            return
+        app = self._app if origin is None else self._app_for_pages
+        await app(scope, receive, send)
 
-    def _refusal(self, headers: Headers) -> ApiError | None:
-        hosts = headers.getlist("host")
+    def _refusal(self, hosts: list[str], origin: str | None) -> ApiError | None:
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             return ApiError(
                 403, "This host name is not served here. Allow it: --allowed-host", code="host"
             )
-        origin = headers.get("origin")
         if origin is not None and not self._may_call(origin.lower(), hosts[0].lower()):
             return ApiError(
                 403, "This page may not call the API. Allow it: --allowed-origin", code="origin"

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import re
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tallyformer.server import headers
+
 HEADER = "x-request-id"
+_NAME = HEADER.encode()
 _USABLE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
@@ -27,16 +30,16 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
+        given = headers.value(scope, _NAME) or ""
         request_id = given if _USABLE.fullmatch(given) else f"req_{os.urandom(16).hex()}"
         state = scope.setdefault("state", {})
         state["request_id"], state["send_on"] = request_id, send
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers[HEADER] = request_id
-                headers["x-content-type-options"] = "nosniff"
+                told = MutableHeaders(scope=message)
+                told[HEADER] = request_id
+                told["x-content-type-options"] = "nosniff"
             await send(message)
 
         await self._app(scope, receive, send_with_id)
