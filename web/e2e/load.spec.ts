@@ -1,7 +1,7 @@
-import { beginWith } from "./actions";
+import { answered, answers, ask, beginWith, importFile } from "./actions";
 import { expect, test } from "./server";
 
-/** Bytes, as they are sent, of all that is fetched before a question can be asked. */
+/** Bytes, as they are sent, of all that a first visit fetches until nothing more comes. */
 const FIRST_LOAD = 250_000;
 
 test("the first frame waits for nothing large, nothing moves after it, and the first load is small", async ({ page }) => {
@@ -26,6 +26,84 @@ test("the first frame waits for nothing large, nothing moves after it, and the f
   expect(files.some((file) => file.size > 50_000)).toBe(true);
   expect(files.reduce((sum, file) => sum + file.size, 0)).toBeLessThanOrEqual(FIRST_LOAD);
   expect(shift).toBeLessThan(0.02);
+});
+
+test("a first visit, of the welcome or an empty chat, fetches little until nothing more comes", async ({ browser, server }) => {
+  for (const path of ["/", "/c/unknown"]) {
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    const line = await context.newCDPSession(page);
+    await line.send("Network.enable");
+    const names = new Map<string, string>();
+    const came: [string, number][] = [];
+    line.on("Network.requestWillBeSent", ({ requestId, request }) => names.set(requestId, new URL(request.url).pathname));
+    // Heads and bodies, as they come over the line.
+    line.on("Network.loadingFinished", ({ requestId, encodedDataLength }) => came.push([names.get(requestId) ?? "", encodedDataLength]));
+    await page.goto(server.url + path);
+    await expect(page.getByText(path === "/" ? "parameters" : "is not here")).toBeVisible();
+    // What a timer fetches later is part of it.
+    await page.waitForTimeout(2500);
+    await page.waitForLoadState("networkidle");
+    expect(came.some(([name, size]) => name.includes("/react-") && size > 50_000)).toBe(true);
+    expect(came.reduce((sum, [, size]) => sum + size, 0), JSON.stringify(came)).toBeLessThanOrEqual(FIRST_LOAD);
+    await context.close();
+  }
+});
+
+test.describe("code that does not come", () => {
+  // The browser reports it on its console.
+  test.use({ problems: async ({}, use) => use([]) });
+  const SAYS = "Check that the server runs and that you are connected, then reload the page.";
+
+  test("leaves answers as they were written, and says what to do", async ({ page }) => {
+    await beginWith(page);
+    await page.goto("/");
+    await expect(page.getByText("parameters")).toBeVisible();
+    await page.route("**/assets/Rich-*.js", (route) => route.abort());
+    await ask(page, "What is a bond?");
+    await answered(page, 1);
+    await expect(page.getByText(SAYS).first()).toBeVisible();
+    await expect(answers(page).last().locator(".as-written")).not.toBeEmpty();
+    await expect(answers(page).last()).toContainText("12 tokens");
+    await page.unrouteAll();
+    // Read aloud at once, and therefore hidden from roles until the focus is there.
+    await page.locator(".toast-action").click();
+    await expect(answers(page).last().locator(".markdown")).not.toBeEmpty();
+    await expect(page.locator(".as-written")).toHaveCount(0);
+  });
+
+  test("leaves mathematics as it was written beside tables that are drawn", async ({ page }) => {
+    await page.goto("/");
+    await page.route("**/assets/WithMathematics-*.js", (route) => route.abort());
+    const message = { id: "a", conversation: "c", parent: null, role: "assistant", content: "It is $x^2$.\n\n| a | b |\n| - | - |\n| 1 | 2 |", created: 1 };
+    await importFile(page, { format: "tallyformer-conversations", version: 1, conversations: [{ id: "c", title: "Square", created: 0, updated: 0, leaf: "a" }], messages: [message] });
+    await page.getByRole("link", { name: "Square" }).click();
+    await expect(page.getByText(SAYS).first()).toBeVisible();
+    await expect(page.locator(".markdown")).toContainText("$x^2$");
+    await expect(page.locator(".markdown table")).toBeVisible();
+  });
+
+  test("leaves the rest of the page, which says what to do", async ({ page }) => {
+    await page.goto("/");
+    await expect(page.getByText("parameters")).toBeVisible();
+    await page.route(/assets\/(RunsPage|ComparePage|ModelsPage|SettingsDialog)-.*\.js/u, (route) => route.abort());
+    for (let time = 1; time <= 2; time++) {
+      await page.getByRole("button", { name: "Settings", exact: true }).click();
+      await expect(page.getByText(SAYS).first()).toBeVisible();
+      await page.locator(".toast").getByLabel("Close").click();
+      await expect(page.getByText(SAYS)).toHaveCount(0);
+    }
+    for (const link of ["Compare models", "Models"]) {
+      await page.getByRole("link", { name: link, exact: true }).click();
+      await expect(page.getByRole("alert")).toContainText(SAYS);
+    }
+    await page.unrouteAll();
+    await page.getByRole("button", { name: "Reload" }).click();
+    await expect(page.locator(".card").first()).toBeVisible();
+    await page.route("**/assets/start-*.js", (route) => route.abort());
+    await page.goto("/");
+    await expect(page.getByRole("alert")).toContainText(SAYS);
+  });
 });
 
 test.describe("the first frame", () => {

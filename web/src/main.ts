@@ -21,5 +21,6 @@ const painted = (): Promise<void> =>
   });
 
 await painted();
-const [{ start }] = await Promise.all([import("./app/start"), import("react-dom/client"), import("dexie")]);
-start();
+const parts = await Promise.all([import("./app/start"), import("react-dom/client"), import("dexie")]).catch(() => null);
+if (parts) parts[0].start();
+else document.getElementById("not-started")?.removeAttribute("hidden");

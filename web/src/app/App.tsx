@@ -1,7 +1,7 @@
 import { CSPProvider } from "@base-ui/react/csp-provider";
 import { Dialog } from "@base-ui/react/dialog";
 import { PanelLeft, X } from "lucide-react";
-import { lazy, Suspense, useEffect, useState } from "react";
+import { Suspense, useEffect, useState } from "react";
 import { Redirect, Route, Switch, useLocation } from "wouter";
 import { ChatPage } from "../features/chat/ChatPage";
 import { Sidebar } from "../features/history/Sidebar";
@@ -11,18 +11,18 @@ import { useMedia } from "../lib/useMedia";
 import { KeyDialog } from "../parts/KeyDialog";
 import { loadModels, showsRunsAlone, useModels } from "../store/models";
 import { ownedAnswers } from "../store/owned";
-import { recoverInterrupted } from "../store/recovery";
+import { recoverInterrupted, recoverSilent } from "../store/recovery";
 import { IconButton } from "../ui/Button";
+import { late } from "../ui/late";
 import { Toasts } from "../ui/toasts";
 import { Boundary } from "./Boundary";
 import { keepFocus } from "./keepFocus";
+import { NotFetched } from "./NotFetched";
 
-const ComparePage = lazy(() => import("../features/compare/ComparePage").then((file) => ({ default: file.ComparePage })));
-const ModelsPage = lazy(() => import("../features/models/ModelsPage").then((file) => ({ default: file.ModelsPage })));
-const RunsPage = lazy(() => import("../features/runs/RunsPage").then((file) => ({ default: file.RunsPage })));
-
-// Fetched while the reader thinks about a question, so that the first answer finds it here.
-const fetchLater = () => void Promise.all([import("../markdown/Rich"), import("../parts/SettingsDialog")]).catch(() => undefined);
+// Fetched when they are first opened: the first load is that of a chat.
+const ComparePage = late(() => import("../features/compare/ComparePage").then((file) => file.ComparePage), NotFetched);
+const ModelsPage = late(() => import("../features/models/ModelsPage").then((file) => file.ModelsPage), NotFetched);
+const RunsPage = late(() => import("../features/runs/RunsPage").then((file) => file.RunsPage), NotFetched);
 
 const NARROW = "(max-width: 860px)";
 const CLOSED = "tallyformer.sidebar";
@@ -104,17 +104,15 @@ function Shell() {
 export function App() {
   useEffect(() => {
     void loadModels();
-    const later = window.setTimeout(fetchLater, 1500);
-    const recover = (own: ReadonlySet<string>) => void recoverInterrupted(own).catch(() => undefined);
-    recover(ownedAnswers());
-    const timer = window.setInterval(() => recover(new Set()), 2000);
+    const settled = (work: Promise<unknown>) => void work.catch(() => undefined);
+    settled(recoverInterrupted(ownedAnswers()));
+    const timer = window.setInterval(() => settled(recoverSilent()), 2000);
     const online = () => void loadModels();
     const endKeeping = keepFocus(document.getElementById("root") ?? document.body);
     window.addEventListener("online", online);
     return () => {
       endKeeping();
       window.clearInterval(timer);
-      window.clearTimeout(later);
       window.removeEventListener("online", online);
     };
   }, []);

@@ -378,6 +378,8 @@ export const strings = {
     stopping: "The server is being stopped. Try again when it is back.",
     server: "The server made a mistake. Try again; if it stays, look into the server's log.",
     other: (message: string) => `The server refused the question: ${message}`,
+    notFetchedTitle: "This part of the page did not come",
+    notFetched: "A part of the page could not be fetched. Check that the server runs and that you are connected, then reload the page.",
     crash: "The page made a mistake",
     crashText: "Your conversations are kept. Reload the page.",
     reload: "Reload",

@@ -1,9 +1,14 @@
-import { Component, lazy, memo, Suspense, useMemo, type ReactNode } from "react";
+import { Component, memo, Suspense, useMemo, type ReactNode } from "react";
+import { late, tellNotFetched } from "../ui/late";
 import { blocksOf } from "./blocks";
 
-const Rich = lazy(() => import("./Rich"));
-
 const AsWritten = ({ text }: { text: string }) => <p className="as-written">{text}</p>;
+
+const load = () => import("./Rich").then((file) => file.Rich);
+const Rich = late(load, ({ blocks }) => <AsWritten text={blocks.join("\n\n")} />, tellNotFetched);
+
+/** Begins to fetch the parser: an answer will be wanted soon. */
+export const expectMarkdown = (): void => void load().catch(() => undefined);
 
 /** A text that a parser cannot take is shown as it was written, and the page goes on. */
 class Fallback extends Component<{ text: string; children: ReactNode }, { failed: boolean }> {
@@ -28,7 +33,7 @@ export const Markdown = memo(function Markdown({ text, growing = false }: { text
     <div className="markdown" dir="auto">
       <Fallback text={text}>
         <Suspense fallback={<AsWritten text={text} />}>
-          <Rich blocks={blocks} />
+          <Rich blocks={blocks} growing={growing} />
         </Suspense>
       </Fallback>
     </div>

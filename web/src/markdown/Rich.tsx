@@ -1,14 +1,15 @@
 import { Copy } from "lucide-react";
-import { type ComponentProps, lazy, memo, Suspense, type ReactNode } from "react";
-import ReactMarkdown, { type Components, type Options } from "react-markdown";
+import { type ComponentProps, memo, Suspense, type ReactNode } from "react";
+import parseMarkdown, { type Components, type Options } from "react-markdown";
 import remarkGfm from "remark-gfm";
 import { copyText } from "../lib/clipboard";
 import { strings } from "../lib/strings";
 import { IconButton } from "../ui/Button";
+import { late, tellNotFetched } from "../ui/late";
 import { notify } from "../ui/toasts";
 import { safeAddress } from "./address";
+import { remembering } from "./remembering";
 
-const WithMathematics = lazy(() => import("./WithMathematics"));
 const MATHEMATICS = /\$[^$\s]|\$\$|\\\(|\\\[/u;
 
 function Link({ href, children }: ComponentProps<"a">) {
@@ -88,18 +89,32 @@ export const BASE_OPTIONS: Options = {
   skipHtml: false,
 };
 
-const Plain = ({ text }: { text: string }) => <ReactMarkdown {...BASE_OPTIONS}>{text}</ReactMarkdown>;
+/** How many parsed blocks are kept: those that one scrolls back to are drawn without being parsed again. */
+export const MOST_KEPT = 2000;
 
-const Block = memo(function Block({ text }: { text: string }) {
-  if (!MATHEMATICS.test(text)) return <Plain text={text} />;
+const parse = (text: string) => parseMarkdown({ ...BASE_OPTIONS, children: text });
+const remembered = remembering(parse, MOST_KEPT);
+
+interface BlockProps {
+  text: string;
+  /** It is longer in the next frame, and never asked for again as it is now. */
+  growing: boolean;
+}
+
+const Plain = ({ text, growing }: BlockProps) => (growing ? parse(text) : remembered(text));
+
+const WithMathematics = late(() => import("./WithMathematics").then((file) => file.WithMathematics), Plain, tellNotFetched);
+
+const Block = memo(function Block({ text, growing }: BlockProps) {
+  if (!MATHEMATICS.test(text)) return <Plain text={text} growing={growing} />;
   return (
-    <Suspense fallback={<Plain text={text} />}>
-      <WithMathematics text={text} />
+    <Suspense fallback={<Plain text={text} growing={growing} />}>
+      <WithMathematics text={text} growing={growing} />
     </Suspense>
   );
 });
 
 /** Parts of a text, each parsed once. */
-export default function Rich({ blocks }: { blocks: string[] }) {
-  return blocks.map((block, at) => <Block key={at} text={block} />);
+export function Rich({ blocks, growing }: { blocks: string[]; growing: boolean }) {
+  return blocks.map((block, at) => <Block key={at} text={block} growing={growing && at === blocks.length - 1} />);
 }

@@ -1,13 +1,23 @@
-import { lazy, Suspense, type ComponentProps } from "react";
+import { Suspense, type ComponentProps, useEffect } from "react";
+import { late, tellNotFetched } from "../ui/late";
 import type { SettingsDialog as Real } from "./SettingsDialog";
 
-const Loaded = lazy(() => import("./SettingsDialog").then((file) => ({ default: file.SettingsDialog })));
+type Props = ComponentProps<typeof Real>;
+
+const load = () => import("./SettingsDialog").then((file) => file.SettingsDialog);
+
+/** Begins to fetch the dialog: the pointer or the focus is at what opens it. */
+export const expectSettings = (): void => void load().catch(() => undefined);
+
+const Loaded = late<Props>(load, function NoSettings({ onClose }) {
+  useEffect(() => {
+    tellNotFetched();
+    onClose();
+  }, [onClose]);
+  return null;
+});
 
 /** The dialog, fetched when it is first opened. */
-export function SettingsDialog(props: ComponentProps<typeof Real>) {
-  return (
-    <Suspense fallback={null}>
-      {props.open && <Loaded {...props} />}
-    </Suspense>
-  );
+export function SettingsDialog(props: Props) {
+  return <Suspense fallback={null}>{props.open && <Loaded {...props} />}</Suspense>;
 }

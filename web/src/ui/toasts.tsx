@@ -8,16 +8,18 @@ const manager = Toast.createToastManager();
 export interface Notice {
   text: string;
   problem?: boolean;
+  /** It is there until it is closed. */
+  stays?: boolean;
   action?: { label: string; run: () => void };
 }
 
 /** Says something at the edge of the page, and aloud. */
-export function notify({ text, problem = false, action }: Notice): void {
+export function notify({ text, problem = false, stays = false, action }: Notice): void {
   const id = manager.add({
     title: text,
     type: problem ? "problem" : "info",
     priority: problem ? "high" : "low",
-    timeout: problem || action ? 10_000 : 4000,
+    timeout: stays ? 0 : problem || action ? 10_000 : 4000,
     ...(action
       ? {
           actionProps: {

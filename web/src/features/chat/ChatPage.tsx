@@ -4,11 +4,12 @@ import { Link, useLocation } from "wouter";
 import type { ModelCard } from "../../api/types";
 import { copyText } from "../../lib/clipboard";
 import { strings } from "../../lib/strings";
+import { expectMarkdown } from "../../markdown/Markdown";
 import { Composer } from "../../parts/Composer";
 import { ContextBar } from "../../parts/ContextBar";
 import { ModelNotice } from "../../parts/ModelNotice";
 import { ModelSelect } from "../../parts/ModelSelect";
-import { SettingsDialog } from "../../parts/LazySettings";
+import { expectSettings, SettingsDialog } from "../../parts/LazySettings";
 import { useTokenCount } from "../../parts/useTokenCount";
 import { stop } from "../../store/answering";
 import { deleteMessage, forkAt } from "../../store/history";
@@ -131,7 +132,10 @@ export function ChatPage({ id }: { id: string | null }) {
         <ModelNotice card={chosen.card} />
         <Composer
           text={text}
-          onText={setText}
+          onText={(draft) => {
+            expectMarkdown();
+            setText(draft);
+          }}
           onSend={() => ask(text)}
           onStop={() => last && void stop(last.id)}
           answering={answering}
@@ -145,7 +149,7 @@ export function ChatPage({ id }: { id: string | null }) {
               if (conversation) void setModel(conversation, model);
             }}
           />
-          <IconButton label={strings.settings.open} icon={<SlidersHorizontal />} onClick={() => setSettingsOpen(true)} />
+          <IconButton label={strings.settings.open} icon={<SlidersHorizontal />} onPointerEnter={expectSettings} onFocus={expectSettings} onClick={() => setSettingsOpen(true)} />
           <ContextBar used={used} all={chosen.context} longest={chosen.settings.max_tokens} />
         </Composer>
         <p className="notice">{strings.notice}</p>

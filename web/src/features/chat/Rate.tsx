@@ -48,7 +48,8 @@ function Correction({ message, onSend }: { message: Message; onSend: (corrected:
 /** Thumbs up and down, and a better answer, where the server keeps them. */
 export function Rate({ message }: { message: Message }) {
   const kept = useModels((state) => state.feedback);
-  const [open, setOpen] = useState(false);
+  // Null until it is first opened: there is one in each of many answers.
+  const [open, setOpen] = useState<boolean | null>(null);
   const { answer } = message;
   useEffect(loadFeedback, []);
   if (!kept || answer === undefined || message.content === "") return null;
@@ -56,15 +57,17 @@ export function Rate({ message }: { message: Message }) {
     <>
       <IconButton label={words.up} icon={<ThumbsUp />} aria-pressed={message.rating === "up"} onClick={() => void send(message, { id: answer, rating: "up" })} />
       <IconButton label={words.down} icon={<ThumbsDown />} aria-pressed={message.rating === "down"} onClick={() => setOpen(true)} />
-      <Dialog open={open} onClose={() => setOpen(false)} title={words.title} lead={words.lead}>
-        <Correction
-          message={message}
-          onSend={(corrected) => {
-            setOpen(false);
-            void send(message, { id: answer, rating: "down", ...(corrected === undefined ? {} : { corrected }) });
-          }}
-        />
-      </Dialog>
+      {open !== null && (
+        <Dialog open={open} onClose={() => setOpen(false)} title={words.title} lead={words.lead}>
+          <Correction
+            message={message}
+            onSend={(corrected) => {
+              setOpen(false);
+              void send(message, { id: answer, rating: "down", ...(corrected === undefined ? {} : { corrected }) });
+            }}
+          />
+        </Dialog>
+      )}
     </>
   );
 }

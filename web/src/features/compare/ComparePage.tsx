@@ -9,7 +9,7 @@ import { failureText } from "../../parts/failures";
 import { ModelNotice } from "../../parts/ModelNotice";
 import { ModelSelect } from "../../parts/ModelSelect";
 import { Probabilities } from "../../parts/Probabilities";
-import { SettingsDialog } from "../../parts/LazySettings";
+import { expectSettings, SettingsDialog } from "../../parts/LazySettings";
 import { useModels } from "../../store/models";
 import { usePreferences } from "../../store/preferences";
 import type { Settings } from "../../store/settings";
@@ -120,7 +120,7 @@ export function ComparePage() {
           sendLabel={words.ask}
           stopLabel={words.stop}
         >
-          <IconButton label={strings.settings.open} icon={<SlidersHorizontal />} onClick={() => setOpen(true)} />
+          <IconButton label={strings.settings.open} icon={<SlidersHorizontal />} onPointerEnter={expectSettings} onFocus={expectSettings} onClick={() => setOpen(true)} />
           <span className="seed">
             {words.seed} {settings.seed}
           </span>

@@ -1,1 +1,0 @@
-export{t as BASE_OPTIONS,n as default}from"./Rich--vlRu93J.js";
