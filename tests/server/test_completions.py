@@ -25,6 +25,21 @@ ASK: dict[str, Any] = {
 GREEDY = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
 
 
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [({"top_k": -1}, {"top_k": 0}), ({"top_p": 0}, {"temperature": 0}), ({"suffix": ""}, {})],
+)
+def test_what_usual_clients_write_for_no_choice_is_understood(
+    http: httpx2.Client, given: dict[str, Any], same: dict[str, Any]
+) -> None:
+    sampled = {"temperature": 1, "seed": 7, "max_tokens": 12, "ignore_eos": True}
+    answer = post(http, **sampled, **given)
+    assert answer.status_code == 200, answer.text
+    assert "x-ignored-fields" not in answer.headers
+    right = post(http, **{**sampled, **same}).json()
+    assert answer.json()["choices"][0]["text"] == right["choices"][0]["text"]
+
+
 def post(http: httpx2.Client, **changes: Any) -> httpx2.Response:
     return http.post("/v1/completions", json={**ASK, **changes})
 

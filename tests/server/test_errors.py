@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from starlette.responses import StreamingResponse
 
 from tallyformer.server.app import MOST_ASKED, create_app
@@ -98,6 +98,45 @@ def test_an_unknown_model_is_a_404_that_names_the_parameter(http: httpx2.Client)
 def test_a_body_that_is_not_json_is_a_415(http: httpx2.Client, kind: str) -> None:
     answer = http.post("/v1/models", content=b"--x--", headers={"content-type": kind})
     check_envelope(answer, 415)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503])
+def test_every_status_has_the_one_envelope(tally_folder: Path, status: int) -> None:
+    """422 too, though what is wrong with a request is a 400 here."""
+    app = create_app(ServerSettings(models={"tiny": tally_folder}))
+
+    async def fails() -> None:
+        raise HTTPException(status)
+
+    async def asked() -> httpx2.Response:
+        app.add_api_route("/fails", fails)
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get("/fails")
+
+    check_envelope(asyncio.run(asked()), status)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"messages": [5]}, "messages.0: it must be an object"),
+        ({"messages": "x"}, "messages: it must be a list"),
+        ({"n": "2"}, "n: it must be a whole number"),
+        ({"stream": "yes"}, "stream: it must be true or false"),
+        ({"model": 5}, "model: it must be a text"),
+        ({"user": "x" * 257}, "user: it must have at most 256 characters"),
+        ({"messages": []}, "messages: it must have at least 1 item, not 0"),
+        ({"logit_bias": [1]}, "logit_bias: it must be an object"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_json(
+    http: httpx2.Client, body: dict[str, Any], words: str
+) -> None:
+    answer = http.post(
+        "/v1/chat/completions", json={"messages": [{"role": "user", "content": "a"}], **body}
+    )
+    assert check_envelope(answer, 400)["message"] == words
 
 
 def test_a_compressed_body_is_a_415(http: httpx2.Client) -> None:

@@ -130,6 +130,12 @@ def slow_steps(tally_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield server
 
 
+def rates(server: Running) -> float:
+    """Tokens a second of all answers until now."""
+    found = values(httpx2.get(server.url + "/metrics").text)
+    return found.get(("tallyformer_answer_tokens_per_second_sum", TINY), 0.0)
+
+
 def sums(server: Running) -> dict[str, float]:
     found = values(httpx2.get(server.url + "/metrics").text)
     prefix, suffix = "tallyformer_", "_seconds_sum"
@@ -171,8 +177,12 @@ def test_times_are_those_that_a_client_measures(slow_steps: Running) -> None:
     assert first == pytest.approx(queued, rel=0.05)
     assert 0.5 * first < between["queue"] - before["queue"] < first
     until(lambda: nothing_runs(server))
+    rated = rates(server)
     came = chunk_times(server, body)
     after = sums(server)
+    tokens = body["max_tokens"] - 1
+    by_client = sum(tokens / (times[-1] - times[0]) for times in came)
+    assert rates(server) - rated == pytest.approx(by_client, rel=0.05)
     client = sum(times[-1] - times[0] for times in came)
     assert after["inter_token"] - between["inter_token"] == pytest.approx(client, rel=0.05)
     assert after["queue"] - between["queue"] < 0.5 * client

@@ -90,6 +90,54 @@ def test_its_names_of_settings_mean_what_openais_mean(http: httpx2.Client) -> No
     assert isinstance(json.loads(written)["up"], bool)
 
 
+def test_texts_and_ids_in_a_row_are_one_prompt(http: httpx2.Client, tally: LLM) -> None:
+    first, second = (tally.tokenizer.encode(text) for text in ("A bond", " pays"))
+    right = completion(http, temperature=0, prompt=[*first, *second])
+    for mixed in (["A bond", *second], [*first, " pays"], [*first[:1], "", *first[1:], " pays"]):
+        assert completion(http, temperature=0, prompt=mixed) == right
+    several = completion(http, temperature=0, prompt=[["A bond", *second], "A", second])
+    assert [one["tokens_evaluated"] for one in several] == [
+        len(first + second),
+        len(tally.tokenizer.encode("A")),
+        len(second),
+    ]
+    assert several[0] == right
+
+
+def test_a_text_is_kept_away_by_its_tokens(http: httpx2.Client, tally: LLM) -> None:
+    first = completion(http, temperature=0, n_predict=1)
+    ids = tally.tokenizer.encode(first["content"])
+    for bias in ([[first["content"], False]], {first["content"]: -100}):
+        other = completion(http, temperature=0, n_predict=1, logit_bias=bias)
+        assert other["content"] != first["content"]
+        shown = other["generation_settings"]["logit_bias"]
+        assert shown == [{"token": token_id, "bias": -100} for token_id in ids]
+    settings = completion(http, ignore_eos=True)["generation_settings"]
+    assert settings["logit_bias"] == [{"token": tally.tokenizer.eot_id, "bias": None}]
+
+
+def test_an_answer_has_the_fields_that_are_wanted(http: httpx2.Client) -> None:
+    wanted = ["content", "generation_settings/n_predict", "nothing", "prompt/nothing"]
+    whole = completion(http, temperature=0)
+    chosen = {"content": whole["content"], "generation_settings/n_predict": 8}
+    assert completion(http, temperature=0, response_fields=wanted) == chosen
+    last = events(http, temperature=0, response_fields=wanted)[-1]
+    assert last == {**chosen, "content": ""}
+    assert completion(http, temperature=0, response_fields=[]) == whole
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("n_predict", "8"), ("n_probs", 21), ("repeat_penalty", 0), ("max_tokens", "8")],
+)
+def test_what_is_wrong_has_the_name_that_the_client_gave(
+    http: httpx2.Client, field: str, value: Any
+) -> None:
+    refused = http.post("/completion", json={"prompt": PROMPT, field: value})
+    detail = check_envelope(refused, 400)
+    assert detail["param"] == field and detail["message"].startswith(f"{field}: ")
+
+
 @pytest.mark.parametrize(
     "fields", [{"n": 2}, {"echo": True}, {"logit_bias": [[1]]}, {"prompt": []}, {"n_predict": "8"}]
 )

@@ -94,8 +94,9 @@ def test_a_streams_events_are_numbered_named_and_in_order(http: httpx2.Client) -
         ("previous_response_id", "resp_1"),
         ("conversation", "conv_1"),
         ("background", True),
-        ("include", ["message.output_text.logprobs"]),
-        ("top_logprobs", 3),
+        ("top_logprobs", 21),
+        ("input", "bond " * 5000),
+        ("input", [{"role": "system", "content": "x"}]),
         ("text.format", {"format": {"type": "json_scheme"}}),
         ("tool_choice", "required"),
         ("n", 2),
@@ -108,6 +109,37 @@ def test_what_cannot_be_honoured_is_a_400_that_names_the_field(
 ) -> None:
     answer = post(http, **{field.partition(".")[0]: value})
     assert check_envelope(answer, 400)["param"] == field
+
+
+def test_log_probabilities_are_those_of_a_chat(http: httpx2.Client) -> None:
+    asked: dict[str, Any] = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    answer = post(http, **asked)
+    assert "x-ignored-fields" not in answer.headers
+    found = answer.json()["output"][0]["content"][0]["logprobs"]
+    assert (
+        found == answer_of(http, logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]["content"]
+    )
+    lines = post(http, **asked, stream=True).text.splitlines()
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    deltas = [e["logprobs"] for e in events if e["type"] == "response.output_text.delta"]
+    assert [entry for delta in deltas for entry in delta] == found
+    assert events[-4]["logprobs"] == events[-3]["part"]["logprobs"] == found
+    assert post(http).json()["output"][0]["content"][0]["logprobs"] == []
+
+
+def test_what_was_answered_is_sent_back_as_it_was_with_what_others_thought(
+    http: httpx2.Client,
+) -> None:
+    question = {"role": "user", "content": "Gain?"}
+    short = {"max_output_tokens": 2}
+    output = post(http, input=[question], **short).json()["output"]
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": None}
+    again = post(http, input=[question, thought, *output, question], **short)
+    assert again.status_code == 200, again.text
+    assert again.headers["x-ignored-fields"] == "input.reasoning, input.id, input.status"
+    plain = {"role": "assistant", "content": output[0]["content"][0]["text"]}
+    right = said(http, input=[question, plain, question], **short)
+    assert again.json()["output"][0]["content"][0]["text"] == right
 
 
 def test_turns_are_left_out_only_if_it_is_allowed(http: httpx2.Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,13 +11,16 @@ from urllib.parse import quote
 
 import httpx2
 import pytest
+from starlette.requests import Request
 
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.errors import UsageError
+from tallyformer.server.api_error import ApiError
 from tallyformer.server.keys import digest_of
 from tallyformer.server.seals import SECONDS, Seals
 from tallyformer.server.settings import ServerSettings, server_settings
+from tallyformer.server.turns import AT_ONCE, MOST_WAITING, Turns
 
 from .conftest import KEY, PATIENCE, Running, as_it_is, running
 
@@ -216,3 +220,44 @@ def test_the_folder_of_one_run_is_refused_with_the_one_to_give(folder: Path) -> 
     for one in (folder / "tiny", folder / "tiny" / "pretrain"):
         with pytest.raises(UsageError, match=f"--runs: .*Give the folder around it: {one.parent}"):
             server_settings({"runs": one})
+
+
+def test_a_keys_readers_take_turns_and_hold_up_no_other_key() -> None:
+    running_readers, most, release = 0, 0, asyncio.Event()
+
+    async def read(owner: str, turns: Turns) -> str:
+        nonlocal running_readers, most
+        scope = {"type": "http", "state": {"owner": owner}}
+        async for _ in turns.take(Request(scope)):
+            running_readers += 1
+            most = max(most, running_readers)
+            await release.wait()
+            running_readers -= 1
+        return owner
+
+    async def all_of_them() -> None:
+        turns = Turns()
+        asked = [asyncio.create_task(read("alice", turns)) for _ in range(AT_ONCE + MOST_WAITING)]
+        await asyncio.sleep(0)
+        other = asyncio.create_task(read("bob", turns))
+        while running_readers < AT_ONCE + 1:
+            await asyncio.sleep(0)
+        assert most == AT_ONCE + 1
+        with pytest.raises(ApiError) as refused:
+            await read("alice", turns)
+        assert refused.value.status == 429 and refused.value.headers["Retry-After"] == "1"
+        gone = asked.pop()
+        gone.cancel()
+        release.set()
+        await asyncio.gather(*asked, other)
+        assert gone.cancelled() and most <= AT_ONCE + 1
+        assert await read("alice", turns) == "alice"
+
+    asyncio.run(all_of_them())
+
+
+def test_every_route_of_runs_takes_turns(shown: Running) -> None:
+    routes = [r for r in shown.app.router.routes if r.path.startswith("/v1/runs")]
+    calls = [[d.call for d in route.dependant.dependencies] for route in routes]
+    assert len(routes) == 4
+    assert all(any(getattr(c, "__func__", None) is Turns.take for c in found) for found in calls)

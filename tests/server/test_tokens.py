@@ -61,6 +61,41 @@ def test_a_conversation_has_ids_however_long_it_is(http: httpx2.Client, tally: L
     assert ids[-1] == tally.tokenizer.assistant_id
 
 
+def test_a_conversation_ends_as_the_request_says(http: httpx2.Client, tally: LLM) -> None:
+    question: Any = [{"role": "user", "content": "Profit?"}]
+    answered = [*question, {"role": "assistant", "content": "Money."}]
+    encode = tally.tokenizer.encode_chat
+
+    def ids(messages: Any, **fields: bool) -> Any:
+        asked = {"messages": messages, **fields}
+        answer = http.post("/tokenize", json=asked)
+        assert "x-ignored-fields" not in answer.headers
+        written = http.post("/apply-template", json=asked).json()["prompt"]
+        found = answer.json()["tokens"]
+        assert written == tally.tokenizer.decode(found, skip_control=False)
+        return found
+
+    assert ids(question) == ids(question, add_generation_prompt=True) == encode(question, True)
+    assert ids(question, add_generation_prompt=False) == encode(question)
+    assert ids(answered, continue_final_message=False) == encode(answered)
+    assert ids(answered) == ids(answered, continue_final_message=True) == encode(answered)[:-1]
+    for messages, field in (
+        (answered, "add_generation_prompt"),
+        (question, "continue_final_message"),
+    ):
+        for path in ("/tokenize", "/apply-template"):
+            refused = http.post(path, json={"messages": messages, field: True})
+            assert check_envelope(refused, 400)["param"] == field
+
+
+def test_the_texts_of_tokens_are_given_beside_their_ids(http: httpx2.Client, tally: LLM) -> None:
+    body = {"prompt": "A bond pays 5 €", "return_token_strs": True}
+    found = http.post("/tokenize", json=body).json()
+    assert len(found["token_strs"]) == found["count"]
+    spelled = [tally.tokenizer.bytes_of(i).decode(errors="replace") for i in found["tokens"]]
+    assert found["token_strs"] == spelled
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

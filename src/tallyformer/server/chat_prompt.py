@@ -48,6 +48,7 @@ def chat_prompt(
     *,
     context: int,
     most_tokens: int | None,
+    field: str = "messages",
 ) -> ChatPrompt:
     """The newest whole turns that leave room for the answer; the system message always stays.
 
@@ -56,6 +57,7 @@ def chat_prompt(
         messages: of any roles in any order; an assistant's last one is continued.
         context: ids that the model reads at once.
         most_tokens: how long the answer may be, if that is known.
+        field: of the request, that holds the messages.
 
     Raises:
         ApiError: 400, the last message does not fit, or there is none to answer.
@@ -63,7 +65,7 @@ def chat_prompt(
     system, turns = _in_turn(messages)
     begun = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else None
     if not turns:
-        raise ApiError(400, "messages: there is no user's message to answer", param="messages")
+        raise ApiError(400, f"{field}: there is no user's message to answer", param=field)
     answer = [] if begun is None else tokenizer.encode(f" {begun.strip()}")
     pairs = [turns[start : start + 2] for start in range(0, len(turns), 2)]
     plain = [tokenizer.encode_chat(pair, len(pair) == 1) for pair in pairs]
@@ -76,7 +78,7 @@ def chat_prompt(
     start = len(pairs) - 1
     ids = from_pair(start)
     if len(ids) >= context:
-        raise too_long(len(ids), context, "messages")
+        raise too_long(len(ids), context, field)
     wanted = context // _ANSWER_SHARE
     room = context - (wanted if most_tokens is None else min(wanted, max(1, most_tokens)))
     while start > 0 and len(longer := from_pair(start - 1)) <= room:
@@ -84,10 +86,37 @@ def chat_prompt(
     return ChatPrompt(ids=ids, left_out=sum(map(len, plain[:start])), continued=bool(answer))
 
 
-def conversation_ids(tokenizer: Tokenizer, messages: Sequence[GivenMessage]) -> list[int]:
-    """All ids of a conversation up to where its answer begins, or continues."""
+def conversation_ids(
+    tokenizer: Tokenizer,
+    messages: Sequence[GivenMessage],
+    *,
+    begins: bool | None = None,
+    continues: bool | None = None,
+) -> list[int]:
+    """All ids of a conversation up to where its answer begins, or continues.
+
+    Args:
+        tokenizer: the model's.
+        messages: of any roles in any order.
+        begins: whether an answer begins at the end; by default unless one is continued there.
+        continues: whether the assistant's last message is left open, as by default, or ended.
+
+    Raises:
+        ApiError: 400, nothing can begin or be continued there, or there is no user's message.
+    """
     endless = 1 << 62
-    return chat_prompt(tokenizer, messages, context=endless, most_tokens=None).ids
+    prompt = chat_prompt(tokenizer, messages, context=endless, most_tokens=None)
+    if prompt.continued and begins:
+        raise _out_of_turn("add_generation_prompt: an assistant's message is the last one")
+    if prompt.continued:
+        return [*prompt.ids, tokenizer.eot_id] if continues is False else prompt.ids
+    if continues:
+        raise _out_of_turn("continue_final_message: the last message is not an assistant's")
+    return prompt.ids[:-1] if begins is False else prompt.ids
+
+
+def _out_of_turn(message: str) -> ApiError:
+    return ApiError(400, f"{message}. Leave it out", param=message.partition(":")[0])
 
 
 def in_turn(messages: Sequence[GivenMessage]) -> list[Message]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,15 @@ from tallyformer.server.api_error import ApiError, usual_message
 from tallyformer.server.streaming import ClientGone
 
 _LONGEST_NAME = 100
+_SUBJECT = re.compile("^(Input|String|List|Dictionary) should")
+_NO_OBJECT = ("model_type", "model_attributes_type", "dict_type")
+_WORDS = {
+    "a valid boolean": "true or false",
+    "a valid integer": "a whole number",
+    "a valid string": "a text",
+    "a valid ": "a ",
+    " after validation": "",
+}
 _NOT_JSON = "The body is not JSON. Send one JSON object"
 
 
@@ -48,10 +58,20 @@ def invalid_body(problems: Sequence[Any]) -> ApiError:
             return ApiError(400, _NOT_JSON)
         return invalid_request(InvalidRequestError(problem["msg"].removeprefix("Value error, ")))
     param = ".".join(str(part)[:_LONGEST_NAME] for part in place)
-    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "it must")
+    message = _plain(problem)
     if problem["type"] == "missing":
         message = "it is required"
     return ApiError(400, f"{param}: {message}", param=param)
+
+
+def _plain(problem: Any) -> str:
+    """What pydantic says, in the words of JSON; it names its own classes in some of them."""
+    if problem["type"] in _NO_OBJECT:
+        return "it must be an object"
+    words = _SUBJECT.sub("it must", problem["msg"].removeprefix("Value error, "))
+    for python, json in _WORDS.items():
+        words = words.replace(python, json)
+    return words
 
 
 def _is_kind(part: Any) -> bool:

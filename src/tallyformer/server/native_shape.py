@@ -24,6 +24,8 @@ _SETTINGS = (
     "ignore_eos",
 )
 
+_ABSENT = object()
+
 
 class NativeShape:
     """The answers to the prompts of one request.
@@ -35,6 +37,7 @@ class NativeShape:
         params: how they are answered.
         single: there was one prompt, not a list of prompts.
         return_tokens: give ids in whole answers too; a stream always has them.
+        fields: give these alone of a whole answer, and of a stream's end; all without them.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class NativeShape:
         *,
         single: bool,
         return_tokens: bool,
+        fields: Sequence[str] | None = None,
     ) -> None:
         self.answer_id = f"cmpl-{uuid.uuid4().hex}"
         self._model = model
@@ -54,6 +58,7 @@ class NativeShape:
         self._params = params
         self._single = single
         self._return_tokens = return_tokens
+        self._fields = fields
         self._ids: list[list[int]] = [[] for _ in prompts]
         self._texts = ["" for _ in prompts]
 
@@ -64,7 +69,8 @@ class NativeShape:
             end = self._end(index, output.text, output.token_ids, output.finish_reason)
             ids = output.token_ids if self._return_tokens else []
             probabilities = self._probabilities(output.logprobs)
-            answers.append({**end, "content": output.text, "tokens": ids, **probabilities})
+            answer = {**end, "content": output.text, "tokens": ids, **probabilities}
+            answers.append(self._chosen(answer))
         return answers[0] if self._single else answers
 
     def begin(self) -> bytes:
@@ -89,7 +95,8 @@ class NativeShape:
         if piece.finish_reason is None:
             return written
         end = self._end(index, self._texts[index], self._ids[index], piece.finish_reason)
-        return written + sse.event(sse.json_bytes({**end, "content": "", "tokens": []}))
+        last = self._chosen({**end, "content": "", "tokens": []})
+        return written + sse.event(sse.json_bytes(last))
 
     def end(self, usage: AnswerUsage) -> bytes:
         """Nothing follows the last text."""
@@ -115,6 +122,13 @@ class NativeShape:
             "timings": {"prompt_n": len(self._prompts[index]), "predicted_n": len(ids)},
         }
 
+    def _chosen(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The fields that are wanted, those of objects within named by a path."""
+        if not self._fields:
+            return answer
+        found = {path: _at(answer, path.split("/")) for path in self._fields}
+        return {path: value for path, value in found.items() if value is not _ABSENT}
+
     def _counts(self, index: int, generated: int) -> dict[str, int]:
         return {"tokens_predicted": generated, "tokens_evaluated": len(self._prompts[index])}
 
@@ -131,8 +145,17 @@ class NativeShape:
     def _settings(self) -> dict[str, Any]:
         shown = {name: getattr(self._params, name) for name in _SETTINGS}
         shown["stop"] = list(self._params.stop)
+        shown["logit_bias"] = self._bias
         shown["repeat_penalty"] = self._params.repetition_penalty
         return {**shown, "n_predict": self._params.max_tokens}
+
+    @property
+    def _bias(self) -> list[dict[str, Any]]:
+        """What is added to logits; null stands for a token that never comes."""
+        bias: dict[int, float | None] = dict(self._params.logit_bias)
+        if self._params.ignore_eos:
+            bias[self._tokenizer.eot_id] = None
+        return [{"token": token_id, "bias": added} for token_id, added in bias.items()]
 
     def _probabilities(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
         if not logprobs:
@@ -150,3 +173,12 @@ class NativeShape:
         spelled = self._tokenizer.bytes_of(token_id)
         token = spelled.decode("utf-8", errors="replace")
         return {"id": token_id, "token": token, "bytes": list(spelled), "logprob": logprob}
+
+
+def _at(answer: Any, path: Sequence[str]) -> Any:
+    """What is at a path, or `_ABSENT`."""
+    for name in path:
+        if not isinstance(answer, dict) or name not in answer:
+            return _ABSENT
+        answer = answer[name]
+    return answer

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tallyformer.inference.outputs import FinishReason, Output, Piece
+from tallyformer.inference.outputs import FinishReason, Output, Piece, TokenLogprob
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.server import sse
 from tallyformer.server.answers import AnswerHead, AnswerUsage
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.schemas.responses import ResponsesRequest
+from tallyformer.server.token_logprobs import ChatLogprobs
 
 
 class ResponseShape:
@@ -25,15 +26,25 @@ class ResponseShape:
         head: what all parts share.
         body: the request, of which much is sent back.
         params: how the answer is sampled.
+        logprobs: how log-probabilities are written, if they are wanted.
     """
 
-    def __init__(self, head: AnswerHead, body: ResponsesRequest, params: SamplingParams) -> None:
+    def __init__(
+        self,
+        head: AnswerHead,
+        body: ResponsesRequest,
+        params: SamplingParams,
+        *,
+        logprobs: ChatLogprobs | None = None,
+    ) -> None:
         self._head = head
         self._body = body
         self._params = params
         self._message_id = f"msg_{head.answer_id}"
         self._sent = 0
         self._text = ""
+        self._logprobs = logprobs
+        self._entries: list[dict[str, Any]] = []
         self._reason: FinishReason = "stop"
 
     @property
@@ -44,6 +55,7 @@ class ResponseShape:
     def whole(self, outputs: Sequence[Output], usage: AnswerUsage) -> dict[str, Any]:
         """The body."""
         self._text, self._reason = outputs[0].text, outputs[0].finish_reason
+        self._score(outputs[0].logprobs)
         return self._finished(usage)
 
     def begin(self) -> bytes:
@@ -54,26 +66,27 @@ class ResponseShape:
                 self._event("response.created", response=response),
                 self._event("response.in_progress", response=response),
                 self._of_item("response.output_item.added", item=self._item("in_progress", [])),
-                self._of_part("response.content_part.added", part=_part("")),
+                self._of_part("response.content_part.added", part=_part("", [])),
             )
         )
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """Text that is certain."""
         self._text += piece.text
+        scored = self._score(piece.logprobs)
         if piece.finish_reason is not None:
             self._reason = piece.finish_reason
         if not piece.text:
             return b""
-        return self._of_part("response.output_text.delta", delta=piece.text, logprobs=[])
+        return self._of_part("response.output_text.delta", delta=piece.text, logprobs=scored)
 
     def end(self, usage: AnswerUsage) -> bytes:
         """The whole text again, in every part that holds it."""
-        part = _part(self._text)
+        part = _part(self._text, self._entries)
         response = self._finished(usage)
         return b"".join(
             (
-                self._of_part("response.output_text.done", text=self._text, logprobs=[]),
+                self._of_part("response.output_text.done", text=self._text, logprobs=self._entries),
                 self._of_part("response.content_part.done", part=part),
                 self._of_item("response.output_item.done", item=self._item(self._status, [part])),
                 self._event(f"response.{self._status}", response=response),
@@ -85,6 +98,12 @@ class ResponseShape:
         told = {"code": error.code, "message": error.message, "param": error.param}
         return self._event("error", **told, **error.envelope)
 
+    def _score(self, logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+        """Entries of the next tokens, which the whole text has too; none where none are wanted."""
+        entries = self._logprobs.entries(0, logprobs) if self._logprobs else []
+        self._entries += entries
+        return entries
+
     @property
     def _status(self) -> str:
         return "completed" if self._reason == "stop" else "incomplete"
@@ -92,7 +111,7 @@ class ResponseShape:
     def _finished(self, usage: AnswerUsage) -> dict[str, Any]:
         counts: dict[str, Any] = {
             "input_tokens": usage.prompt,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": usage.completion,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": usage.prompt + usage.completion,
@@ -100,7 +119,7 @@ class ResponseShape:
         if usage.left_out:
             counts["context_left_out"] = usage.left_out
         response = self._response(self._status)
-        response["output"] = [self._item(self._status, [_part(self._text)])]
+        response["output"] = [self._item(self._status, [_part(self._text, self._entries)])]
         response["usage"] = counts
         if self._status == "incomplete":
             response["incomplete_details"] = {"reason": "max_output_tokens"}
@@ -129,7 +148,8 @@ class ResponseShape:
             "text": {"format": self._format},
             "tool_choice": "none",
             "tools": [],
-            "top_p": self._params.top_p,
+            "top_logprobs": body.top_logprobs or 0,
+            "top_p": self._params.top_p if body.top_p is None else body.top_p,
             "truncation": body.truncation,
             "usage": None,
             "user": body.user,
@@ -162,5 +182,5 @@ class ResponseShape:
         return sse.event(sse.json_bytes(body), name=name)
 
 
-def _part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _part(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}

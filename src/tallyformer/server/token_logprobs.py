@@ -27,29 +27,45 @@ class LogprobShape(Protocol):
 class ChatLogprobs:
     """`{"content": [{"token", "logprob", "bytes", "top_logprobs"}]}`; control tokens have none.
 
+    The tokens joined are the answer's text: the white space that it begins with, which is left out
+    there, is left out here.
+
     Args:
         tokenizer: the model's.
+        from_start: the answers begin here; else they continue something.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, from_start: bool) -> None:
         self._tokenizer = tokenizer
+        self._from_start = from_start
+        self._begun: set[int] = set()
 
     def __call__(
         self, index: int, ids: Sequence[int], logprobs: Sequence[TokenLogprob | None]
     ) -> dict[str, Any]:
         """The value of a choice's `logprobs`."""
-        content = [
-            {
-                **self._entry(entry.id, entry.logprob),
-                "top_logprobs": [self._entry(*other) for other in entry.alternatives],
-            }
+        return {"content": self.entries(index, logprobs), "refusal": None}
+
+    def entries(self, index: int, logprobs: Sequence[TokenLogprob | None]) -> list[dict[str, Any]]:
+        """One entry for each token of a choice that has a text."""
+        return [
+            self._with_alternatives(index, entry)
             for entry in logprobs
             if entry is not None and entry.id not in self._tokenizer.control_ids
         ]
-        return {"content": content, "refusal": None}
 
-    def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
+    def _with_alternatives(self, index: int, entry: TokenLogprob) -> dict[str, Any]:
+        first = self._from_start and index not in self._begun
+        written = self._entry(entry.id, entry.logprob, first=first)
+        if written["bytes"]:
+            self._begun.add(index)
+        others = [self._entry(*other, first=first) for other in entry.alternatives]
+        return {**written, "top_logprobs": others}
+
+    def _entry(self, token_id: int, logprob: float, *, first: bool) -> dict[str, Any]:
         spelled = self._tokenizer.bytes_of(token_id)
+        if first:
+            spelled = spelled.lstrip()
         return {
             "token": spelled.decode("utf-8", errors="replace"),
             "logprob": logprob,

@@ -276,12 +276,12 @@ export interface components {
             temperature?: number | null;
             /**
              * Top P
-             * @description Keep the tokens that hold this mass.
+             * @description Keep the tokens that hold this mass; 0 keeps the most probable one.
              */
             top_p?: number | null;
             /**
              * Top K
-             * @description Keep this many tokens; 0 keeps all.
+             * @description Keep this many tokens; 0 or -1 keeps all.
              */
             top_k?: number | null;
             /**
@@ -777,6 +777,22 @@ export interface components {
              * @default false
              */
             with_pieces?: boolean;
+            /**
+             * Return Token Strs
+             * @description Give the tokens' texts in a list too.
+             * @default false
+             */
+            return_token_strs?: boolean;
+            /**
+             * Add Generation Prompt
+             * @description Whether an answer begins behind the messages. Default: unless one is continued.
+             */
+            add_generation_prompt?: boolean | null;
+            /**
+             * Continue Final Message
+             * @description Whether an assistant's last message is left open, as by default.
+             */
+            continue_final_message?: boolean | null;
         } & {
             [key: string]: unknown;
         };
@@ -791,6 +807,8 @@ export interface components {
             count: number;
             /** Max Model Len */
             max_model_len: number;
+            /** Token Strs */
+            token_strs?: string[] | null;
         };
         /**
          * Welcome

@@ -39,9 +39,13 @@ def add_chat_routes(app: FastAPI, service: Service) -> None:
 
 
 async def read_conversation(
-    model: ServedModel, messages: Sequence[GivenMessage], most_tokens: int | None
+    model: ServedModel,
+    messages: Sequence[GivenMessage],
+    most_tokens: int | None,
+    *,
+    field: str = "messages",
 ) -> ChatPrompt:
-    """What the model sees of a conversation.
+    """What the model sees of a conversation, which stands in this field of the request.
 
     Raises:
         ApiError: 400, as `chat_prompt`.
@@ -50,7 +54,11 @@ async def read_conversation(
 
     def make() -> ChatPrompt:
         return chat_prompt(
-            llm.tokenizer, messages, context=llm.context_length, most_tokens=most_tokens
+            llm.tokenizer,
+            messages,
+            context=llm.context_length,
+            most_tokens=most_tokens,
+            field=field,
         )
 
     long = sum(len(message.content) for message in messages) > LONG_TEXT
@@ -84,7 +92,9 @@ def _ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt, mask: MakeMa
         head,
         echo=[""] * body.n,
         usage=body.usage_in_stream,
-        logprobs=ChatLogprobs(model.llm.llm.tokenizer) if body.logprobs else None,
+        logprobs=ChatLogprobs(model.llm.llm.tokenizer, from_start=not prompt.continued)
+        if body.logprobs
+        else None,
     )
     wanted = chat_wanted(
         model, body, prompt, body.most_tokens, logprobs=alternatives, token_mask=mask

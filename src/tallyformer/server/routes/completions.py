@@ -118,8 +118,19 @@ def _ids(model: ServedModel, body: CompletionRequest) -> list[list[int]]:
         # Ids are counted first: to look at each of half a million takes a while.
         if isinstance(given, list) and len(given) > llm.context_length:
             raise too_long(len(given), llm.context_length, "prompt")
+        if isinstance(given, list):
+            given = _joined(llm.tokenizer, given)
         ids = llm.asked(given, llm.default_params)[0]
         if len(ids) > llm.context_length:
             raise too_long(len(ids), llm.context_length, "prompt")
         prompts.append(ids)
     return prompts
+
+
+def _joined(tokenizer: Tokenizer, parts: list[int | str]) -> list[int]:
+    """Ids of ids and texts in a row."""
+    if not any(isinstance(part, str) for part in parts):
+        return parts  # type: ignore[return-value]
+    return [
+        i for part in parts for i in (tokenizer.encode(part) if isinstance(part, str) else [part])
+    ]

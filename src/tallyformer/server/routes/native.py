@@ -34,6 +34,7 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
         model = await models.answering(body.model)
         prompts = await completion_ids(model, body)
         mask = await mask_of(model, body.answer_form)
+        body = body.with_ids(model.llm.llm.tokenizer) if body.logit_bias else body
         wanted = [completion_wanted(model, body, ids, mask) for ids in prompts]
         shape = NativeShape(
             model.name,
@@ -42,6 +43,7 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
             wanted[0].params,
             single=len(prompts) == 1,
             return_tokens=body.return_tokens,
+            fields=body.response_fields,
         )
         ask = Ask(
             model=model,
@@ -63,7 +65,12 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
         tokenizer = (await models.answering(body.model)).llm.llm.tokenizer
 
         def written() -> str:
-            ids = conversation_ids(tokenizer, body.messages)
+            ids = conversation_ids(
+                tokenizer,
+                body.messages,
+                begins=body.add_generation_prompt,
+                continues=body.continue_final_message,
+            )
             return str(tokenizer.decode(ids, skip_control=False))
 
         return TemplatePrompt(prompt=await asyncio.to_thread(written))

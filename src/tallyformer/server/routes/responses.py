@@ -14,6 +14,7 @@ from tallyformer.server.routes.chat import chat_wanted, read_conversation
 from tallyformer.server.schemas.errors import documented
 from tallyformer.server.schemas.responses import ResponsesRequest
 from tallyformer.server.service import Ask, Service
+from tallyformer.server.token_logprobs import ChatLogprobs
 
 
 def add_response_routes(app: FastAPI, service: Service) -> None:
@@ -25,7 +26,7 @@ def add_response_routes(app: FastAPI, service: Service) -> None:
         """An answer to a text or conversation; nothing is kept."""
         model = await service.models.answering(body.model)
         model.admission.check(1)
-        prompt = await read_conversation(model, body.messages, body.most_tokens)
+        prompt = await read_conversation(model, body.messages, body.most_tokens, field="input")
         context = model.llm.llm.context_length
         if prompt.left_out and body.truncation == "disabled":
             raise too_long(len(prompt.ids) + prompt.left_out, context, "input")
@@ -36,12 +37,17 @@ def add_response_routes(app: FastAPI, service: Service) -> None:
 def _ask(
     model: ServedModel, body: ResponsesRequest, prompt: ChatPrompt, mask: MakeMask | None
 ) -> Ask:
-    wanted = chat_wanted(model, body, prompt, body.most_tokens, token_mask=mask)
+    wanted = chat_wanted(
+        model, body, prompt, body.most_tokens, logprobs=body.logprobs, token_mask=mask
+    )
+    scores = None
+    if body.logprobs is not None:
+        scores = ChatLogprobs(model.llm.llm.tokenizer, from_start=not prompt.continued)
     head = AnswerHead(kind="chat", model=model.name, fingerprint=model.fingerprint)
     return Ask(
         model=model,
         wanted=[wanted],
-        shape=ResponseShape(head, body, wanted.params),
+        shape=ResponseShape(head, body, wanted.params, logprobs=scores),
         stream=body.stream,
         rejoin=body.may_rejoin,
         asked=None if prompt.continued else in_turn(body.messages),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import FastAPI, Query
+from fastapi import Depends, FastAPI, Query
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -21,6 +21,7 @@ from tallyformer.server.api_error import ApiError
 from tallyformer.server.schemas.errors import documented
 from tallyformer.server.schemas.runs import Run, RunCards, RunCurve, RunReport, RunWritten
 from tallyformer.server.seals import Seals
+from tallyformer.server.turns import Turns
 
 REPORT_PATH = "/report/{run}/{report:path}"
 OPEN_REPORTS = {REPORT_PATH}
@@ -55,6 +56,7 @@ _Text = Annotated[str, Query(max_length=_LONGEST)]
 def add_run_routes(app: FastAPI, folder: Path) -> None:
     """`/v1/runs` and what is below it, and the reports."""
     runs, seals = RunsFolder(folder), Seals()
+    turns = [Depends(Turns().take)]
 
     def reports(run: str, names: list[str]) -> list[RunReport]:
         return [
@@ -66,7 +68,7 @@ def add_run_routes(app: FastAPI, folder: Path) -> None:
         ]
 
     # Plain functions, so that reading a disk holds up no other request.
-    @app.get("/v1/runs", tags=["runs"])
+    @app.get("/v1/runs", tags=["runs"], dependencies=turns)
     def list_runs(search: _Text = "") -> RunCards:
         """The training runs of the folder, those that were begun last first."""
         try:
@@ -74,7 +76,7 @@ def add_run_routes(app: FastAPI, folder: Path) -> None:
         except Unreadable as reason:
             raise ApiError(503, f"The folder of runs {reason}", code="runs_unreadable") from None
 
-    @app.get("/v1/runs/{run}", tags=["runs"], responses=documented(404))
+    @app.get("/v1/runs/{run}", tags=["runs"], responses=documented(404), dependencies=turns)
     def get_run(run: str) -> Run:
         """One run: its stages, samples and reports."""
         details = runs.details(run)
@@ -82,7 +84,12 @@ def add_run_routes(app: FastAPI, folder: Path) -> None:
             raise ApiError(404, _NO_RUN, code="run_not_found")
         return Run.seen(details, reports(run, details.reports))
 
-    @app.get("/v1/runs/{run}/curves/{curve}", tags=["runs"], responses=documented(404))
+    @app.get(
+        "/v1/runs/{run}/curves/{curve}",
+        tags=["runs"],
+        responses=documented(404),
+        dependencies=turns,
+    )
     def get_curve(run: str, curve: str, cursor: _Text = "") -> RunCurve:
         """What is new of a curve since the answer that gave this cursor."""
         news = runs.curve(run, curve, cursor)
@@ -90,7 +97,12 @@ def add_run_routes(app: FastAPI, folder: Path) -> None:
             raise ApiError(404, _NO_CURVE, code="curve_not_found")
         return RunCurve.of(news)
 
-    @app.get("/v1/runs/{run}/samples/{curve}", tags=["runs"], responses=documented(404))
+    @app.get(
+        "/v1/runs/{run}/samples/{curve}",
+        tags=["runs"],
+        responses=documented(404),
+        dependencies=turns,
+    )
     def get_samples(run: str, curve: str, step: _Step = None) -> RunWritten:
         """What the model in training wrote at a validation; by default at the last one."""
         written = runs.written(run, curve, step)

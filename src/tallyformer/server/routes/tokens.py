@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
 
 from fastapi import Depends, FastAPI, Response
 
@@ -41,7 +43,12 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
 
         def encode() -> list[int]:
             if body.messages is not None:
-                return conversation_ids(llm.tokenizer, body.messages)
+                return conversation_ids(
+                    llm.tokenizer,
+                    body.messages,
+                    begins=body.add_generation_prompt,
+                    continues=body.continue_final_message,
+                )
             text = body.prompt if body.content is None else body.content
             ids: list[int] = llm.tokenizer.encode(text)
             return ids
@@ -49,8 +56,10 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         def written() -> bytes:
             ids = encode()
             tokens = _written(llm.tokenizer, ids, with_pieces=body.with_pieces)
-            rest = f',"count":{len(ids)},"max_model_len":{llm.context_length}}}'
-            return b'{"tokens":[' + tokens + b"]" + rest.encode()
+            rest = f',"count":{len(ids)},"max_model_len":{llm.context_length}'.encode()
+            if body.return_token_strs:
+                rest += b',"token_strs":[' + _texts(llm.tokenizer, ids) + b"]"
+            return b'{"tokens":[' + tokens + b"]" + rest + b"}"
 
         sent = await asyncio.to_thread(written)
         return Response(sent, headers=dict(response.headers), media_type="application/json")
@@ -69,12 +78,20 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
 
 
 def _written(tokenizer: Tokenizer, ids: list[int], *, with_pieces: bool) -> bytes:
-    """Ids as JSON, in parts: each is quick, so that the server's loop runs between them."""
+    """Ids as JSON, or objects with their texts."""
+    return _in_parts(ids, functools.partial(_piece, tokenizer) if with_pieces else None)
+
+
+def _texts(tokenizer: Tokenizer, ids: list[int]) -> bytes:
+    """Texts of ids as JSON; bytes that are not text by themselves are marked."""
+    return _in_parts(ids, lambda i: tokenizer.bytes_of(i).decode("utf-8", errors="replace"))
+
+
+def _in_parts(ids: list[int], written: Callable[[int], object] | None) -> bytes:
+    """The elements of a list as JSON: each part is quick, so the server's loop runs between."""
     parts = (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
-    if with_pieces:
-        pieces = ([_piece(tokenizer, one) for one in part] for part in parts)
-        return b",".join(sse.json_bytes(part)[1:-1] for part in pieces)
-    return b",".join(sse.json_bytes(part)[1:-1] for part in parts)
+    values = (part if written is None else [written(one) for one in part] for part in parts)
+    return b",".join(sse.json_bytes(part)[1:-1] for part in values)
 
 
 def _piece(tokenizer: Tokenizer, token_id: int) -> dict[str, object]:

@@ -47,7 +47,10 @@ class ChatRequest(SamplingFields):
     )
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
-    max_completion_tokens: int | None = Field(None, ge=0, description="The same as max_tokens.")
+    max_tokens: int | None = Field(
+        None, ge=1, description="At most this many tokens. Default: the room that is left."
+    )
+    max_completion_tokens: int | None = Field(None, ge=1, description="The same as max_tokens.")
     logprobs: bool = Field(False, description="Give the tokens' log-probabilities.")
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="And those of so many alternatives; needs logprobs."

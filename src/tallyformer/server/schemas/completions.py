@@ -31,7 +31,7 @@ class CompletionRequest(SamplingFields):
     best_of: int | None = Field(
         None, le=MOST_CHOICES, description="Make so many answers and give the n most probable."
     )
-    suffix: Any = Field(None, description="Is refused.")
+    suffix: Any = Field(None, description="Is refused, unless it is empty.")
     logprobs: int | None = Field(
         None, ge=0, le=20, description="Log-probabilities of tokens, and of so many alternatives."
     )
@@ -40,9 +40,9 @@ class CompletionRequest(SamplingFields):
     @classmethod
     def _prompts(cls, given: Any) -> list[Any]:
         """Always a list of texts and lists of ids."""
-        several = [given] if isinstance(given, str) or _is_ids(given) else given
+        several = [given] if isinstance(given, str) or is_ids(given) else given
         if not isinstance(several, list) or not all(
-            isinstance(p, str) or _is_ids(p) for p in several
+            isinstance(p, str) or is_ids(p) for p in several
         ):
             raise ValueError(_FORMS)
         if not 1 <= len(several) <= MOST_PROMPTS:
@@ -52,6 +52,8 @@ class CompletionRequest(SamplingFields):
     @field_validator("suffix", mode="before")
     @classmethod
     def _no_suffix(cls, given: Any) -> Any:
+        if given == "":
+            return None
         raise ValueError("this model cannot fill in before a suffix. Leave it out")
 
     @field_validator("best_of", mode="after")
@@ -70,7 +72,8 @@ class CompletionRequest(SamplingFields):
         return self.best_of or self.n
 
 
-def _is_ids(value: Any) -> bool:
+def is_ids(value: Any) -> bool:
+    """Whether these are ids of tokens, one or more."""
     return (
         isinstance(value, list)
         and bool(value)

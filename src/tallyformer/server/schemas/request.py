@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from tallyformer.errors import InvalidRequestError
 
 MOST_NESTED = 32
 """Levels of lists and objects in a body."""
@@ -64,6 +66,12 @@ class RequestBody(RequestPart):
             if not level:
                 return given
         raise PydanticCustomError("nesting", "lists and objects are nested too deeply")
+
+
+def renamed(error: InvalidRequestError, names: Mapping[str, str]) -> InvalidRequestError:
+    """A refusal by the engine, with the client's name of the field that it begins with."""
+    field, colon, rest = str(error).partition(":")
+    return InvalidRequestError(names.get(field, field) + colon + rest)
 
 
 def _ignored_in(name: str, value: Any) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tallyformer.server.schemas.answer_form import AnswerForm
 from tallyformer.server.schemas.chat import MOST_MESSAGES, ChatMessage
@@ -16,6 +16,7 @@ _NO_STATE = "this server keeps no conversation. Send all messages in input"
 _MESSAGES: dict[str, Any] = {"type": "array", "items": {"type": "object"}}
 _INPUT: dict[str, Any] = {"anyOf": [{"type": "string"}, _MESSAGES]}
 _LOGPROBS = "message.output_text.logprobs"
+_REASONING = "reasoning"
 _TEXT_PARTS = ("input_text", "output_text")
 
 
@@ -68,8 +69,23 @@ class ResponsesRequest(SamplingFields):
     previous_response_id: Any = Field(None, description="Is refused.")
     conversation: Any = Field(None, description="Is refused.")
     prompt: Any = Field(None, description="Is refused.")
-    include: list[str] | None = Field(None, max_length=32, description="Has no effect.")
+    include: list[str] | None = Field(
+        None, max_length=32, description=f"{_LOGPROBS}; others have no effect."
+    )
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="Log-probabilities of so many alternatives to each token."
+    )
     background: bool = Field(False, description="Only false.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_reasoning(cls, given: Any) -> Any:
+        """What other models thought, which their history holds, is named as without effect."""
+        items = given.get("input") if isinstance(given, dict) else None
+        if not isinstance(items, list) or not any(map(_is_reasoning, items)):
+            return given
+        said = [item for item in items if not _is_reasoning(item)]
+        return {**given, "input": said, f"input.{_REASONING}": True}
 
     @field_validator("input", mode="before")
     @classmethod
@@ -91,13 +107,6 @@ class ResponsesRequest(SamplingFields):
     @classmethod
     def _no_state(cls, given: Any) -> Any:
         raise ValueError(_NO_STATE)
-
-    @field_validator("include", mode="after")
-    @classmethod
-    def _no_logprobs(cls, given: list[str] | None) -> list[str] | None:
-        if given and _LOGPROBS in given:
-            raise ValueError("log-probabilities are given by /v1/chat/completions. Leave them out")
-        return given
 
     @field_validator("background", mode="after")
     @classmethod
@@ -132,7 +141,19 @@ class ResponsesRequest(SamplingFields):
         """How long the answer may be, if the request says."""
         return self.max_tokens if self.max_output_tokens is None else self.max_output_tokens
 
+    @property
+    def logprobs(self) -> int | None:
+        """How many alternatives to each token are given; None gives no log-probabilities."""
+        wanted = _LOGPROBS in (self.include or ()) or self.top_logprobs
+        return (self.top_logprobs or 0) if wanted else None
+
     def ignored(self) -> list[str]:
         """Names of fields that have no effect."""
-        without_effect = [name for name in ("tools", "include") if getattr(self, name)]
+        without_effect = ["tools"] if self.tools else []
+        if any(name != _LOGPROBS for name in self.include or ()):
+            without_effect.append("include")
         return [*without_effect, *super().ignored()]
+
+
+def _is_reasoning(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("type") == _REASONING

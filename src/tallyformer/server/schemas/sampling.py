@@ -27,6 +27,10 @@ _ENGINE_FIELDS = (
     "min_tokens",
 )
 _SEEDS = 1 << 63
+ALL_TOKENS = -1
+"""vLLM's word for a `top_k` that keeps all."""
+_LEAST_MASS = 1e-9
+"""A mass that any most probable token has; the engine wants one above 0."""
 
 
 class StreamOptions(RequestPart):
@@ -53,8 +57,10 @@ class SamplingFields(FormFields, RequestBody):
         None, ge=0, description="At most this many tokens. Default: the room that is left."
     )
     temperature: float | None = Field(None, description="0 takes the most probable token.")
-    top_p: float | None = Field(None, description="Keep the tokens that hold this mass.")
-    top_k: int | None = Field(None, description="Keep this many tokens; 0 keeps all.")
+    top_p: float | None = Field(
+        None, description="Keep the tokens that hold this mass; 0 keeps the most probable one."
+    )
+    top_k: int | None = Field(None, description="Keep this many tokens; 0 or -1 keeps all.")
     min_p: float | None = Field(None, description="Keep tokens of at least this share of the best.")
     mode: Literal["combined", "independent"] | None = Field(
         None, description="Measure top_p within top_k, or on the whole distribution."
@@ -72,7 +78,9 @@ class SamplingFields(FormFields, RequestBody):
     logit_bias: dict[str, float] | None = Field(
         None, max_length=1024, description="Added to the logits of token ids, from -100 to 100."
     )
-    user: str | None = Field(None, max_length=256, description="Who asks; kept nowhere.")
+    user: str | None = Field(
+        None, max_length=256, description="Who asks; kept only with an answer that is rated."
+    )
 
     @field_validator("stream_options", mode="after")
     @classmethod
@@ -90,6 +98,11 @@ class SamplingFields(FormFields, RequestBody):
         if len(texts) > MOST_STOPS:
             raise ValueError(f"may hold {MOST_STOPS} texts; it holds {len(texts)}")
         return given
+
+    @field_validator("top_k", mode="after")
+    @classmethod
+    def _all_tokens(cls, given: int | None) -> int | None:
+        return 0 if given == ALL_TOKENS else given
 
     @field_validator("logit_bias", mode="after")
     @classmethod
@@ -139,6 +152,8 @@ class SamplingFields(FormFields, RequestBody):
         given: dict[str, Any] = {
             name: value for name in _ENGINE_FIELDS if (value := getattr(self, name)) is not None
         }
+        if self.top_p == 0:
+            given["top_p"] = _LEAST_MASS
         if self.seed is not None:
             given["seed"] = self.seed % _SEEDS
         if self.stop_token_ids:

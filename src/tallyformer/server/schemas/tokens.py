@@ -10,6 +10,13 @@ from tallyformer.server.schemas.chat import MOST_MESSAGES, ChatMessage
 from tallyformer.server.schemas.request import RequestBody, example
 
 MOST_IDS = 1 << 18
+ADD_GENERATION_PROMPT = Field(
+    None,
+    description="Whether an answer begins behind the messages. Default: unless one is continued.",
+)
+CONTINUE_FINAL_MESSAGE = Field(
+    None, description="Whether an assistant's last message is left open, as by default."
+)
 
 
 class TokenizeRequest(RequestBody):
@@ -22,6 +29,9 @@ class TokenizeRequest(RequestBody):
     content: str | None = None
     messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=MOST_MESSAGES)
     with_pieces: bool = Field(False, description="Give each token's text, or bytes, too.")
+    return_token_strs: bool = Field(False, description="Give the tokens' texts in a list too.")
+    add_generation_prompt: bool | None = ADD_GENERATION_PROMPT
+    continue_final_message: bool | None = CONTINUE_FINAL_MESSAGE
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -46,6 +56,7 @@ class Tokens(BaseModel):
     tokens: list[int] | list[TokenPiece]
     count: int
     max_model_len: int
+    token_strs: list[str] | None = None
 
 
 class DetokenizeRequest(RequestBody):
