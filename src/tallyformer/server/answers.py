@@ -150,6 +150,7 @@ class CompletionShape:
 
     def begin(self) -> bytes:
         """Who speaks, once a choice; of a text what is echoed, or nothing."""
+        _ = self._before  # made now, while the prompt is computed, and not before the first text
         if self._head.kind == "chat":
             delta = {"role": "assistant", "content": "", "refusal": None}
             return b"".join(self._chunk(i, {"delta": delta}) for i in range(len(self._echo)))
