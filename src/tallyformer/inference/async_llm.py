@@ -214,9 +214,10 @@ class AsyncLLM:
             answer.put(error)
         self._wake_loops()
 
-    def _wake_loops(self) -> None:
-        for mailbox in tuple(self._mailboxes.values()):
-            mailbox.wake()
+    def _wake_loops(self) -> bool:
+        """Whether an answer begins, which somebody waits for."""
+        begins = [mailbox.wake() for mailbox in tuple(self._mailboxes.values())]
+        return any(begins)
 
 
 class _Mailbox:
@@ -225,15 +226,20 @@ class _Mailbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._posted: deque[tuple[_Answer, Piece | BaseException]] = deque()
+        self._begins = False
 
-    def post(self, answer: _Answer, got: Piece | BaseException) -> None:
+    def post(self, answer: _Answer, got: Piece | BaseException, *, begins: bool) -> None:
         self._posted.append((answer, got))
+        self._begins = self._begins or begins
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
+        """Whether an answer has begun since the last time."""
+        begins, self._begins = self._begins, False
         if self._posted:
             # A loop that is closed has nobody who reads.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._hand_out)
+        return begins
 
     def _hand_out(self) -> None:
         try:
@@ -260,6 +266,7 @@ class _Answer:
         self._mailbox = mailbox
         self._unfinished = unfinished
         self._left = samples
+        self._begins = True
 
     def put(self, got: Piece | BaseException) -> None:
         """In the thread that steps."""
@@ -267,7 +274,8 @@ class _Answer:
         self._left -= bool(ends)
         if isinstance(got, BaseException) or not self._left:
             self._unfinished.discard(self)
-        self._mailbox.post(self, got)
+        self._mailbox.post(self, got, begins=self._begins)
+        self._begins = False
 
 
 class _New:
