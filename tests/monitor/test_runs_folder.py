@@ -166,7 +166,9 @@ def test_a_damaged_file_is_a_state_and_hides_nothing_else(
         seen = runs.details("tiny")
         assert seen is not None and len(seen.stages) == 9, shape
         json.dumps(seen.samples.problem + seen.look.problem).encode()
-        assert runs.listed().runs[0].finished
+        listed = runs.listed().runs[0]
+        assert listed.finished
+        assert (listed.state, listed.problem) == (seen.look.state, seen.look.problem), shape
         if name.endswith("manifest.json") and shape != "dangling-link":
             assert seen.look.state == "damaged", shape
             assert name in seen.look.problem and str(folder) not in seen.look.problem, shape

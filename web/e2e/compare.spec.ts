@@ -1,5 +1,7 @@
 import type { Page } from "@playwright/test";
-import { ask, beginWith, closeDialog, openSettings } from "./actions";
+import { ask, beginWith, closeDialog, LONG, openSettings } from "./actions";
+import { expectAccessible } from "./axe";
+import { Line } from "./line";
 import { expect, test } from "./server";
 
 interface Asked {
@@ -46,4 +48,59 @@ test("three models side by side are asked the same with the same seed, and each 
   await ask(page, "What is a bond?");
   await expect.poll(() => asked.map((one) => one.seed)).toEqual([7, 7, 7]);
   await expect.poll(async () => new Set([...first, ...(await texts(page))]).size).toBe(2);
+});
+
+test.describe("a line that breaks", () => {
+  // The browser reports each break on its console.
+  test.use({ problems: async ({}, use) => use([]) });
+
+  test("while the server lives loses nothing of any column", async ({ page, server }) => {
+    const line = await Line.to(server.port, [3_000, 3_000, 60]);
+    try {
+      await beginWith(page, { max_tokens: 120, temperature: 0, seed: 1 });
+      await page.goto(`${line.url}/compare`);
+      await ask(page, "Tell me everything.");
+      await expect(page.locator(".column .metrics")).toHaveText(Array(2).fill(/^120 tokens/u));
+      await expect(page.locator('.column[aria-busy="false"]')).toHaveCount(2);
+      expect(line.left).toBe(0);
+      const [first, second] = await page.locator(".column-body").allInnerTexts();
+      expect(first).toBe(second);
+      await expect(page.getByRole("alert")).toHaveCount(0);
+    } finally {
+      line.close();
+    }
+  });
+
+  test("for good leaves what had come, says why there is no more below it, and the model can be asked again", async ({ page, server }) => {
+    const line = await Line.to(server.port, [5_000, 5_000]);
+    try {
+      await beginWith(page, { ...LONG, seed: 1 });
+      await page.goto(`${line.url}/compare`);
+      // As of a server that has forgotten the answers.
+      const gone = { error: { message: "Gone", type: "invalid_request_error", param: null, code: null } };
+      await page.route("**/v1/generations/**", (route) => (route.request().method() === "GET" ? route.fulfill({ status: 404, json: gone }) : route.continue()));
+      await ask(page, "Tell me everything.");
+      const columns = page.locator(".column");
+      for (const column of await columns.all()) {
+        await expect(column.getByRole("alert")).toContainText("The connection broke before the answer was whole.");
+        expect((await column.locator(".markdown").innerText()).length).toBeGreaterThan(40);
+      }
+      await expectAccessible(page, "broken columns");
+      await page.unrouteAll();
+      await columns.first().getByRole("button", { name: "Try again" }).click();
+      await expect(columns.first()).toHaveAttribute("aria-busy", "true");
+      await expect(columns.first().getByRole("alert")).toHaveCount(0);
+      await expect(columns.last().getByRole("alert")).toBeVisible();
+      await expect(columns.first().locator(".markdown")).not.toBeEmpty();
+      await page.getByRole("button", { name: "Stop all" }).click();
+      await expect(columns.first()).toContainText("Stopped");
+      await expect.poll(() => server.running()).toBe(0);
+      await ask(page, "Not waited for.");
+      await expect.poll(() => server.running()).toBe(2);
+      await page.goto(`${line.url}/info`);
+      await expect.poll(() => server.running()).toBe(0);
+    } finally {
+      line.close();
+    }
+  });
 });

@@ -22,6 +22,7 @@ class Folder {
     this.add(EVIL, `name: evil\ndescription: ${JSON.stringify(EVIL)}\n`);
     this.write("live", line(1, 9) + line(2, 8));
     this.write(EVIL, line(1, 5) + line(3, 4));
+    mkdirSync(join(this.path, "headless", "pretrain"), { recursive: true });
     mkdirSync(join(this.path, "broken", "pretrain"), { recursive: true });
     writeFileSync(join(this.path, "broken", "pretrain", "manifest.json"), "{");
   }
@@ -85,6 +86,47 @@ test("a curve grows while its run trains, and a reload shows the same", async ({
   await expect(image(page, "Loss")).toHaveAccessibleName(/training 6\.25/u);
   await page.reload();
   await expect(image(page, "Loss")).toHaveAccessibleName(/training 6\.25/u);
+});
+
+test("a part of a curve that is chosen stays while new points come, until all is shown again", async ({ page, folder }) => {
+  folder.staged("zoomed", ["pretrain"]);
+  folder.write("zoomed", Array.from({ length: 30 }, (_, at) => line(at + 3, 3)).join(""));
+  await page.goto("/runs?run=zoomed");
+  await expect(image(page, "Loss")).toBeVisible();
+  const all = plot(page, "Loss").getByRole("button", { name: "Show all" });
+  const over = plot(page, "Loss").locator(".u-over");
+  const drawn = () => over.evaluate((layer) => {
+    const box = layer.getBoundingClientRect();
+    return [box.left, box.right, box.top + box.height / 2] as const;
+  });
+  await over.scrollIntoViewIfNeeded();
+  const [left, right, middle] = await drawn();
+  await page.mouse.move(left + (right - left) * 0.2, middle);
+  await page.mouse.down();
+  await page.mouse.move(left + (right - left) * 0.4, middle, { steps: 4 });
+  await page.mouse.up();
+  await expect(all).toBeVisible();
+  /** The step under the middle of the plot. */
+  const step = async () => {
+    await page.mouse.move((left + right) / 2, middle - 5);
+    await page.mouse.move((left + right) / 2 + 1, middle);
+    return Number((await plot(page, "Loss").locator(".plot-unit").innerText()).replace("Steps: ", ""));
+  };
+  const before = await step();
+  expect(before).toBeGreaterThan(5);
+  expect(before).toBeLessThan(15);
+  await page.getByText("Show as a table: Loss").click();
+  const rows = plot(page, "Loss").locator("tbody tr");
+  // Past the number of points at which a curve is drawn without dots too: that makes a new drawing.
+  for (const [from, to] of [[33, 36], [36, 60]] as const) {
+    folder.write("zoomed", Array.from({ length: to - from }, (_, at) => line(from + at, 1)).join(""));
+    await expect(rows.first()).toHaveText(new RegExp(`^${to - 1}\\s*1$`, "u"));
+    await expect(all).toBeVisible();
+    expect(await step()).toBe(before);
+  }
+  await all.click();
+  await expect(all).toHaveCount(0);
+  expect(await step()).toBeGreaterThan(25);
 });
 
 test("what the model wrote at each validation can be stepped through, and the newest is followed", async ({ page, folder }) => {
@@ -195,8 +237,11 @@ test("stages, samples and reports of a run; a damaged one says what is wrong", a
   await expect(report.getByRole("heading", { name: "tiny", level: 1 })).toBeVisible();
   expect(await report.evaluate("window.origin")).toBe("null");
   await report.close();
+  await expect(entry(page, "broken")).toContainText(/Damaged.*pretrain\/manifest\.json: not JSON/u);
+  // Its recipe alone is missing.
+  await expect(entry(page, "headless")).toContainText(/Damaged.*recipe\.yaml: missing/u);
   await entry(page, "broken").click();
-  await expect(page.getByText("pretrain/manifest.json: not JSON", { exact: false }).first()).toBeVisible();
+  await expect(page.locator(".run-head")).toContainText(/pretrain\/manifest\.json: not JSON.*delete it with its stage's folder; then start the run again/u);
 });
 
 test("a folder without runs says how to begin one, and fills by itself; nobody is asked for conversations", async ({ page, problems }) => {

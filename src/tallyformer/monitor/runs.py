@@ -116,7 +116,7 @@ class RunsFolder:
         self._inside = Inside(path)
         self._stages = StageReader(self._inside)
         self._written = WrittenReader(self._inside)
-        self._recipe = functools.lru_cache(_MOST_CURVES)(self._recipe_now)
+        self._recipe = functools.lru_cache(MOST_LISTED)(self._recipe_now)
         self._curves: OrderedDict[tuple[str, ...], Curve] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -138,10 +138,7 @@ class RunsFolder:
         look, folder = self._look(entry), entry.folder
         if entry.problem:
             return RunDetails(look, "", "", [], [], Samples("", []), [])
-        recipe, problem = self._recipe_of(folder)
-        if problem and not look.problem:
-            state: RunState = "running" if look.state == "running" else "damaged"
-            look = replace(look, state=state, problem=problem)
+        recipe, _ = self._recipe_of(folder)
         curves = list(self._curve_files(folder))
         return RunDetails(
             look=look,
@@ -221,7 +218,8 @@ class RunsFolder:
         in_use = self._in_use(entry.folder)
         stages = self._stages.stages(entry.folder, in_use=in_use)
         by_state = {stage.state: stage for stage in reversed(stages)}
-        problem = next((stage.problem for stage in stages if stage.problem), "")
+        _, unread = self._recipe_of(entry.folder)
+        problem = next((stage.problem for stage in stages if stage.problem), unread)
         begun = by_state.get("running") or by_state.get("stopped")
         state: RunState = "stopped"
         if in_use:

@@ -15,6 +15,8 @@ export async function ask(path: string, init: { body?: unknown; signal?: AbortSi
       credentials: "omit",
       cache: "no-store",
       redirect: "error",
+      // What ends an answer is sent although the page is being left.
+      keepalive: init.method === "DELETE",
       ...(init.body === undefined ? {} : { body: JSON.stringify(init.body) }),
       ...(init.signal ? { signal: init.signal } : {}),
     });

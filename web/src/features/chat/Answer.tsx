@@ -1,15 +1,14 @@
-import { Copy, GitFork, MoreHorizontal, Palette, RefreshCw, StepForward, Trash2, TriangleAlert } from "lucide-react";
+import { Copy, GitFork, MoreHorizontal, Palette, RefreshCw, StepForward, Trash2 } from "lucide-react";
 import { useLiveQuery } from "dexie-react-hooks";
 import { useEffect, useId, useState } from "react";
 import { strings } from "../../lib/strings";
 import { Markdown } from "../../markdown/Markdown";
-import { failureText, needsKey } from "../../parts/failures";
-import { askForKey } from "../../parts/KeyDialog";
+import { Failed } from "../../parts/Failed";
 import { Probabilities } from "../../parts/Probabilities";
 import { db } from "../../store/db";
 import { setLive, useLive } from "../../store/live";
-import type { Failure, Message } from "../../store/records";
-import { Button, IconButton } from "../../ui/Button";
+import type { Message } from "../../store/records";
+import { IconButton } from "../../ui/Button";
 import { Menu, MenuItem } from "../../ui/Menu";
 import { AnswerDetails, MetricsLine } from "./AnswerDetails";
 import { Rate } from "./Rate";
@@ -33,17 +32,6 @@ function Growing({ message }: { message: Message }) {
     );
   }
   return <Markdown text={text} growing />;
-}
-
-function Failed({ failure, onRetry }: { failure: Failure; onRetry: () => void }) {
-  return (
-    <div className="failure" role="alert">
-      <TriangleAlert aria-hidden="true" />
-      <p>{failureText(failure)}</p>
-      {needsKey(failure) && <Button onClick={askForKey}>{strings.errors.enterKey}</Button>}
-      <Button onClick={onRetry}>{strings.errors.retry}</Button>
-    </div>
-  );
 }
 
 function endOf(message: Message): string | null {

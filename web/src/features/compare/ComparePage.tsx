@@ -5,7 +5,7 @@ import { newSeed } from "../../lib/ids";
 import { strings } from "../../lib/strings";
 import { Markdown } from "../../markdown/Markdown";
 import { Composer } from "../../parts/Composer";
-import { failureText } from "../../parts/failures";
+import { Failed } from "../../parts/Failed";
 import { ModelNotice } from "../../parts/ModelNotice";
 import { ModelSelect } from "../../parts/ModelSelect";
 import { Probabilities } from "../../parts/Probabilities";
@@ -14,16 +14,27 @@ import { useModels } from "../../store/models";
 import { usePreferences } from "../../store/preferences";
 import type { Settings } from "../../store/settings";
 import { Button, IconButton } from "../../ui/Button";
-import { askAll, type Column, MOST_COLUMNS, newColumn, setColumns, stopAll, useColumns } from "./columns";
+import { askAgain, askAll, type Column, MOST_COLUMNS, newColumn, setColumns, stopAll, useColumns } from "./columns";
 
 const words = strings.compare;
 
+function ColumnText({ column }: { column: Column }) {
+  const { text, tokens, state } = column;
+  if (state === "empty") return <p className="column-empty">{words.empty}</p>;
+  if (text === "" && state === "streaming") return <p className="waiting"><span className="dots" aria-hidden="true" /></p>;
+  if (tokens.length > 0 && state !== "streaming") return <Probabilities tokens={tokens} />;
+  return text === "" ? null : <Markdown text={text} growing={state === "streaming"} />;
+}
+
+/** What has come, and below it why there is no more. */
 function ColumnBody({ column }: { column: Column }) {
-  if (column.failure) return <p className="failure" role="alert">{failureText(column.failure)}</p>;
-  if (column.state === "empty") return <p className="column-empty">{words.empty}</p>;
-  if (column.text === "" && column.state === "streaming") return <p className="waiting"><span className="dots" aria-hidden="true" /></p>;
-  if (column.tokens.length > 0 && column.state !== "streaming") return <Probabilities tokens={column.tokens} />;
-  return <Markdown text={column.text} growing={column.state === "streaming"} />;
+  return (
+    <>
+      <ColumnText column={column} />
+      {column.state === "stopped" && <p className="column-end">{strings.message.stopped}</p>}
+      {column.failure && <Failed failure={column.failure} onRetry={() => askAgain(column)} />}
+    </>
+  );
 }
 
 function ColumnView({ column, at, all }: { column: Column; at: number; all: readonly Column[] }) {

@@ -1,12 +1,13 @@
 /** The same question to several models at once, with the same seed. */
 import { create } from "zustand";
-import { streamChat } from "../../api/stream";
+import { endGeneration, streamChat } from "../../api/stream";
 import type { TokenChoice } from "../../api/types";
 import { perFrame } from "../../lib/frames";
 import { newId } from "../../lib/ids";
 import { requestOf } from "../../store/answering";
 import { Collector, failureOf } from "../../store/collect";
-import type { Failure, Metrics } from "../../store/records";
+import { lasting } from "../../store/lasting";
+import type { Failure, Metrics, Place } from "../../store/records";
 import type { Settings } from "../../store/settings";
 
 export const MOST_COLUMNS = 3;
@@ -31,7 +32,14 @@ export const newColumn = (model: string): Column => ({
   failure: null,
 });
 
-export const useColumns = create<{ columns: Column[]; question: string }>(() => ({ columns: [], question: "" }));
+interface Comparison {
+  columns: Column[];
+  /** What was asked last, and how. */
+  question: string;
+  settings: Settings;
+}
+
+export const useColumns = create<Comparison>(() => ({ columns: [], question: "", settings: {} }));
 
 const running = new Map<string, AbortController>();
 
@@ -51,8 +59,14 @@ export function stopAll(): void {
 
 export function askAll(question: string, settings: Settings): void {
   stopAll();
-  useColumns.setState({ question });
+  useColumns.setState({ question, settings });
   for (const column of useColumns.getState().columns) void askOne(column, question, settings);
+}
+
+/** Asks the model of one column the same again. */
+export function askAgain(column: Column): void {
+  const { question, settings } = useColumns.getState();
+  void askOne(column, question, settings);
 }
 
 async function askOne({ id, model }: Column, question: string, settings: Settings): Promise<void> {
@@ -63,13 +77,20 @@ async function askOne({ id, model }: Column, question: string, settings: Setting
   const frames = perFrame(show);
   change(id, { text: "", tokens: [], state: "streaming", metrics: null, failure: null });
   let end: Partial<Column> = { state: "done" };
+  const place: { now: Place | null } = { now: null };
+  // Nobody joins it again after that: the server's place is freed.
+  const leave = () => place.now && void endGeneration(place.now.id);
+  window.addEventListener("pagehide", leave);
   try {
     const request = requestOf(model, [{ role: "user", content: question }], settings);
-    for await (const event of streamChat(request, controller.signal)) if (collected.take(event)) frames.ask();
+    const stream = streamChat(request, controller.signal, true);
+    for await (const event of lasting(stream, place, controller.signal)) if (collected.take(event)) frames.ask();
   } catch (error) {
     end = controller.signal.aborted ? { state: "stopped" } : { state: "failed", failure: failureOf(error) };
   }
   frames.end();
+  window.removeEventListener("pagehide", leave);
+  if (end.state !== "done") leave();
   if (running.get(id) !== controller) return;
   running.delete(id);
   show();

@@ -91,7 +91,7 @@ export function Curves({ runs }: Props) {
         <div className="plots" aria-busy={!current}>
           {of === null && SKELETONS.map((one) => <div key={one} className="plot-skeleton" />)}
           {plots.map((plot) => (
-            <Plot key={plot.id} plot={plot} runs={drawn} axis={axis} look={look} />
+            <Plot key={`${of} ${plot.id}`} plot={plot} runs={drawn} axis={axis} look={look} />
           ))}
         </div>
       </section>

@@ -2,8 +2,9 @@ import { useEffect, useEffectEvent, useLayoutEffect, useMemo, useRef, useState }
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { strings } from "../../lib/strings";
+import { Button } from "../../ui/Button";
 import { useTheme } from "./colours";
-import { dataOf, type Look, mainColumns, optionsOf } from "./draw";
+import { dataOf, type Look, mainColumns, optionsOf, putData, showAll, zoomOf } from "./draw";
 import { shortened } from "./names";
 import { value } from "./numbers";
 import { type Axis, type Line, linesOf, type PlotKind } from "./plots";
@@ -38,25 +39,36 @@ export function Plot({ plot, runs, axis, look }: Props) {
   const drawn = useRef<uPlot | null>(null);
   const theme = useTheme();
   const [point, setPoint] = useState<number | null>(null);
+  const [zoomed, setZoomed] = useState(false);
+  const chosen = useRef<{ of: string; zoom: ReturnType<typeof zoomOf> }>({ of: "", zoom: null });
   const lines = useMemo(() => linesOf(plot, runs, axis), [plot, runs, axis]);
   const data = useMemo(() => dataOf(lines, look), [lines, look]);
   // What a new drawing is needed for; new values alone are put into the one that is there.
   const shape = JSON.stringify([theme, look, axis, lines.map((line) => [line.run, line.colour, line.label, line.lows !== null, line.xs.length > 40])]);
-  const draw = useEffectEvent((box: HTMLElement) => new uPlot(optionsOf(lines, look, { width: box.clientWidth, height: HEIGHT, bounds: plot.bounds, whole: axis !== "epoch" }, setPoint), data, box));
+  // What a chosen part of the axis is a part of.
+  const subject = JSON.stringify([axis, runs.map(({ id }) => id)]);
+  const draw = useEffectEvent((box: HTMLElement) => {
+    const frame = { width: box.clientWidth, height: HEIGHT, bounds: plot.bounds, whole: axis !== "epoch", onPoint: setPoint, onZoom: setZoomed };
+    return new uPlot(optionsOf(lines, look, frame), data, box);
+  });
   useLayoutEffect(() => {
     const box = place.current;
     if (!box) return undefined;
     const made = draw(box);
     drawn.current = made;
+    if (chosen.current.zoom && chosen.current.of === subject) made.setScale("x", chosen.current.zoom);
     const resized = new ResizeObserver(() => made.setSize({ width: box.clientWidth, height: HEIGHT }));
     resized.observe(box);
     return () => {
       resized.disconnect();
+      chosen.current = { of: subject, zoom: zoomOf(made) };
       made.destroy();
       drawn.current = null;
     };
-  }, [shape]);
-  useEffect(() => drawn.current?.setData(data), [data]);
+  }, [shape, subject]);
+  useEffect(() => {
+    if (drawn.current) putData(drawn.current, data);
+  }, [data]);
 
   const alone = runs.length === 1;
   const values = valuesAt(lines, data, look, point);
@@ -68,6 +80,11 @@ export function Plot({ plot, runs, axis, look }: Props) {
     <figure className="plot">
       <figcaption>
         <h3>{plot.title}</h3>
+        {zoomed && (
+          <Button look="quiet" className="plot-all" onClick={showAll}>
+            {words.showAll}
+          </Button>
+        )}
         <span className="plot-unit">{at === undefined ? plot.unit : `${words.xs[axis] ?? axis}: ${value(at)}`}</span>
       </figcaption>
       <div className="plot-canvas" ref={place} role="img" aria-label={words.figure(plot.title, spoken)} />

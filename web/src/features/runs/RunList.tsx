@@ -53,6 +53,7 @@ function Entry({ card, selection, onSelect }: { card: RunCard } & Pick<Props, "s
         <span className="run-state" data-state={card.state}>
           {stateOf(card)}
         </span>
+        {card.problem !== "" && <span className="run-problem">{card.problem}</span>}
       </Link>
     </li>
   );

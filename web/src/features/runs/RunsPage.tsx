@@ -33,7 +33,11 @@ function Details({ run, beside }: { run: Run; beside: readonly { id: string; run
           {words.states[run.state] ?? run.state}
         </span>
         {run.description !== "" && <p className="run-description">{run.description}</p>}
-        {run.problem !== "" && <p className="stage-problem">{run.problem}</p>}
+        {run.problem !== "" && (
+          <p className="stage-problem">
+            {run.problem}. {run.state === "damaged" && words.damaged}
+          </p>
+        )}
       </header>
       {run.stages.length > 0 && (
         <>

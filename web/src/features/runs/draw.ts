@@ -69,21 +69,53 @@ interface Frame {
   bounds: PlotKind["bounds"];
   /** Whether there is nothing between two whole numbers of the horizontal axis. */
   whole: boolean;
+  /** Hears which point the pointer is at. */
+  onPoint: (index: number | null) => void;
+  /** Hears whether the reader chose a part of the axis. */
+  onZoom: (zoomed: boolean) => void;
+}
+
+interface Range {
+  min: number;
+  max: number;
+}
+
+/** The part of the horizontal axis that the reader chose; null where all of it is shown. */
+export function zoomOf(plot: uPlot): Range | null {
+  const { min, max } = plot.scales.x ?? {};
+  const first = plot.data[0][0];
+  const last = plot.data[0].at(-1);
+  if (min == null || max == null || first === undefined || last === undefined) return null;
+  return min > first || max < last ? { min, max } : null;
+}
+
+/** New values; what the reader chose to look at stays. */
+export function putData(plot: uPlot, data: uPlot.AlignedData): void {
+  const zoom = zoomOf(plot);
+  plot.setData(data, zoom === null);
+  if (zoom) plot.setScale("x", zoom);
+}
+
+const TOGETHER = "runs";
+
+/** Shows all of every plot: a part is chosen in all of them at once. */
+export function showAll(): void {
+  for (const plot of uPlot.sync(TOGETHER).plots) plot.setData(plot.data);
 }
 
 /** A logarithmic axis has ticks without a label, which are null. */
 const labels = (_: uPlot, ticks: readonly (number | null)[], __: number, ___: number, apart: number): string[] =>
   ticks.map((one) => (one === null ? "" : tick(one, apart)));
 
-/** What a plot is made with; `onPoint` hears which point the pointer is at. */
-export function optionsOf(lines: readonly Line[], look: Look, { width, height, bounds, whole }: Frame, onPoint: (index: number | null) => void): uPlot.Options {
+/** What a plot is made with. */
+export function optionsOf(lines: readonly Line[], look: Look, { width, height, bounds, whole, onPoint, onZoom }: Frame): uPlot.Options {
   const ink = colourOf("--soft");
   const axis: uPlot.Axis = { stroke: ink, font: FONT, grid: { stroke: colourOf("--line"), width: 1 }, ticks: { show: false } };
   return {
     width,
     height,
     legend: { show: false },
-    cursor: { y: false, points: { size: 7 }, sync: { key: "runs" }, drag: { x: true, y: false } },
+    cursor: { y: false, points: { size: 7 }, sync: { key: TOGETHER }, drag: { x: true, y: false } },
     scales: { x: { time: false }, y: look.log ? { distr: 3 } : { range: (_, low, high) => (bounds ? [...bounds] : rangeOf(low, high)) } },
     axes: [
       { ...axis, values: labels, size: 28, ...(whole ? { incrs: WHOLE } : {}) },
@@ -91,6 +123,9 @@ export function optionsOf(lines: readonly Line[], look: Look, { width, height, b
     ],
     series: [{}, ...lines.flatMap((line) => seriesOf(line, look))],
     bands: bandsOf(lines, look),
-    hooks: { setCursor: [(plot) => onPoint(plot.cursor.idx ?? null)] },
+    hooks: {
+      setCursor: [(plot) => onPoint(plot.cursor.idx ?? null)],
+      setScale: [(plot, scale) => scale === "x" && onZoom(zoomOf(plot) !== null)],
+    },
   };
 }
