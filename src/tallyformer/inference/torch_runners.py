@@ -9,9 +9,12 @@ import torch
 from transformers import LlamaForCausalLM
 
 from tallyformer.errors import UsageError
-from tallyformer.inference.engine.graph_runner import GraphRunner, static_columns
-from tallyformer.inference.engine.torch_runner import SLOTS, TorchRunner, sees_all
+from tallyformer.inference.engine.graph_runner import GraphRunner
+from tallyformer.inference.engine.static_steps import static_columns
+from tallyformer.inference.engine.torch_runner import SLOTS, TorchRunner
+from tallyformer.model.config_fields import UnsupportedModelError
 from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
+from tallyformer.model.shape import ModelShape, shape_of
 
 GPU_SLOTS = 256
 """Sequences that are kept at once on a GPU, where its memory allows."""
@@ -39,21 +42,23 @@ def torch_runner(model: Any, vocab_size: int, *, batch_invariant: bool = False) 
     device = next(model.parameters()).device
     if device.type != "cuda" and not batch_invariant:
         return TorchRunner(model, vocab_size)
-    problem = static_problem(model)
-    if problem is None:
+    found = static_shape(model)
+    if isinstance(found, str):
+        problem = found
+    else:
         try:
             runner = GraphRunner(
                 model,
+                found,
                 vocab_size,
-                context=model.config.max_position_embeddings,
-                slots=_slots(model, vocab_size, device),
+                slots=_slots(found, model.dtype, vocab_size, device),
                 batch_invariant=batch_invariant,
             )
         except Exception as error:
             problem = " ".join(str(error).split())[:200] or type(error).__name__
         else:
-            problem = runner.problem
-            if problem is None or batch_invariant:
+            problem = runner.problem or ""
+            if not problem or batch_invariant:
                 return runner
     source = model.config.name_or_path or type(model).__name__
     if batch_invariant:
@@ -64,28 +69,33 @@ def torch_runner(model: Any, vocab_size: int, *, batch_invariant: bool = False) 
     return TorchRunner(model, vocab_size)
 
 
-def static_problem(model: Any) -> str | None:
-    """Why a model cannot be computed in slots of fixed length; None where it can."""
+def static_shape(model: Any) -> ModelShape | str:
+    """The shape of a model that can be computed in slots of fixed length, or why it cannot."""
     if not isinstance(model, (TallyFormerForCausalLM, LlamaForCausalLM)):
         return f"{type(model).__name__} is neither a TallyFormer nor a Llama"
-    if not sees_all(model.config):
-        return "its layers do not see the whole context"
-    if model.config.max_position_embeddings > LONGEST_CONTEXT:
+    try:
+        shape = shape_of(model.config.to_dict())
+    except UnsupportedModelError as error:
+        return str(error)
+    if shape.context > LONGEST_CONTEXT:
         return f"its context is longer than {LONGEST_CONTEXT}"
-    return None
+    weights = model.state_dict()
+    for name, size in shape.tensors().items():
+        if name not in weights or tuple(weights[name].shape) != size:
+            return f"its {name} is not as its configuration says"
+        if weights[name].dtype != model.dtype:
+            return f"its {name} has another number format than the rest"
+    return shape
 
 
-def _slots(model: Any, vocab_size: int, device: torch.device) -> int:
+def _slots(shape: ModelShape, dtype: torch.dtype, vocab_size: int, device: torch.device) -> int:
     """As many as 1/4 of a GPU's free memory holds, at most `GPU_SLOTS`."""
     if device.type != "cuda":
         return SLOTS
-    config = model.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    columns = static_columns(config.max_position_embeddings)
-    numbers = 2 * config.num_hidden_layers * heads * head * columns + vocab_size
+    columns = static_columns(shape.context)
+    numbers = 2 * shape.layers * shape.kv_heads * shape.head_dim * columns + vocab_size
     room, _ = torch.cuda.mem_get_info(device)
     slots = GPU_SLOTS
-    while slots > 1 and slots * numbers * model.dtype.itemsize > room // _SHARE:
+    while slots > 1 and slots * numbers * dtype.itemsize > room // _SHARE:
         slots //= 2
     return slots

@@ -23,7 +23,8 @@ from tallyformer.inference.llm import LLM
 from tallyformer.inference.ready_model import ReadyModel
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.inference.torch_model import with_torch
-from tallyformer.inference.torch_runners import torch_runner
+from tallyformer.inference.torch_runners import static_shape, torch_runner
+from tallyformer.model.shape import ModelShape
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 CONTEXT, VOCABULARY = 32, 330
@@ -49,7 +50,9 @@ def params(kind: str, seed: int = 0, tokens: int = 45) -> SamplingParams:
 
 
 def graphs(llm: LLM, **how: Any) -> GraphRunner:
-    return GraphRunner(llm.model, VOCABULARY, context=CONTEXT, **how)
+    shape = static_shape(llm.model)
+    assert isinstance(shape, ModelShape), shape
+    return GraphRunner(llm.model, shape, VOCABULARY, **how)
 
 
 def with_runner(llm: LLM, runner: GraphRunner) -> LLM:
@@ -90,7 +93,7 @@ def test_a_few_rows_take_a_small_graph_though_others_are_kept_before_them(llm: L
     names = recorded(runner)
     row = runner.compute([Work(6, 3, [4])]).rows[0]
 
-    assert names == [("decode", 1)]
+    assert names == [("decode", 1, 40)]
     with torch.inference_mode():
         plain = llm.model(torch.tensor([[7, 2, 3, 4]])).logits[0, -1, :VOCABULARY]
         kept = llm.model(torch.tensor([[1, 2, 3, 5]])).logits[0, -1, :VOCABULARY]
@@ -104,10 +107,10 @@ def test_a_few_rows_take_a_small_graph_though_others_are_kept_before_them(llm: L
 @pytest.mark.parametrize(
     ("invariant", "windows", "started"),
     [
-        (False, [3], [("prefill", 16)]),
-        (False, [17, 2], [("prefill", 32), ("prefill", 16)]),
+        (False, [3], [("prefill", 16, 40)]),
+        (False, [17, 2], [("prefill", 32, 40), ("prefill", 16, 40)]),
         (False, [2] * 5, []),
-        (True, [2] * 5, [("prefill", CONTEXT)] * 5),
+        (True, [2] * 5, [("prefill", CONTEXT, 40)] * 5),
     ],
 )
 def test_few_windows_are_a_graph_each_and_many_go_together(
@@ -151,9 +154,10 @@ def test_no_memory_of_a_step_moves_whatever_is_asked(llm: LLM) -> None:
 
 
 def addresses(runner: GraphRunner) -> list[int]:
-    held = [runner._logits_SV, runner._inputs.there, runner._ids.there, runner._slots_S1]
-    held += [buffer for layer in runner._cache.layers for buffer in (layer.keys, layer.values)]
-    return [tensor.data_ptr() for tensor in held]
+    steps = runner._steps
+    held = [steps.logits_SV, steps.inputs, steps.window, steps.settings, steps.ids]
+    held.append(steps.decoder.kept)
+    return [tensor.data_ptr() for tensor in held if tensor is not None]
 
 
 def test_logits_that_are_not_finite_are_an_error_and_leave_nothing_behind(llm: LLM) -> None:

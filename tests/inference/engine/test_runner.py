@@ -13,6 +13,8 @@ from tallyformer.inference.engine.graph_runner import GraphRunner
 from tallyformer.inference.engine.runner import Work
 from tallyformer.inference.engine.torch_runner import TorchRunner
 from tallyformer.inference.llm import LLM
+from tallyformer.inference.torch_runners import static_shape
+from tallyformer.model.shape import ModelShape
 
 CONTEXT, VOCABULARY = 32, 330  # of the folders in conftest.py
 _ACTIONS = st.lists(
@@ -136,8 +138,10 @@ def test_logits_are_the_plain_models_in_any_company(llm: LLM, actions: list[Any]
 def test_logits_in_static_slots_are_the_plain_models_in_any_company(
     llm: LLM, actions: list[Any], batch_invariant: bool
 ) -> None:
-    how = {"context": CONTEXT, "slots": 48, "batch_invariant": batch_invariant}
-    _check(llm.model, actions, GraphRunner(llm.model, VOCABULARY, **how))
+    shape = static_shape(llm.model)
+    assert isinstance(shape, ModelShape)
+    runner = GraphRunner(llm.model, shape, VOCABULARY, slots=48, batch_invariant=batch_invariant)
+    _check(llm.model, actions, runner)
 
 
 @settings(deadline=None, max_examples=10)

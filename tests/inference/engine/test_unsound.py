@@ -18,6 +18,8 @@ from tallyformer.inference.engine.torch_runner import TorchRunner
 from tallyformer.inference.native.available import available
 from tallyformer.inference.native.runner import NativeRunner
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.inference.torch_runners import static_shape
+from tallyformer.model.shape import ModelShape
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 from ..conftest import CONTEXT
@@ -50,7 +52,9 @@ def runner(folder: Path, tokenizer: Tokenizer, request: pytest.FixtureRequest) -
     model = LlamaForCausalLM.from_pretrained(folder).eval()
     if request.param == "torch":
         return TorchRunner(model, **size)
-    return GraphRunner(model, context=CONTEXT, **size)
+    shape = static_shape(model)
+    assert isinstance(shape, ModelShape)
+    return GraphRunner(model, shape, **size)
 
 
 def _answers(engine: Engine, prompts: list[list[int]], params: SamplingParams) -> list[Any]:

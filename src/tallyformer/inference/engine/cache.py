@@ -85,32 +85,6 @@ class SlotCache(Cache):  # type: ignore[misc]
             )
         ]
 
-    def aim_still(self, slots: slice | Tensor, slots_B1: Tensor, columns_BT: Tensor) -> None:
-        """Say which columns of B slots are written; all columns are read.
-
-        Nothing here depends on the numbers, so that it can be part of a CUDA graph.
-
-        Args:
-            slots: of the rows; a slice where they follow one another from 0 on.
-            slots_B1: the same as numbers.
-            columns_BT: that are written; for padding the last one.
-        """
-        self._shared[:] = [
-            Aim(
-                slots=slots,
-                written=(slots_B1, columns_BT),
-                start=0,
-                width=self._columns,
-                rows=self._rows,
-                columns=self._columns,
-            )
-        ]
-
-    def swap(self, slot: int, other: int) -> None:
-        """Exchange what two slots hold."""
-        for layer in self.layers:
-            layer.swap(slot, other)
-
     def wipe(self, slots: int | slice = slice(None)) -> None:
         """Forget these slots, all by default, in place: zeros, whatever was there."""
         for layer in self.layers:
@@ -156,10 +130,6 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
         self._grow(rows, self.keys.shape[2])
         for buffer in (self.keys, self.values):
             buffer[to, :, :length] = buffer[slot, :, :length]
-
-    def swap(self, slot: int, other: int) -> None:
-        for buffer in (self.keys, self.values):
-            buffer[[slot, other]] = buffer[[other, slot]]
 
     def wipe(self, slots: int | slice) -> None:
         for buffer in (self.keys, self.values):

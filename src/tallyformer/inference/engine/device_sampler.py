@@ -1,31 +1,34 @@
 """The draw as work that is the same at every step, so that a CUDA graph can hold it.
 
-No shape and no branch depends on numbers of the device. Rows that need more than temperature and
-filters are drawn by `torch_sampler`, and so are those that need more candidates than there are.
+No shape and no branch depends on numbers of the device, and it is few operators, as each costs a
+launch. Rows that need more than temperature and filters are drawn by `torch_sampler`, and so are
+those that need more candidates than there are.
 
-Shapes: N rows, V vocabulary, K candidates.
+Shapes: N rows, V vocabulary, V' the same with room to whole groups, K candidates, G groups of S.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from tallyformer.inference.distribution import Filters, bounded_candidates, draw, whole_mass
 from tallyformer.inference.engine.runner import LogitsRow
 from tallyformer.inference.sampling_params import SamplingParams
 
 CANDIDATES = 128
 """K: the greatest `top_k`."""
+GROUP = 16
+"""S: the greatest numbers lie in as many groups, those with the greatest maxima."""
 
 Method = Literal["greedy", "of candidates", "of the vocabulary"]
 """Filters measure `top_p` on the candidates alone, or need the whole vocabulary's mass as well."""
 
 NOT_DRAWN = -1
-GREEDY = (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
+GREEDY = (1.0, 1.0, math.inf, 0.0, 0.0, 0.0)
 """The settings of a greedy row: one candidate."""
 SETTINGS = len(GREEDY)
 
@@ -49,11 +52,14 @@ def fits(row: LogitsRow) -> bool:
 
 
 def settings_of(row: LogitsRow) -> tuple[float, ...]:
-    """What `drawn` has to know of a row."""
+    """What `drawn` has to know of a row: temperature, most candidates, the mass that is kept, the
+    least weight, whether that mass is of the whole vocabulary, and the random number."""
     p = row.params
     if p.greedy:
         return GREEDY
-    return (p.temperature, p.top_k, p.top_p, p.min_p, float(p.mode == "independent"), row.uniform)
+    most = p.top_k or math.inf
+    mass = p.top_p if p.top_p < 1 else math.inf
+    return (p.temperature, most, mass, p.min_p, float(_measures_vocabulary(p)), row.uniform)
 
 
 def method_of(rows: Iterable[LogitsRow]) -> Method:
@@ -64,21 +70,75 @@ def method_of(rows: Iterable[LogitsRow]) -> Method:
     return "of the vocabulary" if any(map(_measures_vocabulary, drawn)) else "of candidates"
 
 
+def room(vocab_size: int) -> int:
+    """V': the width of a row of logits that `drawn` takes."""
+    return -(-vocab_size // GROUP) * GROUP
+
+
 def drawn(logits_NV: Tensor, settings_N6: Tensor, method: Method) -> Tensor:
-    """An id for each row (N,); `NOT_DRAWN` where logits are not finite or candidates too few."""
-    wide_NV = logits_NV.float()
-    sound_N = wide_NV.amax(dim=1).isfinite()
+    """An id for each row (N,); `NOT_DRAWN` where logits are not finite or candidates too few.
+
+    Args:
+        logits_NV: (N, V'), contiguous, minus infinity beyond the vocabulary.
+        settings_N6: of `settings_of`, float64.
+        method: of `method_of`.
+    """
     if method == "greedy":
-        return torch.where(sound_N, wide_NV.argmax(dim=1), NOT_DRAWN)
-    temperature_N, top_k_N, top_p_N, min_p_N, independent_N, uniform_N = settings_N6.unbind(dim=1)
-    filters = Filters(temperature_N, top_k_N.long(), top_p_N, min_p_N, independent_N > 0)
-    whole_N1 = whole_mass(wide_NV, filters) if method == "of the vocabulary" else None
-    width = min(CANDIDATES, wide_NV.shape[1])
-    ids_NK, probs_NK, enough_N = bounded_candidates(wide_NV, filters, width, whole_N1)
+        top_N, ids_N = logits_NV.max(dim=1)
+        return torch.where(_is_finite(top_N), ids_N, NOT_DRAWN)
+    values_NK, ids_NK = _candidates(logits_NV)
+    temperature_N1, most_N1, mass_N1, least_N1, measured_N1, uniform_N1 = settings_N6[
+        :, :, None
+    ].unbind(dim=1)
+    wide_NK = values_NK.double()
+    top_N1 = wide_NK[:, :1]
+    weights_NK = ((wide_NK - top_N1) / temperature_N1).exp()
+    in_top_k_NK = _ranks(weights_NK) < most_N1
+    inside_NK = weights_NK * in_top_k_NK
+    whole_N1 = inside_NK.sum(dim=1, keepdim=True)
+    if method == "of the vocabulary":
+        of_all_N1 = ((logits_NV.double() - top_N1) / temperature_N1).exp().sum(1, keepdim=True)
+        whole_N1 = torch.where(measured_N1 > 0, of_all_N1, whole_N1)
+    before_NK = inside_NK.cumsum(dim=1) - inside_NK
+    # The first weight is 1.
+    passes_NK = (before_NK < mass_N1 * whole_N1) & (weights_NK >= least_N1)
+    kept_NK = passes_NK & in_top_k_NK
+    sums_NK = (weights_NK * kept_NK).cumsum(dim=1)
+    place_N1 = torch.searchsorted(sums_NK, uniform_N1 * sums_NK[:, -1:], right=True)
     # NaN would be drawn behind the last one, which a GPU does not forgive.
-    place_N = draw(probs_NK, uniform_N.contiguous()).clamp(max=width - 1)
-    ids_N = ids_NK.gather(1, place_N.unsqueeze(1)).squeeze(1)
-    return torch.where(sound_N & enough_N, ids_N, NOT_DRAWN)
+    ids_N1 = ids_NK.gather(1, place_N1.clamp(max=ids_NK.shape[1] - 1))
+    lacks_N1 = kept_NK[:, -1:] & (most_N1 > ids_NK.shape[1])
+    return torch.where(_is_finite(top_N1) > lacks_N1, ids_N1, NOT_DRAWN).squeeze(1)
+
+
+def _candidates(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+    """The greatest logits in falling order, of equal ones the first, and their ids: (N, K).
+
+    Sorting some thousand numbers a row is one operator, and needs no key that makes equal ones
+    differ.
+    """
+    rows, width = logits_NV.shape
+    if width <= GROUP * CANDIDATES:
+        values_NV, ids_NV = logits_NV.sort(dim=1, descending=True, stable=True)
+        return values_NV[:, :CANDIDATES], ids_NV[:, :CANDIDATES]
+    grouped_NGS = logits_NV.view(rows, -1, GROUP)
+    order_NG = grouped_NGS.amax(dim=2).sort(dim=1, descending=True, stable=True).indices
+    # In the order of their ids, so that of equal numbers the first is the first.
+    group_NK = order_NG[:, :CANDIDATES].sort(dim=1).values
+    inside_NKS = grouped_NGS.gather(1, group_NK[:, :, None].expand(-1, -1, GROUP))
+    values_NM, places_NM = inside_NKS.flatten(1).sort(dim=1, descending=True, stable=True)
+    place_NK = places_NM[:, :CANDIDATES]
+    ids_NK = group_NK.gather(1, place_NK // GROUP) * GROUP + place_NK % GROUP
+    return values_NM[:, :CANDIDATES], ids_NK
+
+
+def _ranks(numbers_NK: Tensor) -> Tensor:
+    return torch.arange(numbers_NK.shape[1], device=numbers_NK.device)
+
+
+def _is_finite(numbers: Tensor) -> Tensor:
+    """The same as `isfinite`, in two operators."""
+    return numbers - numbers == 0
 
 
 def _measures_vocabulary(params: SamplingParams) -> bool:

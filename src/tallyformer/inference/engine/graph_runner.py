@@ -1,12 +1,13 @@
 """`GraphRunner`: decoding with fixed shapes and persistent memory, one launch for a whole step.
 
 At the size of these models a GPU waits for launches, not for memory. So a step that takes every
-sequence on by one id is a CUDA graph, one for each of a few numbers of rows, and the draw is
-another; a step costs two launches, two small copies to the device and one from it. A window that
-begins alone, which is what the time to the first token is made of, is a graph as well, one for each
-of a few widths.
+sequence on by one id is a CUDA graph, one for each of a few numbers of rows and of columns that are
+read, and the draw is another; a step costs two launches, two small copies to the device and one
+from it. A window that begins alone, which is what the time to the first token is made of, is a
+graph as well, one for each of a few lengths.
 
-Shapes: B rows of a graph, row b being slot b; W ids of a window, V vocabulary.
+Shapes: B rows of a graph, row b being slot b; T ids of a window, S columns that are read, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ import torch
 from torch import Tensor
 
 from tallyformer.inference.engine import device_sampler
-from tallyformer.inference.engine.cache import SlotCache
 from tallyformer.inference.engine.cuda_graphs import CudaGraphs
 from tallyformer.inference.engine.runner import Choice, Chosen, LogitsRow, Work
 from tallyformer.inference.engine.staging import Staging
+from tallyformer.inference.engine.static_decoder import Window
+from tallyformer.inference.engine.static_steps import StaticSteps, static_columns
 from tallyformer.inference.engine.torch_runner import SLOTS, TorchLogits, TorchRunner
 from tallyformer.inference.sampling_params import SamplingParams
-from tallyformer.model.device import has_float64
-from tallyformer.model.protocol import CACHE_NAME
+from tallyformer.model.shape import ModelShape
 
 _FEW = 4
 """Windows that are computed one by one, each by its graph; more of them go together without."""
-_NARROWEST = 16
+_SHORTEST = 16
 """Ids of the smallest window's graph."""
-_ALIGNED = 8
-"""Columns come in multiples of it, as fused attention wants its mask."""
+_NARROWEST = 64
+"""Columns that a step reads at least."""
 
 
 @dataclass(frozen=True)
@@ -55,53 +56,45 @@ class SlotLogits:
 
 
 class GraphRunner(TorchRunner):
-    """A `Runner` for models whose layers all see everything before. Where the device has no CUDA
-    graphs, the same work is done without them.
+    """A `Runner` for decoders that `ModelShape` describes. Where the device has no CUDA graphs, the
+    same work is done without them.
 
-    Many windows at once, and rows of which several logits are wanted, are computed as in
-    `TorchRunner`.
+    Many windows at once, and rows of which several logits are wanted, are computed without graphs.
 
     Args:
-        model: in eval mode; it stays on its device.
+        model: in eval mode; it stays on its device. Some of its weights are copied here.
+        shape: the model's.
         vocab_size: ids that have a text; a model may have more rows.
-        context: ids that the model sees at once.
         slots: most sequences that are kept at once; memory for all of them is taken now.
         batch_invariant: each row is always computed by the same kernels, whatever else runs: one
-            id always among `slots` rows, several ids always alone, padded to `context`.
+            id always among `slots` rows, several ids always alone, padded to the context.
 
     Raises:
-        Exception: the model cannot be computed this way; whatever torch or the model says.
+        Exception: the model cannot be computed this way; whatever torch says.
     """
 
     def __init__(
         self,
         model: Any,
+        shape: ModelShape,
         vocab_size: int,
         *,
-        context: int,
         slots: int = SLOTS,
         batch_invariant: bool = False,
     ) -> None:
-        device = next(model.parameters()).device
-        self._context = context
+        columns = static_columns(shape.context)
         self._invariant = batch_invariant
         self._sizes = [slots] if batch_invariant else _doubled(1, slots)
-        self._widths = [context] if batch_invariant else _doubled(_NARROWEST, context)
-        columns = static_columns(context)
+        self._widths = [columns] if batch_invariant else _doubled(_NARROWEST, columns)
+        longest = shape.context
+        self._window_lengths = [longest] if batch_invariant else _doubled(_SHORTEST, longest)
         self._spare = columns - 1
-        self._static = SlotCache(slots, columns)
-        self._graphs = CudaGraphs(device)
-        # Of each row: id, position, column that is written.
-        self._inputs = Staging((slots, 3), torch.int64, device)
-        # Of a window: its slot in the first row, then id and position of each place.
-        self._window = Staging((1 + context, 2), torch.int64, device)
-        self._settings: Staging | None = None
-        if has_float64(device):
-            shape = (slots, device_sampler.SETTINGS)
-            self._settings = Staging(shape, torch.float64, device)
-        self._ids = Staging((slots,), torch.int64, device)
-        self._slots_S1 = torch.arange(slots, device=device)[:, None]
-        self._logits_SV = torch.zeros(slots, vocab_size, dtype=model.dtype, device=device)
+        self._steps = StaticSteps(shape, model.state_dict(), vocab_size, slots=slots)
+        self._graphs = CudaGraphs(self._steps.ids.device)
+        self._inputs = Staging(self._steps.inputs)
+        self._window = Staging(self._steps.window)
+        self._settings = None if self._steps.settings is None else Staging(self._steps.settings)
+        self._ids = Staging(self._steps.ids)
         super().__init__(model, vocab_size, slots=slots)
         self._rehearse()
 
@@ -114,7 +107,7 @@ class GraphRunner(TorchRunner):
     def clear(self) -> None:
         """Forget all, in whatever state a broken-off computation left them."""
         super().clear()
-        self._cache = self._static
+        self._cache = self._steps.decoder
         self._cache.wipe()
 
     @torch.inference_mode()
@@ -137,11 +130,11 @@ class GraphRunner(TorchRunner):
         slots = [slot_of[w.number] for w in work for _ in range(w.logits)]
         if len(set(slots)) == len(slots):
             if places:
-                self._logits_SV[[slots[place] for place in places]] = torch.cat(parts)
-            return SlotLogits(self._logits_SV, slots)
+                self._steps.logits_SV[[slots[place] for place in places]] = torch.cat(parts)
+            return SlotLogits(self._steps.logits_SV, slots)
         if by_graphs:
             own = [place for place in range(len(slots)) if place not in set(places)]
-            parts.append(self._logits_SV[[slots[place] for place in own]])
+            parts.append(self._steps.logits_SV[[slots[place] for place in own]])
             places = places + own
         return TorchLogits(torch.cat(parts), places)
 
@@ -153,7 +146,7 @@ class GraphRunner(TorchRunner):
         found: dict[int, Chosen] = {**self._drawn(logits.slots, rows)}
         left = [i for i in range(len(rows)) if i not in found]
         if left:
-            left_NV = self._logits_SV[[logits.slots[i] for i in left]]
+            left_NV = self._steps.logits_SV[[logits.slots[i] for i in left]]
             choices = self._choose(left_NV, [rows[i] for i in left])
             found |= dict(zip(left, choices, strict=True))
         return [found[i] for i in range(len(rows))]
@@ -172,48 +165,26 @@ class GraphRunner(TorchRunner):
         rows = [(0, 0, self._spare)] * size
         for w in work:
             rows[slot_of[w.number]] = (w.ids[0], w.start, w.start)
+        width = _least(self._widths, 1 + max(w.start for w in work))
         self._inputs.send(rows)
-        self._graphs.run(("decode", size), lambda: self._forward(size))
-
-    def _forward(self, size: int) -> None:
-        ids_B1, positions_B1, columns_B1 = self._inputs.there[:size, :, None].unbind(dim=1)
-        self._cache.aim_still(slice(0, size), self._slots_S1[:size], columns_B1)
-        output = self._model(
-            input_ids=ids_B1,
-            attention_mask=self._mask(positions_B1, self._spare + 1),
-            position_ids=positions_B1,
-            use_cache=True,
-            logits_to_keep=1,
-            **{CACHE_NAME: self._cache},
-        )
-        self._logits_SV[:size].copy_(output.logits[:, -1, : self._vocab_size])
+        self._graphs.run(("decode", size, width), lambda: self._steps.decode(size, width))
 
     def _prefill(self, w: Work) -> None:
         """Take a sequence on by several ids; the logits of the last come to lie in its slot's row.
 
-        Shorter windows are padded on the left, as in `TorchRunner`.
+        Shorter windows are padded on the left.
         """
-        width = next(width for width in self._widths if width >= len(w.ids))
-        pads = width - len(w.ids)
-        places = enumerate(w.ids, w.start)
+        length = _least(self._window_lengths, len(w.ids))
+        width = _least(self._widths, w.start + len(w.ids))
         slot = self._slot_of()[w.number]
-        self._window.send([(slot, 0), *[(0, -1)] * pads, *((i, place) for place, i in places)])
-        self._graphs.run(("prefill", width), lambda: self._forward_window(width))
+        self._window.send([(slot, 0, 0), *self._padded(w, length)])
+        self._graphs.run(("prefill", length, width), lambda: self._steps.prefill(length, width))
 
-    def _forward_window(self, width: int) -> None:
-        slot_11 = self._window.there[:1, :1]
-        ids_1W, positions_1W = self._window.there[1 : 1 + width].T[:, None].unbind()
-        columns_1W = positions_1W.where(positions_1W >= 0, self._spare)
-        self._cache.aim_still(slot_11[0], slot_11, columns_1W)
-        output = self._model(
-            input_ids=ids_1W,
-            attention_mask=self._mask(positions_1W, self._spare + 1),
-            position_ids=positions_1W.clamp(min=0),
-            use_cache=True,
-            logits_to_keep=1,
-            **{CACHE_NAME: self._cache},
-        )
-        self._logits_SV[slot_11[0]] = output.logits[:, -1, : self._vocab_size]
+    def _padded(self, w: Work, length: int) -> list[tuple[int, int, int]]:
+        """Id, position and column of each place of a window that is padded on the left."""
+        places = range(w.start, w.start + len(w.ids))
+        pads = [(0, 0, self._spare)] * (length - len(w.ids))
+        return [*pads, *zip(w.ids, places, places, strict=True)]
 
     def _drawn(self, slots: list[int], rows: Sequence[LogitsRow]) -> dict[int, Choice]:
         """Choices of the rows that the device can draw, by their place."""
@@ -225,30 +196,41 @@ class GraphRunner(TorchRunner):
         for i in fitting:
             settings[slots[i]] = device_sampler.settings_of(rows[i])
         self._settings.send(settings)
-        settings_B6 = self._settings.there[:size]
         method = device_sampler.method_of(rows[i] for i in fitting)
-
-        def draw() -> None:
-            ids_B = device_sampler.drawn(self._logits_SV[:size], settings_B6, method)
-            self._ids.there[:size].copy_(ids_B)
-
-        self._graphs.run((method, size), draw)
+        self._graphs.run((method, size), lambda: self._steps.draw(size, method))
         ids = self._ids.fetch(size)
         return {
             i: Choice(ids[slots[i]]) for i in fitting if ids[slots[i]] != device_sampler.NOT_DRAWN
         }
 
-    def _rows(self, work: list[Work], slots: list[int], width: int = 0) -> list[Tensor]:
+    def _rows(self, work: list[Work], slots: list[int]) -> list[Tensor]:
         if not self._invariant:
-            return super()._rows(work, slots, width)
+            return self._rows_together(work, slots, 0)
         parts: list[Tensor] = []
         for w, slot in zip(work, slots, strict=True):
-            parts += super()._rows([w], [slot], self._context)
+            parts += self._rows_together([w], [slot], self._window_lengths[-1])
         return parts
+
+    def _rows_together(self, work: list[Work], slots: list[int], length: int) -> list[Tensor]:
+        """As in `TorchRunner`; T is `length`, or as much as the works need."""
+        length = length or max(len(w.ids) for w in work)
+        width = _least(self._widths, max(w.start + len(w.ids) for w in work))
+        device = self._steps.ids.device
+        places_BT3 = torch.tensor([self._padded(w, length) for w in work], device=device)
+        slots_B1 = torch.tensor(slots, device=device)[:, None]
+        ids_BT, positions_BT, columns_BT = places_BT3.unbind(dim=2)
+        window = Window(ids_BT, positions_BT, columns_BT, slots_B1, slots_B1[:, 0], width)
+        final_BTD = self._steps.decoder.final(window).view(len(work), length, -1)
+        if all(w.logits == 1 for w in work):
+            return [self._steps.decoder.logits(final_BTD[:, -1])]
+        wanted = [
+            final_TD[length - w.logits :] for w, final_TD in zip(work, final_BTD, strict=True)
+        ]
+        return [self._steps.decoder.logits(torch.cat(wanted))]
 
     def _size(self, rows: int) -> int:
         """The rows of the smallest graph that holds so many."""
-        return next(size for size in self._sizes if size >= rows)
+        return _least(self._sizes, rows)
 
     def _bring_forward(self, numbers: set[int], size: int) -> None:
         """Let these sequences be among the first slots, before those that only are kept."""
@@ -270,9 +252,9 @@ class GraphRunner(TorchRunner):
         self.clear()
 
 
-def static_columns(context: int) -> int:
-    """Columns of a slot: the context's, at least one for padding, rounded up."""
-    return (context // _ALIGNED + 1) * _ALIGNED
+def _least(numbers: list[int], bound: int) -> int:
+    """The first of ascending numbers that is not less than `bound`."""
+    return next(number for number in numbers if number >= bound)
 
 
 def _doubled(first: int, last: int) -> list[int]:

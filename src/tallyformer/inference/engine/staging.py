@@ -6,25 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 class Staging:
-    """A tensor on the device, and pinned memory of the same shape on the host.
+    """Pinned memory on the host for a tensor on the device.
 
     Args:
-        shape: rows first; the first of them are sent and fetched.
-        dtype: of both.
-        device: on a CPU nothing is pinned, and all else is the same.
-
-    Attributes:
-        there: the tensor on the device. It never moves, so that CUDA graphs can read and write it.
+        there: the tensor; rows first, the first of them are sent and fetched. On a CPU nothing is
+            pinned, and all else is the same.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        self._device = device
-        self._pinned = device.type == "cuda"
-        self._here = torch.zeros(*shape, dtype=dtype, pin_memory=self._pinned)
-        self.there = torch.zeros(*shape, dtype=dtype, device=device)
+    def __init__(self, there: Tensor) -> None:
+        self._there = there
+        self._pinned = there.device.type == "cuda"
+        self._here = torch.zeros(there.shape, dtype=there.dtype, pin_memory=self._pinned)
         self._sent = torch.cuda.Event() if self._pinned else None  # type: ignore[no-untyped-call]
 
     def send(self, rows: Sequence[Any]) -> None:
@@ -32,13 +28,13 @@ class Staging:
         if self._sent is not None:
             self._sent.synchronize()  # what was sent before has left the host
         self._here.numpy()[: len(rows)] = rows
-        self.there[: len(rows)].copy_(self._here[: len(rows)], non_blocking=True)
+        self._there[: len(rows)].copy_(self._here[: len(rows)], non_blocking=True)
         if self._sent is not None:
-            self._sent.record(torch.cuda.current_stream(self._device))
+            self._sent.record(torch.cuda.current_stream(self._there.device))
 
     def fetch(self, count: int) -> list[Any]:
         """The first rows, once the device has written them."""
-        self._here[:count].copy_(self.there[:count], non_blocking=True)
+        self._here[:count].copy_(self._there[:count], non_blocking=True)
         if self._pinned:
-            torch.cuda.current_stream(self._device).synchronize()
+            torch.cuda.current_stream(self._there.device).synchronize()
         return self._here[:count].tolist()

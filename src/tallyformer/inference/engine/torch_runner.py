@@ -56,7 +56,7 @@ class TorchRunner:
 
     def clear(self) -> None:
         """Forget all, in whatever state a broken-off computation left them."""
-        self._cache = SlotCache()
+        self._cache: Any = SlotCache()
         # Whether what is kept may hold numbers that are not finite.
         self._unsound = False
         # Sequences by slot, without a gap: a decoding step reads them where they are.
@@ -143,17 +143,10 @@ class TorchRunner:
             return w.start, len(w.ids), w.logits
         return len(w.ids) == 1, w.start == 0, w.logits > 1
 
-    def _rows(self, work: list[Work], slots: list[int], width: int = 0) -> list[Tensor]:
-        """Compute works together; the logits (N, V) that they want, in their order.
-
-        Args:
-            work: of one kind.
-            slots: the works'.
-            width: T and S, whatever the works are; 0 is as much as they need.
-        """
-        fixed = width > 0
-        seen = width or max(w.start + len(w.ids) for w in work)
-        width = width or max(len(w.ids) for w in work)
+    def _rows(self, work: list[Work], slots: list[int]) -> list[Tensor]:
+        """Compute works of one kind together; the logits (N, V) that they want, in their order."""
+        seen = max(w.start + len(w.ids) for w in work)
+        width = max(len(w.ids) for w in work)
         pads = [width - len(w.ids) for w in work]
         starts = [w.start for w in work]
         # One transfer to the device for ids and positions.
@@ -167,7 +160,7 @@ class TorchRunner:
             ]
         )
         self._cache.aim(slots, starts, positions_BT, seen)
-        even = not fixed and not any(pads) and len(set(starts)) == 1
+        even = not any(pads) and len(set(starts)) == 1
         most = max(1, *(w.logits for w in work))
         output = self._model(
             input_ids=ids_BT,
