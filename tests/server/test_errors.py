@@ -128,14 +128,15 @@ def test_every_status_has_the_one_envelope(tally_folder: Path, status: int) -> N
         ({"user": "x" * 257}, "user: it must have at most 256 characters"),
         ({"messages": []}, "messages: it must have at least 1 item, not 0"),
         ({"logit_bias": [1]}, "logit_bias: it must be an object"),
+        ({"user": "\ud800"}, "user: it must be a text, without halves of surrogate pairs"),
     ],
 )
 def test_what_is_wrong_is_said_in_words_of_json(
     http: httpx2.Client, body: dict[str, Any], words: str
 ) -> None:
-    answer = http.post(
-        "/v1/chat/completions", json={"messages": [{"role": "user", "content": "a"}], **body}
-    )
+    asked = json.dumps({"messages": [{"role": "user", "content": "a"}], **body})
+    headers = {"content-type": "application/json"}
+    answer = http.post("/v1/chat/completions", content=asked, headers=headers)
     assert check_envelope(answer, 400)["message"] == words
 
 

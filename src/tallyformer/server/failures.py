@@ -25,6 +25,7 @@ _WORDS = {
     "a valid string": "a text",
     "a valid ": "a ",
     " after validation": "",
+    ", unable to parse raw data as a unicode string": ", without halves of surrogate pairs",
 }
 _NOT_JSON = "The body is not JSON. Send one JSON object"
 

@@ -337,7 +337,7 @@ export interface components {
             } | null;
             /**
              * User
-             * @description Who asks; kept nowhere.
+             * @description Who asks; kept only with an answer that is rated.
              */
             user?: string | null;
             /** Messages */
