@@ -19,3 +19,11 @@ export async function expectAccessible(page: Page, state: string, rules?: string
   const { violations } = await axe.analyze();
   expect(violations.map((one) => `${state}: ${one.id}: ${one.nodes.map((node) => node.html).join(" | ")}`)).toEqual([]);
 }
+
+/** axe finds nothing in the light, nor in the dark, where colours alone are others. */
+export async function expectAccessibleInBoth(page: Page, state: string): Promise<void> {
+  await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" });
+  await expectAccessible(page, state);
+  await page.emulateMedia({ colorScheme: "dark" });
+  await expectAccessible(page, `${state}, dark`, ["color-contrast"]);
+}

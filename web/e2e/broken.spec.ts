@@ -1,5 +1,6 @@
 import type { Page } from "@playwright/test";
 import { answered, answers, ask, beginWith, LONG } from "./actions";
+import { expectAccessibleInBoth } from "./axe";
 import { Line } from "./line";
 import { expect, startServer, test } from "./server";
 
@@ -20,6 +21,7 @@ test("an answer goes on where it was after a reload", async ({ page, server }) =
   expect(await beginning()).toBe(before);
   await expect(page.getByRole("button", { name: "Stop the answer" })).toBeVisible();
   expect(await server.running()).toBe(1);
+  await expectAccessibleInBoth(page, "joined again after a reload");
   await page.getByRole("button", { name: "Stop the answer" }).click();
   await answered(page, 1);
   await expect.poll(() => server.running()).toBe(0);
@@ -40,6 +42,7 @@ test.describe("a server that goes away", () => {
       await own.kill("SIGKILL");
       await expect(answers(page).last()).toContainText("The server cannot be reached.", { timeout: 40_000 });
       expect((await textOf(page)).length).toBeGreaterThan(100);
+      await expectAccessibleInBoth(page, "the server is gone");
       await own.start();
       await page.getByRole("button", { name: "Try again" }).click();
       await page.getByRole("button", { name: "Stop the answer" }).click();

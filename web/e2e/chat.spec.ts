@@ -1,4 +1,5 @@
-import { answered, answers, ask, beginWith, box, closeDialog, LONG, openSettings } from "./actions";
+import { answered, answers, ask, beginWith, box, closeDialog, importFile, LONG, openSettings } from "./actions";
+import { expectAccessibleInBoth } from "./axe";
 import { expect, test } from "./server";
 
 test("a question is answered, with its metrics, and is there after a reload", async ({ page }) => {
@@ -22,10 +23,12 @@ test("Stop frees the server's place, and the answer can be continued", async ({ 
   await ask(page, "Tell me everything.");
   await expect(answers(page).last().locator(".markdown")).not.toBeEmpty();
   expect(await server.running()).toBe(1);
+  await expectAccessibleInBoth(page, "streaming");
   await page.getByRole("button", { name: "Stop the answer" }).click();
   await answered(page, 1);
   await expect.poll(() => server.running()).toBe(0);
   await expect(answers(page).last()).toContainText("Stopped");
+  await expectAccessibleInBoth(page, "stopped");
 });
 
 test("an answer that ended early is continued where it ended", async ({ page }) => {
@@ -122,4 +125,94 @@ test("a draft's tokens are counted, and what the model did not see is marked", a
   await expect(page.getByText(/The model did not see what is above/)).toBeVisible();
   await page.locator("button.context").click();
   await expect(page.getByText("12 or more")).toBeVisible();
+});
+
+test("every page with answers says that they are no financial advice", async ({ page }) => {
+  await beginWith(page);
+  for (const path of ["/", "/compare"]) {
+    await page.goto(path);
+    await expect(page.getByText("They are not financial advice.")).toBeInViewport();
+  }
+  await page.goto("/");
+  await ask(page, "What is a bond?");
+  await answered(page, 1);
+  await expect(page.getByText("They are not financial advice.")).toBeInViewport();
+});
+
+test("Copy gives the answer as it was written to the clipboard of a secure host", async ({ page, context }) => {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.goto("/");
+  const content = "A **bond** pays $2\\%$:\n\n```py\nx = 1\n```";
+  const message = { id: "a", conversation: "c", parent: null, role: "assistant", content, created: 1 };
+  await importFile(page, { format: "tallyformer-conversations", version: 1, conversations: [{ id: "c", title: "Copied", created: 0, updated: 0, leaf: "a" }], messages: [message] });
+  await page.getByRole("link", { name: "Copied" }).click();
+  const clipboard = () => page.evaluate(() => navigator.clipboard.readText());
+  await answers(page).getByRole("button", { name: "Copy", exact: true }).click();
+  await expect.poll(clipboard).toBe(content);
+  await page.getByRole("button", { name: "Copy code" }).click();
+  await expect.poll(clipboard).toBe("x = 1");
+});
+
+const RICH = [
+  "# Value",
+  "The *present* value is $\\frac{C}{1+r}$, and",
+  "$$\n\\sum_{t=1}^{n} x^t\n$$",
+  "| Paper | Risk |\n| --- | ---: |\n| Bond | 2 |\n| Share | 15 |",
+  "```python\ndef f(x):\n    return x\n```",
+  "1. one\n2. two\n   - inner",
+  "It costs $5 or $6.",
+].join("\n\n");
+
+test("markdown, tables, code and mathematics become what they say", async ({ page }) => {
+  await page.goto("/");
+  const message = { id: "a", conversation: "c", parent: null, role: "assistant", content: RICH, created: 1 };
+  // With money in it, dollars alone are no mathematics.
+  const priced = { id: "b", conversation: "c", parent: "a", role: "assistant", content: "It costs $5 or $6, so $$x^2$$.", created: 2 };
+  await importFile(page, { format: "tallyformer-conversations", version: 1, conversations: [{ id: "c", title: "Rich", created: 0, updated: 0, leaf: "b" }], messages: [{ ...message, content: RICH.replace("It costs $5 or $6.", "") }, priced] });
+  await page.getByRole("link", { name: "Rich" }).click();
+  const text = answers(page).first().locator(".markdown");
+  await expect(text.getByRole("heading", { name: "Value" })).toBeVisible();
+  await expect(text.locator("em")).toHaveText("present");
+  await expect(text.locator("math mfrac")).toHaveCount(1);
+  await expect(text.locator('math[display="block"] munderover, math[display="block"] msubsup')).toHaveCount(1);
+  await expect(text.locator('math[display="block"] msup')).toHaveCount(1);
+  // It is drawn, and not only there.
+  expect((await text.locator("math mfrac").boundingBox())?.height).toBeGreaterThan(15);
+  await expect(text.locator("th")).toHaveText(["Paper", "Risk"]);
+  await expect(text.locator("tbody tr").last().locator("td")).toHaveText(["Share", "15"]);
+  await expect(text.locator("pre code")).toHaveText("def f(x):\n    return x\n");
+  await expect(text.locator("ol > li")).toHaveCount(2);
+  await expect(text.locator("ol > li ul > li")).toHaveText("inner");
+  await expect(answers(page).last().locator("math")).toHaveCount(1);
+  await expect(answers(page).last().locator(".markdown")).toContainText("It costs $5 or $6");
+});
+
+test.describe("how sure the model was", () => {
+  test.use({ hasTouch: true });
+
+  test("is shown with the alternatives of each token on hover, by keys and by touch", async ({ page }) => {
+    await page.goto("/");
+    const token = (text: string, other: string, logprob: number) => ({ token: text, logprob, top_logprobs: [{ token: text, logprob }, { token: other, logprob: -3 }] });
+    const tokens = [token("A", " The", -0.01), token(" loan", " debt", -0.7), token(" pays", " is", -2.5)];
+    const message = { id: "a", conversation: "c", parent: null, role: "assistant", content: "A loan pays", created: 1, tokens };
+    await importFile(page, { format: "tallyformer-conversations", version: 1, conversations: [{ id: "c", title: "Sure", created: 0, updated: 0, leaf: "a" }], messages: [message] });
+    await page.getByRole("link", { name: "Sure" }).click();
+    await page.getByRole("button", { name: "Show how sure the model was" }).click();
+    const shown = page.getByRole("option");
+    await expect(shown).toHaveText(["A", " loan", " pays"], { useInnerText: false });
+    expect(new Set(await shown.evaluateAll((all) => all.map((one) => getComputedStyle(one).backgroundColor))).size).toBe(3);
+    const others = page.locator(".alternatives li");
+    await shown.nth(1).hover();
+    await expect(others).toHaveText([/·loan.*49\.7%/u, /·debt.*5%/u]);
+    await page.getByRole("listbox").focus();
+    await page.keyboard.press("End");
+    await expect(others).toHaveText([/·pays.*8\.2%/u, /·is/u]);
+    await expect(shown.nth(2)).toHaveAttribute("aria-selected", "true");
+    await page.keyboard.press("ArrowLeft");
+    await expect(others.first()).toHaveText(/·loan/u);
+    await shown.nth(0).tap();
+    await expect(others).toHaveText([/A.*99%/u, /·The/u]);
+    await page.getByRole("button", { name: "Show as text" }).click();
+    await expect(answers(page).locator(".markdown")).toHaveText("A loan pays");
+  });
 });

@@ -1,6 +1,6 @@
 import type { Page } from "@playwright/test";
 import { ask, beginWith, closeDialog, LONG, openSettings } from "./actions";
-import { expectAccessible } from "./axe";
+import { expectAccessibleInBoth } from "./axe";
 import { Line } from "./line";
 import { expect, test } from "./server";
 
@@ -79,19 +79,22 @@ test.describe("a line that breaks", () => {
       // As of a server that has forgotten the answers.
       const gone = { error: { message: "Gone", type: "invalid_request_error", param: null, code: null } };
       await page.route("**/v1/generations/**", (route) => (route.request().method() === "GET" ? route.fulfill({ status: 404, json: gone }) : route.continue()));
+      await expect(page.locator(".column")).toHaveCount(2);
+      await expectAccessibleInBoth(page, "columns that wait for a question");
       await ask(page, "Tell me everything.");
       const columns = page.locator(".column");
       for (const column of await columns.all()) {
         await expect(column.getByRole("alert")).toContainText("The connection broke before the answer was whole.");
         expect((await column.locator(".markdown").innerText()).length).toBeGreaterThan(40);
       }
-      await expectAccessible(page, "broken columns");
+      await expectAccessibleInBoth(page, "broken columns");
       await page.unrouteAll();
       await columns.first().getByRole("button", { name: "Try again" }).click();
       await expect(columns.first()).toHaveAttribute("aria-busy", "true");
       await expect(columns.first().getByRole("alert")).toHaveCount(0);
       await expect(columns.last().getByRole("alert")).toBeVisible();
       await expect(columns.first().locator(".markdown")).not.toBeEmpty();
+      await expectAccessibleInBoth(page, "a streaming column beside a broken one");
       await page.getByRole("button", { name: "Stop all" }).click();
       await expect(columns.first()).toContainText("Stopped");
       await expect.poll(() => server.running()).toBe(0);

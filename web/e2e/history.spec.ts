@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { answered, ask, beginWith, importFile } from "./actions";
+import { expectAccessibleInBoth } from "./axe";
 import { expect, test } from "./server";
 
 test.beforeEach(async ({ page }) => {
@@ -61,4 +62,5 @@ test("two tabs show the same history", async ({ page, context }) => {
 test("what is not an export says so", async ({ page }) => {
   await importFile(page, { conversations: [{ id: 1 }] });
   await expect(page.getByText("This file is not an export of this page.").first()).toBeVisible();
+  await expectAccessibleInBoth(page, "not an export");
 });

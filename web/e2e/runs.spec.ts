@@ -1,9 +1,11 @@
 /** Training runs: live, beside each other, for every eye and hand; and nothing in a run is more than text. */
+import { spawn } from "node:child_process";
 import { appendFileSync, cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import type { Page } from "@playwright/test";
-import { expectAccessible } from "./axe";
+import { expectAccessible, expectAccessibleInBoth } from "./axe";
 import { expect, Server, freePort, test as base } from "./server";
 
 const RUN = process.env.PAGE_RUN ?? "../runs/quickstart";
@@ -224,7 +226,7 @@ test("two runs in one plot, with smoothing, a log scale and another axis", async
   await expect(legend).toHaveCount(2);
 });
 
-test("stages, samples and reports of a run; a damaged one says what is wrong", async ({ page, context }) => {
+test("stages, samples and reports of a run; a damaged one says what is wrong", async ({ page, context, folder }) => {
   await page.goto("/runs?run=whole");
   const stages = page.getByRole("region", { name: "Stages" }).getByRole("listitem");
   await expect(stages).toHaveCount(9);
@@ -237,6 +239,11 @@ test("stages, samples and reports of a run; a damaged one says what is wrong", a
   await expect(report.getByRole("heading", { name: "tiny", level: 1 })).toBeVisible();
   expect(await report.evaluate("window.origin")).toBe("null");
   await report.close();
+  // Where scripts run, as axe is one.
+  const plain = await context.newPage();
+  await plain.goto(pathToFileURL(join(folder.path, "whole", "evaluate", "report.html")).href);
+  await expectAccessibleInBoth(plain, "report");
+  await plain.close();
   await expect(entry(page, "broken")).toContainText(/Damaged.*pretrain\/manifest\.json: not JSON/u);
   // Its recipe alone is missing.
   await expect(entry(page, "headless")).toContainText(/Damaged.*recipe\.yaml: missing/u);
@@ -257,6 +264,26 @@ test("a folder without runs says how to begin one, and fills by itself; nobody i
   await server.kill("SIGKILL");
   rmSync(empty, { recursive: true });
   problems.length = 0; // this server is not the tests' own
+});
+
+test("a run that trains, one that stopped and several in one plot are told apart, in the light and in the dark", async ({ page, folder }) => {
+  folder.staged("trains", ["pretrain"]);
+  writeFileSync(join(folder.path, "trains", "recipe.yaml"), "name: trains\n");
+  writeFileSync(join(folder.path, "trains", "pretrain", "work.txt"), "begun");
+  // What a training holds as long as it lives.
+  const training = spawn("flock", [join(folder.path, "trains", ".lock"), "sleep", "60"], { detached: true });
+  try {
+    await page.goto("/runs?run=trains&with=live");
+    await expect(page.locator(".run-head .run-state")).toHaveText("Training");
+    await expect(entry(page, "live")).toContainText("Not running");
+    await expect(page.getByRole("region", { name: "Stages" }).getByRole("listitem").filter({ hasText: "Pretrain" })).toContainText("Running");
+    await expect(image(page, "Loss")).toBeVisible();
+    await expectAccessibleInBoth(page, "training, with a stopped one beside it");
+  } finally {
+    // Its group, the one that sleeps too.
+    if (training.pid !== undefined) process.kill(-training.pid);
+  }
+  await expect(page.locator(".run-head .run-state")).toHaveText("Not running");
 });
 
 test("names and texts of runs are text", async ({ page }) => {

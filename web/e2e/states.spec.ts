@@ -1,6 +1,7 @@
 /** States that a page is seldom in: slow and broken lines, full storage, long queues, hosts without TLS. */
 import type { Page } from "@playwright/test";
 import { answered, answers, ask, beginWith, box, importFile, LONG } from "./actions";
+import { expectAccessibleInBoth } from "./axe";
 import { expect, LAN_NAME, type Server, startServer, test } from "./server";
 
 const textOf = (page: Page) => answers(page).last().locator(".markdown").innerText();
@@ -108,6 +109,7 @@ test.describe("with problems that the browser reports on its console", () => {
     await ask(page, "Is anybody there?");
     await expect(answers(page).last()).toContainText("The server cannot be reached.");
     await expect(page.locator(".bubble")).toHaveText("Is anybody there?");
+    await expectAccessibleInBoth(page, "offline");
     await context.setOffline(false);
     await page.getByRole("button", { name: "Try again" }).click();
     await answered(page, 1);
@@ -124,6 +126,7 @@ test.describe("with problems that the browser reports on its console", () => {
     await ask(page, draft);
     await expect(page.getByText("This browser has no room left.").first()).toBeVisible();
     await expect(box(page)).toHaveValue(draft);
+    await expectAccessibleInBoth(page, "full storage");
     const messages = [{ id: "a", conversation: "c", parent: null, role: "user", content: "words ".repeat(100_000), created: 1 }];
     await importFile(page, { format: "tallyformer-conversations", version: 1, conversations: [{ id: "c", title: "Large", created: 0, updated: 0, leaf: "a" }], messages });
     await expect(page.getByText("This browser has no room left.").nth(1)).toBeVisible();
@@ -146,10 +149,12 @@ test.describe("with problems that the browser reports on its console", () => {
       await page.reload();
       await expect(answers(page).last().locator(".waiting")).toBeVisible();
       expect(await own.waiting()).toBe(1);
+      await expectAccessibleInBoth(page, "in the queue");
       const other = await page.context().newPage();
       await other.goto(own.url);
       await ask(other, "One too many");
       await expect(answers(other).last()).toContainText(/The server is busy\. Try again in \d+ s\./);
+      await expectAccessibleInBoth(other, "429");
       await page.getByRole("button", { name: "Stop the answer" }).click();
       await answered(page, 1);
       await expect.poll(() => own.waiting()).toBe(0);

@@ -18,7 +18,8 @@ export function notify({ text, problem = false, stays = false, action }: Notice)
   const id = manager.add({
     title: text,
     type: problem ? "problem" : "info",
-    priority: problem ? "high" : "low",
+    // Of a high one the kit hides the buttons from screen readers, and keeps them in the order of the focus.
+    priority: "low",
     timeout: stays ? 0 : problem || action ? 10_000 : 4000,
     ...(action
       ? {

@@ -1,0 +1,1 @@
+export{r as Rich}from"./Rich-HY5HZP4S.js";
