@@ -88,6 +88,10 @@ test.describe("a line that breaks", () => {
         expect((await column.locator(".markdown").innerText()).length).toBeGreaterThan(40);
       }
       await expectAccessibleInBoth(page, "broken columns");
+      await page.setViewportSize({ width: 390, height: 800 });
+      // On a phone the columns are below each other, and each as tall as what it says.
+      const cut = await page.locator(".column-body").evaluateAll((all) => all.map((one) => one.scrollHeight - one.clientHeight));
+      expect(Math.max(...cut)).toBeLessThanOrEqual(1);
       await page.unrouteAll();
       await columns.first().getByRole("button", { name: "Try again" }).click();
       await expect(columns.first()).toHaveAttribute("aria-busy", "true");

@@ -37,8 +37,20 @@ function ColumnBody({ column }: { column: Column }) {
   );
 }
 
+/** How long and how fast an answer was, as far as it is known. */
+function figuresOf({ metrics, text }: Column): string {
+  if (!metrics || text === "") return "";
+  return [
+    metrics.tokens === null ? null : strings.message.tokens(count(metrics.tokens)),
+    metrics.tokensPerSecond === null ? null : strings.message.rate(rate(metrics.tokensPerSecond)),
+    metrics.ttftMs === null ? null : strings.message.ttft(duration(metrics.ttftMs)),
+  ]
+    .filter((part) => part !== null)
+    .join(" · ");
+}
+
 function ColumnView({ column, at, all }: { column: Column; at: number; all: readonly Column[] }) {
-  const { metrics } = column;
+  const figures = figuresOf(column);
   return (
     <section className="column" aria-label={words.column(at + 1)} aria-busy={column.state === "streaming"}>
       <header>
@@ -54,17 +66,7 @@ function ColumnView({ column, at, all }: { column: Column; at: number; all: read
       <div className="column-body" tabIndex={0} role="region" aria-label={column.model}>
         <ColumnBody column={column} />
       </div>
-      {metrics && (
-        <footer className="metrics">
-          {[
-            metrics.tokens === null ? null : strings.message.tokens(count(metrics.tokens)),
-            metrics.tokensPerSecond === null ? null : strings.message.rate(rate(metrics.tokensPerSecond)),
-            metrics.ttftMs === null ? null : strings.message.ttft(duration(metrics.ttftMs)),
-          ]
-            .filter(Boolean)
-            .join(" · ")}
-        </footer>
-      )}
+      {figures !== "" && <footer className="metrics">{figures}</footer>}
     </section>
   );
 }
