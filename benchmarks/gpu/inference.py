@@ -5,14 +5,16 @@
 Model and sampling are those of step 5. Subjects: the engine with CUDA graphs, the same with
 `batch_invariant`, the engine without graphs, and transformers' `generate`. Tokens per second are of
 whole calls with a short prompt; the first token is that of a prompt of 128, on its way to the host.
+A part that fails is noted with its error, and the rest is measured; the exit status is then 1.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import tempfile
+import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import torch
 from generation import REHEARSAL as SMALL
 from generation import Size, make_model
 from measuring import interleaved, read_options, seconds_of, the_device, write_result
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from tallyformer.inference.engine.torch_runner import TorchRunner
@@ -45,39 +48,54 @@ class Work:
     rounds: int = 3
 
 
+BARS = {"1": 2650, "256": 300_000}
+"""Tokens per second of the engine that are wanted, by streams."""
+FIRST_TOKEN_BAR = 0.002
+"""Seconds."""
+
+
 def main() -> None:
     options = read_options(__doc__)
     device = the_device(options.rehearse)
     work = Work(Size())
     if options.rehearse:
-        work = Work(SMALL, streams=(1, 3), prompt=2, tokens=4, long_prompt=8, rounds=1)
-    found: dict[str, Any] = {"tokens_per_second": {}, "seconds_to_first_token": {}, "launches": {}}
+        work = Work(SMALL, streams=(1, 3), prompt=2, tokens=8, long_prompt=8, rounds=1)
+    found = Found(options.out, device, work)
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder), work.model)
         llm = LLM.from_pretrained(folder, dtype="bfloat16", device=device, runner="torch")
-        fast = with_torch(llm.model, llm.tokenizer)
-        invariant = with_torch(llm.model, llm.tokenizer, batch_invariant=True)
-        subjects = make_subjects(llm, fast, invariant)
+        subjects = make_subjects(llm, found)
+        measure(subjects, found, "seconds_to_first_token", (1, work.long_prompt, 1))
+        for streams in work.streams:
+            measure(subjects, found, "tokens_per_second", (streams, work.prompt, work.tokens))
         for name, generate in subjects.items():
-            found["launches"][name] = launches_per_token(generate, work, device)
-        for key, streams, prompt, tokens in [
-            ("seconds_to_first_token", 1, work.long_prompt, 1),
-            *(("tokens_per_second", streams, work.prompt, work.tokens) for streams in work.streams),
-        ]:
-            seconds = measure(subjects, (streams, prompt, tokens), work.rounds, device)
-            for name, times in seconds.items():
-                value = times["median"]
-                if key == "tokens_per_second":
-                    found[key].setdefault(str(streams), {})[name] = streams * tokens / value
-                else:
-                    found[key][name] = value
-            found[f"seconds_{streams}_streams_{tokens}_tokens"] = seconds
-            # A fast number of a slow runner would mislead.
-            found["cuda_graphs"] = {
-                "engine": graphs_of(fast),
-                "batch_invariant": graphs_of(invariant),
-            }
-            write(options.out, device, work, found)  # what is measured is kept, come what may
+            with found.failures(f"launches: {name}"):
+                found.values["launches"][name] = launches_per_token(generate, work, device)
+    raise SystemExit(int(bool(found.values["failed"])))
+
+
+class Found:
+    """What has been measured; written after each part, since a later one may fail or hang."""
+
+    def __init__(self, path: Path, device: torch.device, work: Work) -> None:
+        self.path, self.device, self.work = path, device, work
+        self.values: dict[str, Any] = {
+            "tokens_per_second": {},
+            "seconds_to_first_token": {},
+            "launches": {},
+            "cuda_graphs": {},
+            "failed": {},
+        }
+
+    @contextlib.contextmanager
+    def failures(self, part: str) -> Iterator[None]:
+        """A part that fails is noted with its error, and the rest goes on."""
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            self.values["failed"][part] = f"{type(error).__name__}: {error}"[:500]
+        write(self.path, self.device, self.work, self.values)
 
 
 def graphs_of(ready: ReadyModel) -> str:
@@ -85,12 +103,20 @@ def graphs_of(ready: ReadyModel) -> str:
     return getattr(ready.runner, "problem", "the plain runner was taken") or "used"
 
 
-def make_subjects(
-    llm: LLM, fast: ReadyModel, invariant: ReadyModel
-) -> dict[str, Callable[..., None]]:
-    """By name: generates so many tokens after each of some prompts."""
+def make_subjects(llm: LLM, found: Found) -> dict[str, Callable[..., None]]:
+    """By name: generates so many tokens after each of some prompts; those that can be made."""
     model, tokenizer = llm.model, llm.tokenizer
-    plain = dataclasses.replace(fast, runner=TorchRunner(model, tokenizer.vocab_size, slots=256))
+    subjects: dict[str, Callable[..., None]] = {}
+    for name, invariant in (("engine", False), ("engine, batch_invariant", True)):
+        with found.failures(name):
+            ready = with_torch(model, tokenizer, batch_invariant=invariant)
+            # A fast number of a slow runner would mislead.
+            found.values["cuda_graphs"][name] = graphs_of(ready)
+            subjects[name] = answers_of(LLM(ready, tokenizer))
+    with found.failures("engine without graphs"):
+        runner = TorchRunner(model, tokenizer.vocab_size, slots=256)
+        ready = with_torch(model, tokenizer, runner=runner)
+        subjects["engine without graphs"] = answers_of(LLM(ready, tokenizer))
 
     def transformers(ids: list[list[int]], tokens: int) -> None:
         ids_BT = torch.tensor(ids, device=model.device)
@@ -106,12 +132,7 @@ def make_subjects(
             )
         assert out.shape[1] == len(ids[0]) + tokens
 
-    return {
-        "engine": answers_of(LLM(fast, tokenizer)),
-        "engine, batch_invariant": answers_of(LLM(invariant, tokenizer)),
-        "engine without graphs": answers_of(LLM(plain, tokenizer)),
-        "transformers": transformers,
-    }
+    return {**subjects, "transformers": transformers}
 
 
 def answers_of(llm: LLM) -> Callable[..., None]:
@@ -128,45 +149,82 @@ def prompts(streams: int, length: int) -> list[list[int]]:
 
 
 def measure(
-    subjects: dict[str, Callable[..., None]],
-    shape: tuple[int, int, int],
-    rounds: int,
-    device: torch.device,
-) -> dict[str, dict[str, Any]]:
-    """Seconds of each subject for so many streams, ids of a prompt, and tokens."""
+    subjects: dict[str, Callable[..., None]], found: Found, key: str, shape: tuple[int, int, int]
+) -> None:
+    """Note seconds of each subject for so many streams, ids of a prompt, and tokens."""
     streams, length, tokens = shape
     ids = prompts(streams, length)
-    for generate in subjects.values():
-        generate(ids, tokens)  # records graphs of this size
-    return interleaved(
-        {n: lambda g=g: seconds_of(lambda: g(ids, tokens), device) for n, g in subjects.items()},
-        rounds,
-    )
+    part = f"{key}, {streams} streams"
+    able: dict[str, Callable[[], float]] = {}
+    for name, generate in subjects.items():
+        with found.failures(f"{part}: {name}"):
+            generate(ids, tokens)  # records graphs of this size
+            able[name] = lambda g=generate: seconds_of(lambda: g(ids, tokens), found.device)  # type: ignore[misc]
+    with found.failures(part):
+        seconds = interleaved(able, found.work.rounds)
+        found.values[f"seconds_{streams}_streams_{tokens}_tokens"] = seconds
+        medians = {name: times["median"] for name, times in seconds.items()}
+        if key == "tokens_per_second":
+            speeds = {name: streams * tokens / median for name, median in medians.items()}
+            found.values[key][str(streams)] = speeds
+        else:
+            found.values[key] = medians
 
 
 def launches_per_token(
     generate: Callable[..., None], work: Work, device: torch.device
 ) -> dict[str, float]:
-    """What the host starts on the device for one more token of one stream, by name."""
-    counts = []
+    """What the host starts on the device for one more token of one stream, by name; and `kernels`,
+    what then runs there, those of graphs included."""
+    counts, ran = [], []
     ids = prompts(1, work.prompt)
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    few, many = work.tokens // 4, work.tokens // 2
+    few, many = work.tokens // 8, work.tokens // 4
     generate(ids, many)
     for tokens in (few, many):
         with profile(activities=activities) as profiler:
             generate(ids, tokens)
-        names = (event.name for event in profiler.events() if event.name.startswith(LAUNCHES))
+        events = profiler.events()
+        names = [event.name for event in events if event.name.startswith(LAUNCHES)]
         counts.append(Counter(names))
+        ran.append(sum(event.device_type == DeviceType.CUDA for event in events))
+    kernels = (ran[1] - ran[0]) / (many - few)
     kinds = {name: (counts[1][name] - counts[0][name]) / (many - few) for name in counts[1]}
-    return {**{name: round(count, 2) for name, count in kinds.items()}, "all": sum(kinds.values())}
+    found = {name: round(count, 2) for name, count in kinds.items()}
+    return {**found, "all": sum(kinds.values()), "kernels": kernels}
+
+
+def bars(found: dict[str, Any]) -> list[str]:
+    """What was found, what is wanted, and whether that is met; and what `batch_invariant` costs."""
+    speeds, first = found["tokens_per_second"], found["seconds_to_first_token"]
+    lines = []
+    for streams, bar in BARS.items():
+        if speed := speeds.get(streams, {}).get("engine"):
+            lines.append(f"{streams} streams: {speed:.4g} tokens/s, wanted {bar}: {speed >= bar}")
+    if seconds := first.get("engine"):
+        met = seconds <= FIRST_TOKEN_BAR
+        lines.append(
+            f"first token: {1e3 * seconds:.3g} ms, wanted {1e3 * FIRST_TOKEN_BAR:g}: {met}"
+        )
+    costs = {f"{s} streams": 1 / _cost(of) for s, of in speeds.items() if _cost(of)}
+    costs |= {"first token": _cost(first)} if _cost(first) else {}
+    lines += [f"batch_invariant, {what}: {cost:.3g} times as long" for what, cost in costs.items()]
+    return lines
+
+
+def _cost(of: dict[str, float]) -> float:
+    """`batch_invariant` by the engine without it; 0 where one is not there."""
+    if not {"engine", "engine, batch_invariant"} <= of.keys():
+        return 0.0
+    return of["engine, batch_invariant"] / of["engine"]
 
 
 def write(path: Path, device: torch.device, work: Work, found: dict[str, Any]) -> None:
     """Write what has been measured so far."""
-    lines = [
+    lines = bars(found)
+    lines += [
         f"{streams} streams: " + ", ".join(f"{n} {v:.4g} tokens/s" for n, v in speeds.items())
         for streams, speeds in found["tokens_per_second"].items()
     ]
@@ -175,6 +233,8 @@ def write(path: Path, device: torch.device, work: Work, found: dict[str, Any]) -
     launches = found["launches"].items()
     lines.append("CUDA graphs: " + ", ".join(f"{n}: {v}" for n, v in found["cuda_graphs"].items()))
     lines.append("launches per token: " + ", ".join(f"{n} {v['all']:.3g}" for n, v in launches))
+    lines.append("kernels per token: " + ", ".join(f"{n} {v['kernels']:.4g}" for n, v in launches))
+    lines += [f"failed: {part}: {error}" for part, error in found["failed"].items()]
     values = {"prompt_tokens": work.prompt, "new_tokens": work.tokens}
     values |= {"long_prompt_tokens": work.long_prompt, **found, "summary": lines}
     write_result(path, "the engine on a GPU, bf16, beside transformers' generate", device, values)

@@ -100,7 +100,8 @@ def test_every_step_of_run_all_leaves_a_result_of_what_it_measured(tmp_path: Pat
     assert engine["tokens_per_second"].keys() == {"1", "3"}
     for measured in (*engine["tokens_per_second"].values(), engine["seconds_to_first_token"]):
         assert measured.keys() == subjects and min(measured.values()) > 0
-    assert engine["launches"].keys() == subjects
+    assert engine["launches"].keys() == subjects and engine["failed"] == {}
+    assert any("batch_invariant, 3 streams" in line for line in engine["summary"])
     assert {"matmul", "optimizer", "attention", "idle"} <= step["profile"]["shares"].keys()
 
 
@@ -139,6 +140,37 @@ esac
     assert "  - the reason" in printed.splitlines()
     step = json.loads((out / "machine.json").read_text())["step"]
     assert step["exit"] == 3 and step["log_end"] == ["the reason"]
+
+
+def test_a_part_of_the_engines_measurement_that_fails_is_noted_and_the_rest_goes_on(
+    tmp_path: Path,
+) -> None:
+    """Here transformers' generate has no attention of that name, and the engine needs none."""
+    out, script = tmp_path / "inference.json", tmp_path / "broken.py"
+    script.write_text(
+        f"""import sys
+sys.path.insert(0, {str(KIT)!r})
+import inference
+inference.LLM.from_pretrained, load = None, inference.LLM.from_pretrained
+def broken(*args, **kwargs):
+    llm = load(*args, **kwargs)
+    llm.model.generation_config.num_beams = -1
+    return llm
+inference.LLM.from_pretrained = broken
+sys.argv = ["inference.py", "--out", {str(out)!r}, "--rehearse"]
+inference.main()
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=HANG)
+    found = json.loads(out.read_text())
+    assert done.returncode == 1
+    assert found["failed"] and all(part.endswith("transformers") for part in found["failed"])
+    assert found["tokens_per_second"]["3"].keys() == {
+        "engine",
+        "engine, batch_invariant",
+        "engine without graphs",
+    }
+    assert any(line.startswith("failed: ") for line in found["summary"])
 
 
 @pytest.mark.parametrize(

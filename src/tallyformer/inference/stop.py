@@ -26,6 +26,8 @@ class StopMatcher:
 
     def push(self, text: str) -> str:
         """Take a piece of text; return what surely stands before any stop string."""
+        if not self._stops:
+            return text
         if self.matched:
             return ""
         self._held += text

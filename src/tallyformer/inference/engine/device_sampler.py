@@ -10,7 +10,7 @@ Shapes: N rows, V vocabulary, V' the same with room to whole groups, K candidate
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -31,43 +31,51 @@ NOT_DRAWN = -1
 GREEDY = (1.0, 1.0, math.inf, 0.0, 0.0, 0.0)
 """The settings of a greedy row: one candidate."""
 SETTINGS = len(GREEDY)
+_MEASURES = 4
+"""The place of whether the vocabulary's mass is measured."""
 
 
-def fits(row: LogitsRow) -> bool:
-    """Whether a row's id can be drawn here."""
-    p = row.params
-    as_they_are = (
-        row.given is None
-        and row.allowed is None
-        and row.process is None
-        and row.logprobs is None
-        and not row.banned
-        and not p.logit_bias
-        and p.repetition_penalty == 1
-        and p.frequency_penalty == 0
-        and p.presence_penalty == 0
-    )
-    filtered = 0 < p.top_k <= CANDIDATES or (p.top_k == 0 and (p.top_p < 1 or p.min_p > 0))
-    return as_they_are and (p.greedy or filtered)
+def planned(rows: Sequence[LogitsRow]) -> tuple[dict[int, tuple[float, ...]], Method]:
+    """What `drawn` has to know of the rows that it can draw, by their place, and how it draws them.
+
+    Of a row that is temperature, most candidates, the mass that is kept, the least weight, whether
+    that mass is of the whole vocabulary, and the random number.
+    """
+    # Rows of one request share their settings, which are looked at once.
+    kinds: dict[int, tuple[float, ...] | None] = {}
+    fitting: dict[int, tuple[float, ...]] = {}
+    for i, row in enumerate(rows):
+        name = id(row.params)
+        if name not in kinds:
+            kinds[name] = _settings_of(row.params)
+        settings = kinds[name]
+        if settings is not None and _is_as_it_is(row):
+            fitting[i] = GREEDY if settings is GREEDY else (*settings, row.uniform)
+    taken = [settings for settings in kinds.values() if settings and settings is not GREEDY]
+    if not taken:
+        return fitting, "greedy"
+    measures = any(settings[_MEASURES] for settings in taken)
+    return fitting, "of the vocabulary" if measures else "of candidates"
 
 
-def settings_of(row: LogitsRow) -> tuple[float, ...]:
-    """What `drawn` has to know of a row: temperature, most candidates, the mass that is kept, the
-    least weight, whether that mass is of the whole vocabulary, and the random number."""
-    p = row.params
+def _is_as_it_is(row: LogitsRow) -> bool:
+    """Whether nothing but the request's settings concerns a row."""
+    hooks = row.given is None and row.allowed is None and row.process is None
+    return hooks and row.logprobs is None and not row.banned
+
+
+def _settings_of(p: SamplingParams) -> tuple[float, ...] | None:
+    """All but the random number; None where the device cannot draw so."""
+    changes = p.repetition_penalty != 1 or p.frequency_penalty != 0 or p.presence_penalty != 0
+    if changes or p.logit_bias:
+        return None
     if p.greedy:
         return GREEDY
-    most = p.top_k or math.inf
+    if not (0 < p.top_k <= CANDIDATES or (p.top_k == 0 and (p.top_p < 1 or p.min_p > 0))):
+        return None
+    measures = p.top_p < 1 and (p.top_k == 0 or p.mode == "independent")
     mass = p.top_p if p.top_p < 1 else math.inf
-    return (p.temperature, most, mass, p.min_p, float(_measures_vocabulary(p)), row.uniform)
-
-
-def method_of(rows: Iterable[LogitsRow]) -> Method:
-    """The cheapest method that draws all of these."""
-    drawn = [row.params for row in rows if not row.params.greedy]
-    if not drawn:
-        return "greedy"
-    return "of the vocabulary" if any(map(_measures_vocabulary, drawn)) else "of candidates"
+    return (p.temperature, p.top_k or math.inf, mass, p.min_p, float(measures))
 
 
 def room(vocab_size: int) -> int:
@@ -80,8 +88,8 @@ def drawn(logits_NV: Tensor, settings_N6: Tensor, method: Method) -> Tensor:
 
     Args:
         logits_NV: (N, V'), contiguous, minus infinity beyond the vocabulary.
-        settings_N6: of `settings_of`, float64.
-        method: of `method_of`.
+        settings_N6: of `planned`, float64, like `method`.
+        method: draws all of these rows.
     """
     if method == "greedy":
         top_N, ids_N = logits_NV.max(dim=1)
@@ -139,7 +147,3 @@ def _ranks(numbers_NK: Tensor) -> Tensor:
 def _is_finite(numbers: Tensor) -> Tensor:
     """The same as `isfinite`, in two operators."""
     return numbers - numbers == 0
-
-
-def _measures_vocabulary(params: SamplingParams) -> bool:
-    return params.top_p < 1 and (params.top_k == 0 or params.mode == "independent")

@@ -214,7 +214,7 @@ class Engine:
         choices = iter(self._runner.choose(logits, rows) if rows else ())
         pieces = {}
         for sequence, work, its_rows in planned:
-            chosen = list(itertools.islice(choices, len(its_rows)))
+            chosen = [next(choices) for _ in its_rows]
             if sequence.failure is not None:
                 self._fail(sequence, sequence.failure)
                 continue

@@ -144,8 +144,8 @@ class GraphRunner(TorchRunner):
         if isinstance(logits, TorchLogits):
             return super().choose(logits, rows)
         found: dict[int, Chosen] = {**self._drawn(logits.slots, rows)}
-        left = [i for i in range(len(rows)) if i not in found]
-        if left:
+        if len(found) < len(rows):
+            left = [i for i in range(len(rows)) if i not in found]
             left_NV = self._steps.logits_SV[[logits.slots[i] for i in left]]
             choices = self._choose(left_NV, [rows[i] for i in left])
             found |= dict(zip(left, choices, strict=True))
@@ -188,15 +188,14 @@ class GraphRunner(TorchRunner):
 
     def _drawn(self, slots: list[int], rows: Sequence[LogitsRow]) -> dict[int, Choice]:
         """Choices of the rows that the device can draw, by their place."""
-        fitting = [i for i, row in enumerate(rows) if device_sampler.fits(row)]
+        fitting, method = device_sampler.planned(rows)
         if self._settings is None or not fitting:
             return {}
         size = self._size(max(slots) + 1)
         settings: list[tuple[float, ...]] = [device_sampler.GREEDY] * size
-        for i in fitting:
-            settings[slots[i]] = device_sampler.settings_of(rows[i])
+        for i, row_settings in fitting.items():
+            settings[slots[i]] = row_settings
         self._settings.send(settings)
-        method = device_sampler.method_of(rows[i] for i in fitting)
         self._graphs.run((method, size), lambda: self._steps.draw(size, method))
         ids = self._ids.fetch(size)
         return {

@@ -19,7 +19,7 @@ Logits = Any
 """Rows of what may follow, one for each that a step's `Work` asks for, in that order."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """One sequence's part of a step.
 
@@ -38,7 +38,7 @@ class Work:
     logits: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class LogitsRow:
     """What a sampler has to know to choose an id for one row of logits.
 
@@ -68,7 +68,7 @@ class LogitsRow:
     logprobs: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choice:
     """What follows in one row.
 

@@ -88,11 +88,15 @@ class Scheduler:
 
     def schedule(self) -> Schedule:
         """Admit waiting sequences, the first ones first, and say what is computed now."""
-        schedule = Schedule(parts=[(s, 1) for s in self.running if s.missing == 1])
+        missing = [sequence.missing for sequence in self.running]
+        schedule = Schedule(
+            parts=[(s, 1) for s, ids in zip(self.running, missing, strict=True) if ids == 1]
+        )
         room = _Room(self._prefill_tokens, self._prefill_chunk)
-        for sequence in self.running:
-            if sequence.missing > 1 and (count := room.take(sequence)):
-                schedule.parts.append((sequence, count))
+        if len(schedule.parts) < len(missing):
+            for sequence in self.running:
+                if sequence.missing > 1 and (count := room.take(sequence)):
+                    schedule.parts.append((sequence, count))
         for sequence in list(self.waiting):
             if len(self.running) >= self._places:
                 break
@@ -110,6 +114,8 @@ class Scheduler:
     def settle(self) -> list[Sequence]:
         """After a step: return those whose place is free again, finished or with a full window."""
         left = [s for s in self.running if s.finish_reason or s.full]
+        if not left:
+            return []
         self.running = [s for s in self.running if not (s.finish_reason or s.full)]
         free = []
         for sequence in left:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable
 from collections.abc import Sequence as Several
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -114,6 +114,10 @@ class Sequence:
         self._processor = None if params.logits_processor is None else params.logits_processor()
         self._forced: list[int] = []
         self._ahead: list[int] = []
+        # Whether nothing is ever looked ahead or scored, so that each step is of one id.
+        self._goes_by_one = (
+            self._force is None and not params.look_up and params.prompt_logprobs is None
+        )
         # Where a scored prompt's ids are; emptied when they are sent.
         self._unscored = sample == 0 and params.prompt_logprobs is not None
         self._scores: list[TokenLogprob | None] = [None] * (len(ids) if self._unscored else 0)
@@ -162,6 +166,8 @@ class Sequence:
             Exception: what a hook raises.
         """
         end = self.kept + count
+        if self._goes_by_one and count == 1 and end == len(self.window):
+            return Work(self.number, self.kept, self.window[-1:])
         ids = self.window[self.kept : end]
         if end < len(self.window):
             self._ahead = []
@@ -177,6 +183,8 @@ class Sequence:
             InvalidRequestError: nothing may follow.
             Exception: what a hook raises.
         """
+        if not self._unscored and not self._ahead:
+            return [self._next_row(0)] if work.logits else []
         first = _first_place(work)
         inside = range(first, min(first + work.logits, len(self.window)))
         rows = [self._scored_row(self.window[place]) for place in inside]
@@ -189,6 +197,9 @@ class Sequence:
             TallyFormerError: of a row for which nothing could be chosen.
         """
         self.kept = min(work.start + len(work.ids), len(self.window))
+        if len(choices) == 1 and self._draws_one:
+            text = self._took(_chosen(choices[0]))
+            return self._piece(text) if text or self.finish_reason else None
         first = _first_place(work)
         scored = choices[: max(0, len(self.window) - first)]
         self._keep_scores(first, scored)
@@ -203,6 +214,11 @@ class Sequence:
         if not text and self.finish_reason is None:
             return None
         return self._piece(text)
+
+    @property
+    def _draws_one(self) -> bool:
+        """Whether the next row of logits is for one more id, and no other."""
+        return not self._unscored and not self._ahead and self.params.max_tokens > 0
 
     def _looked_ahead(self) -> list[int]:
         """Ids that follow the window: forced, or guessed."""
@@ -229,7 +245,7 @@ class Sequence:
 
     def _next_row(self, ahead: int) -> LogitsRow:
         """The row that comes after `ahead` ids beyond the window."""
-        known = self._ahead[:ahead]
+        known = self._ahead[:ahead] if ahead else ()
         index = len(self.generated) + ahead
         banned = self._bad_first if index < self.params.min_tokens else self._bad
         given = self._forced[ahead] if ahead < len(self._forced) else None
@@ -273,28 +289,38 @@ class Sequence:
         if self._force is None:
             self._guessed += len(ahead)
         for i, choice in enumerate(map(_chosen, drawn)):
-            self.window.append(choice.id)
-            self.generated.append(choice.id)
-            self.counts[choice.id] += 1
-            self._unsent.append(choice.id if self.params.logprobs is None else _logprob(choice))
-            self._forced = self._forced[1:]
-            yield self._text.push(choice.id)
-            self.kept = len(self.window) - 1
+            yield self._took(choice)
             right = i < len(ahead) and choice.id == ahead[i]
             self._accepted += right and self._force is None
             if not right or self.finish_reason or self.full:
                 return
 
+    def _took(self, choice: Choice) -> str:
+        """Take one id; its text that is certain now."""
+        token_id = choice.id
+        self.window.append(token_id)
+        self.generated.append(token_id)
+        self.counts[token_id] = self.counts.get(token_id, 0) + 1
+        self._unsent.append(token_id if self.params.logprobs is None else _logprob(choice))
+        if self._forced:
+            self._forced = self._forced[1:]
+        self.kept = len(self.window) - 1
+        return self._text.push(token_id)
+
     def _piece(self, text: str) -> Piece:
         unsent, self._unsent = self._unsent, []
         scores, self._scores = self._scores, []
-        logprobs = [one for one in unsent if isinstance(one, TokenLogprob)]
+        logprobs: list[TokenLogprob] = []
+        token_ids: list[Any] = unsent
+        if self.params.logprobs is not None:
+            logprobs = [one for one in unsent if isinstance(one, TokenLogprob)]
+            token_ids = [one.id for one in logprobs]
         queue_seconds, self._queue_seconds = self._queue_seconds, None
         guessed, accepted = self._guessed, self._accepted
         self._guessed = self._accepted = 0
         return Piece(
             text=text,
-            token_ids=[one.id for one in logprobs] or [i for i in unsent if isinstance(i, int)],
+            token_ids=token_ids,
             finish_reason=self.finish_reason,
             index=self.sample,
             logprobs=logprobs,
