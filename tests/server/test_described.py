@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -37,6 +38,25 @@ def test_every_answer_is_described(tally_folder: Path, tmp_path: Path) -> None:
         assert len(operations) > 12
         for operation in operations:
             _check(operation)
+
+
+def test_a_stream_is_described_wherever_there_is_one(http: httpx2.Client) -> None:
+    described = http.get("/openapi.json").json()
+    streams = 0
+    for path, operations in described["paths"].items():
+        taken = operations.get("post", {}).get("requestBody")
+        if taken is None:
+            continue
+        name = taken["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        fields = described["components"]["schemas"][name]
+        if "stream" not in fields["properties"]:
+            continue
+        [example] = fields["examples"]
+        body = {**example, "model": "tiny", "stop": [" "], "stream": True}
+        kind = http.post(path, json=body).headers["content-type"].partition(";")[0]
+        assert kind in operations["post"]["responses"]["200"]["content"], path
+        streams += 1
+    assert streams == 4
 
 
 def _check(operation: Any) -> None:

@@ -140,6 +140,48 @@ def test_what_is_wrong_is_said_in_words_of_json(
     assert check_envelope(answer, 400)["message"] == words
 
 
+ASKED: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
+    "/v1/completions": {"prompt": "a", "max_tokens": 1},
+    "/v1/responses": {"input": "a", "max_output_tokens": 1},
+    "/generate": {"prompt": "a", "model_name": "tiny", "max_new_tokens": 1},
+    "/completion": {"prompt": "a", "n_predict": 1},
+    "/tokenize": {"prompt": "a"},
+    "/detokenize": {"tokens": [1]},
+    "/apply-template": {"messages": [{"role": "user", "content": "a"}]},
+}
+WRONG = (-5, "no", [[]], {"a": [1]}, True, -(10**30))
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_what_is_wrong_with_a_field_is_said_with_the_name_that_the_client_wrote(
+    http: httpx2.Client, path: str
+) -> None:
+    described = http.get("/openapi.json").json()
+    taken = described["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    fields = described["components"]["schemas"][taken["schema"]["$ref"].rpartition("/")[2]]
+    refused = 0
+    for field in fields["properties"]:
+        for value in WRONG:
+            one_of = {"content": "prompt", "messages": "prompt"}.get(field)
+            body = {name: v for name, v in ASKED[path].items() if name != one_of}
+            answer = http.post(path, json={**body, field: value})
+            if answer.status_code == 200:
+                continue
+            detail = check_envelope(answer, 404 if "model" in field and value == "no" else 400)
+            if value != "no" or "model" not in field:
+                assert detail["message"].startswith(field), (value, detail)
+                refused += 1
+            assert detail["param"].partition(".")[0] == field, (value, detail)
+    assert refused > 3
+
+
+def test_an_empty_name_of_a_model_is_none(http: httpx2.Client) -> None:
+    for path, body in ASKED.items():
+        answer = http.post(path, json={**body, "model": "", "model_name": "tiny"})
+        assert answer.status_code == 200, (path, answer.text)
+
+
 def test_a_compressed_body_is_a_415(http: httpx2.Client) -> None:
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
     check_envelope(http.post("/v1/models", content=b"x", headers=headers), 415)

@@ -198,8 +198,8 @@ class Models:
             if model.llm is not None:
                 await model.llm.close(drain=False)
 
-    def named(self, name: str) -> ServedModel:
-        """The model of a request.
+    def named(self, name: str, field: str = "model") -> ServedModel:
+        """The model that a request names in this field.
 
         Raises:
             ApiError: 404, there is none of this name.
@@ -209,20 +209,20 @@ class Models:
             raise ApiError(
                 404,
                 "There is no model of this name. See /v1/models for those that there are",
-                param="model",
+                param=field,
                 code="model_not_found",
             )
         return model
 
-    async def answering(self, name: str | None) -> ServedModel:
-        """The model of a request, ready; the first one if it does not say.
+    async def answering(self, name: str | None, field: str = "model") -> ServedModel:
+        """The model that a request names in this field, ready; the first one if it names none.
 
         A model that is being loaded is waited for a short while.
 
         Raises:
             ApiError: 404, there is none of this name; 503, it is not ready.
         """
-        model = next(iter(self), None) if name is None else self.named(name)
+        model = self.named(name, field) if name else next(iter(self), None)
         if model is None:
             raise ApiError(404, "This server has no model", code="model_not_found")
         if model.state == "loading":

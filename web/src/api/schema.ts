@@ -248,7 +248,7 @@ export interface components {
             } | string | null;
             /**
              * Model
-             * @description Name of a model, as /v1/models lists it, or the first.
+             * @description Name of a model, as /v1/models lists it. Default: the first.
              */
             model?: string | null;
             /**
@@ -976,6 +976,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": unknown;
+                    "text/event-stream": string;
                 };
             };
             /** @description Bad Request */

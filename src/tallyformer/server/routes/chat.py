@@ -15,7 +15,7 @@ from tallyformer.server.formats import mask_of
 from tallyformer.server.generation import WantedAnswers
 from tallyformer.server.models import ServedModel
 from tallyformer.server.schemas.chat import ChatRequest
-from tallyformer.server.schemas.errors import documented
+from tallyformer.server.schemas.errors import STREAMED, documented
 from tallyformer.server.schemas.sampling import SamplingFields
 from tallyformer.server.service import Ask, Service
 from tallyformer.server.token_logprobs import ChatLogprobs
@@ -28,7 +28,9 @@ def add_chat_routes(app: FastAPI, service: Service) -> None:
     """`POST /v1/chat/completions`."""
 
     @app.post("/chat/completions", include_in_schema=False)
-    @app.post("/v1/chat/completions", tags=["generation"], responses=documented(404))
+    @app.post(
+        "/v1/chat/completions", tags=["generation"], responses={**documented(404), **STREAMED}
+    )
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """The assistant's next message, whole or as a stream."""
         model = await service.models.answering(body.model)

@@ -15,7 +15,7 @@ from tallyformer.server.generation import WantedAnswers
 from tallyformer.server.models import ServedModel
 from tallyformer.server.routes.chat import LONG_TEXT
 from tallyformer.server.schemas.completions import CompletionRequest
-from tallyformer.server.schemas.errors import documented
+from tallyformer.server.schemas.errors import STREAMED, documented
 from tallyformer.server.service import Ask, Service
 from tallyformer.server.token_logprobs import TextLogprobs
 from tallyformer.tokenizer.tokenizer import Tokenizer
@@ -27,7 +27,7 @@ MOST_ANSWERS = 256
 def add_completion_routes(app: FastAPI, service: Service) -> None:
     """`POST /v1/completions`."""
 
-    @app.post("/v1/completions", tags=["generation"], responses=documented(404))
+    @app.post("/v1/completions", tags=["generation"], responses={**documented(404), **STREAMED})
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Texts continued, whole or as a stream."""
         model = await service.models.answering(body.model)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
+from tallyformer.errors import InvalidRequestError
 from tallyformer.inference.outputs import Output
 from tallyformer.server.chat_prompt import too_long
 from tallyformer.server.generation import WantedAnswers
@@ -19,6 +20,7 @@ from tallyformer.server.schemas.earlier import (
     Welcome,
 )
 from tallyformer.server.schemas.errors import documented
+from tallyformer.server.schemas.request import renamed
 from tallyformer.server.service import Service, named
 
 ANSWERING = "sft"
@@ -38,7 +40,7 @@ def add_earlier_routes(app: FastAPI, service: Service) -> None:
     @app.post("/generate", tags=["earlier"], responses=documented(404))
     async def generate(body: GenerateRequest, request: Request, response: Response) -> Generated:
         """A text continued; the model `sft` answers it."""
-        model = await service.models.answering(body.model_name)
+        model = await service.models.answering(body.model_name, "model_name")
         wanted = _wanted(model, body)
         output, times, limits = await service.one_answer(request, model, wanted)
         response.headers.update({**limits, **named(body.ignored())})
@@ -62,7 +64,10 @@ def _wanted(model: ServedModel, body: GenerateRequest) -> WantedAnswers:
         if (value := getattr(body, name)) is not None
     }
     most = body.max_new_tokens or llm.context_length - len(ids)
-    params = dataclasses.replace(llm.default_params, **given, max_tokens=most)
+    try:
+        params = dataclasses.replace(llm.default_params, **given, max_tokens=most)
+    except InvalidRequestError as error:
+        raise renamed(error, {name: earlier for earlier, name in _NAMES.items()}) from None
     return WantedAnswers(
         prompt_ids=ids, params=llm.chat_params(params) if chat else params, chat=chat
     )

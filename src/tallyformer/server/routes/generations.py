@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Request, Response
 
 from tallyformer.server.api_error import ApiError
-from tallyformer.server.schemas.errors import documented
+from tallyformer.server.schemas.errors import STREAMED, documented
 from tallyformer.server.service import Service
 
 LAST_EVENT = "last-event-id"
@@ -14,7 +14,11 @@ LAST_EVENT = "last-event-id"
 def add_generation_routes(app: FastAPI, service: Service) -> None:
     """`GET` and `DELETE /v1/generations/{answer_id}`."""
 
-    @app.get("/v1/generations/{answer_id}", tags=["generation"], responses=documented(404))
+    @app.get(
+        "/v1/generations/{answer_id}",
+        tags=["generation"],
+        responses={**documented(404), **STREAMED},
+    )
     async def rejoin(answer_id: str, request: Request) -> Response:
         """The events behind that in the header Last-Event-ID, and those that follow.
 

@@ -13,7 +13,7 @@ from tallyformer.server.formats import mask_of
 from tallyformer.server.models import Models, ServedModel
 from tallyformer.server.native_shape import NativeShape
 from tallyformer.server.routes.completions import completion_ids, completion_wanted
-from tallyformer.server.schemas.errors import documented
+from tallyformer.server.schemas.errors import STREAMED, documented
 from tallyformer.server.schemas.native import (
     NativeCompletionRequest,
     TemplatePrompt,
@@ -28,7 +28,7 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
     counted = [Depends(service.limits.count_beside)]
 
     @app.post("/completions", include_in_schema=False)
-    @app.post("/completion", tags=["llama.cpp"], responses=documented(404))
+    @app.post("/completion", tags=["llama.cpp"], responses={**documented(404), **STREAMED})
     async def completion(body: NativeCompletionRequest, request: Request) -> Response:
         """Texts continued, with the fields and answers of llama.cpp's server."""
         model = await models.answering(body.model)

@@ -11,7 +11,7 @@ from tallyformer.server.formats import mask_of
 from tallyformer.server.models import ServedModel
 from tallyformer.server.response_shape import ResponseShape
 from tallyformer.server.routes.chat import chat_wanted, read_conversation
-from tallyformer.server.schemas.errors import documented
+from tallyformer.server.schemas.errors import STREAMED, documented
 from tallyformer.server.schemas.responses import ResponsesRequest
 from tallyformer.server.service import Ask, Service
 from tallyformer.server.token_logprobs import ChatLogprobs
@@ -21,7 +21,7 @@ def add_response_routes(app: FastAPI, service: Service) -> None:
     """`POST /v1/responses`."""
 
     @app.post("/responses", include_in_schema=False)
-    @app.post("/v1/responses", tags=["generation"], responses=documented(404))
+    @app.post("/v1/responses", tags=["generation"], responses={**documented(404), **STREAMED})
     async def responses(body: ResponsesRequest, request: Request) -> Response:
         """An answer to a text or conversation; nothing is kept."""
         model = await service.models.answering(body.model)

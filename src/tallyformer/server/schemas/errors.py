@@ -27,5 +27,9 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorEnvelope} for status in statuses}
 
 
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+"""For `responses` of a route that also answers as a stream of events."""
 EVERYWHERE = (400, 401, 403, 405, 408, 413, 415, 422, 429, 500, 503)
 """What any route may answer."""

@@ -93,8 +93,9 @@ class NativeCompletionRequest(CompletionRequest):
 
     @model_validator(mode="after")
     def _one_answer_each(self) -> Self:
-        if self.made > 1 or self.echo:
-            raise ValueError("n, best_of and echo are for /v1/completions")
+        for field, given in (("n", self.n > 1), ("best_of", self.made > 1), ("echo", self.echo)):
+            if given:
+                raise ValueError(f"{field}: is for /v1/completions. Leave it out")
         return self
 
     def with_ids(self, tokenizer: Tokenizer) -> Self:

@@ -48,7 +48,9 @@ class SamplingFields(FormFields, RequestBody):
     """What all ways of asking share."""
 
     model: str | None = Field(
-        None, max_length=100, description="Name of a model, as /v1/models lists it, or the first."
+        None,
+        max_length=100,
+        description="Name of a model, as /v1/models lists it. Default: the first.",
     )
     stream: bool = Field(False, description="Send the answer as server-sent events.")
     stream_options: StreamOptions | None = None

@@ -39,7 +39,7 @@ class TokenizeRequest(RequestBody):
             name for name in ("prompt", "content", "messages") if getattr(self, name) is not None
         ]
         if len(given) != 1:
-            raise ValueError("give exactly one of prompt, content and messages")
+            raise ValueError("prompt: give exactly one of prompt, content and messages")
         return self
 
 
