@@ -27,8 +27,14 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorEnvelope} for status in statuses}
 
 
+_EVENT = {
+    "type": "object",
+    "description": "One of the events; `data` is JSON, or [DONE].",
+    "properties": {name: {"type": "string"} for name in ("data", "event", "id")},
+    "required": ["data"],
+}
 STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"content": {"text/event-stream": {"schema": _EVENT}}}
 }
 """For `responses` of a route that also answers as a stream of events."""
 EVERYWHERE = (400, 401, 403, 405, 408, 413, 415, 422, 429, 500, 503)
