@@ -186,7 +186,7 @@ def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     for url in (f"sqlite:///{tmp_path}/no/such/folder.db", "nothing://x", "postgresql://x/y", ""):
         with pytest.raises(UsageError, match="--feedback") as caught:
             FeedbackStore(url)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and "cannot be opened (" in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
@@ -208,7 +208,10 @@ def test_a_server_that_has_ended_leaves_the_whole_database_in_its_file(
 
 
 def test_a_database_that_another_process_has_locked_is_a_503(
-    tally_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tally_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("tallyformer.server.feedback.store.LOCK_SECONDS", 0.1)
     file = tmp_path / "feedback.db"
@@ -219,6 +222,8 @@ def test_a_database_that_another_process_has_locked_is_a_503(
         with contextlib.closing(sqlite3.connect(file)) as other:
             other.execute("BEGIN EXCLUSIVE")
             assert check_envelope(http.post("/v1/feedback", json=said), 503)["code"] == "database"
+        [told] = [record for record in caplog.records if record.message == "database failed"]
+        assert vars(told)["fields"] == {"reason": "database is locked"}
         assert http.post("/v1/feedback", json=said).status_code == 200
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from tallyformer.errors import UsageError
 from tallyformer.server.api_error import unavailable
 from tallyformer.tokenizer.messages import Message
 
+_LOGGER = logging.getLogger("tallyformer.server")
 LOCK_SECONDS = 10.0
 """That SQLite waits for another process which writes."""
 _MIGRATIONS = "tallyformer.server.feedback:migrations"
@@ -106,10 +108,10 @@ class FeedbackStore:
                 config.set_main_option("script_location", _MIGRATIONS)
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-        except (sa.exc.SQLAlchemyError, ImportError):
+        except (sa.exc.SQLAlchemyError, ImportError) as error:
             raise UsageError(
-                "--feedback: the database cannot be opened. Give sqlite:///FILE in a folder that "
-                "is there, or the URL of a database whose driver is installed"
+                f"--feedback: the database cannot be opened ({_reason(error)}). Give "
+                "sqlite:///FILE in a folder that is there, or the URL of a database whose driver is installed"
             ) from None
 
     def save(self, rated: RatedAnswer) -> None:
@@ -163,10 +165,17 @@ def _reached() -> Iterator[None]:
     """What the database does while this block runs; 503 where it cannot be reached."""
     try:
         yield
-    except (sa.exc.OperationalError, sa.exc.InterfaceError):
+    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        _LOGGER.error("database failed", extra={"fields": {"reason": _reason(error)}})
         raise unavailable(
             "The database of the ratings does not answer. Send this again", code="database"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The driver's first line: a full disk, a lock, a refused connection; it holds no values."""
+    lines = str(getattr(error, "orig", "")).splitlines()
+    return lines[0] if lines else "its kind is unknown, or the driver missing"
 
 
 def _storable(value: Any) -> Any:
