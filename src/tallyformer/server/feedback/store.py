@@ -111,7 +111,8 @@ class FeedbackStore:
         except (sa.exc.SQLAlchemyError, ImportError) as error:
             raise UsageError(
                 f"--feedback: the database cannot be opened ({_reason(error)}). Give "
-                "sqlite:///FILE in a folder that is there, or the URL of a database whose driver is installed"
+                "sqlite:///FILE in a folder that is there, or the URL of a database whose driver "
+                "is installed"
             ) from None
 
     def save(self, rated: RatedAnswer) -> None:
