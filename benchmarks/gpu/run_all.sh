@@ -67,7 +67,7 @@ step train-step 150 "$python" "$root/benchmarks/train_step.py" "${size[@]}" --sh
   ${nanogpt:+--nanogpt "$nanogpt"} --out "$out/train-step.json"
 step distillation 60 "$python" "$here/distillation_step.py" --out "$out/distillation.json" $rehearse
 step generation 80 "$python" "$here/generation.py" --out "$out/generation.json" $rehearse
-step inference 100 "$python" "$here/inference.py" --out "$out/inference.json" $rehearse
+step inference 150 "$python" "$here/inference.py" --out "$out/inference.json" $rehearse
 for log in "$scratch"/*.log; do
   echo "== ${log##*/}"
   tail -c 1000000 "$log"
