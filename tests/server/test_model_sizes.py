@@ -45,7 +45,9 @@ def test_every_model_has_its_sizes_on_its_card(
 ) -> None:
     for card in http.get("/v1/models").json()["data"]:
         assert card["parameters"] == model.num_parameters()
-        assert card["context_length"] == model.config.max_position_embeddings
+        assert (
+            card["context_length"] == model.config.max_position_embeddings == card["max_model_len"]
+        )
         assert card["layers"] == model.config.num_hidden_layers
         assert card["heads"] == model.config.num_attention_heads
         assert card["hidden_size"] == model.config.hidden_size

@@ -430,6 +430,8 @@ export interface components {
         /**
          * ModelCard
          * @description One model, in OpenAI's shape; `status` and the sizes are ours, known once it is ready.
+         *
+         *     `max_model_len` is vLLM's name of `context_length`.
          */
         ModelCard: {
             /** Id */
@@ -454,6 +456,8 @@ export interface components {
             status: "loading" | "ready" | "failed";
             /** Context Length */
             context_length: number | null;
+            /** Max Model Len */
+            max_model_len: number | null;
             /** Parameters */
             parameters: number | null;
             /** Layers */

@@ -10,7 +10,10 @@ from tallyformer.server.models import ModelState, ServedModel
 
 
 class ModelCard(BaseModel):
-    """One model, in OpenAI's shape; `status` and the sizes are ours, known once it is ready."""
+    """One model, in OpenAI's shape; `status` and the sizes are ours, known once it is ready.
+
+    `max_model_len` is vLLM's name of `context_length`.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -18,6 +21,7 @@ class ModelCard(BaseModel):
     owned_by: str = "tallyformer"
     status: ModelState
     context_length: int | None
+    max_model_len: int | None
     parameters: int | None
     layers: int | None
     heads: int | None
@@ -27,11 +31,13 @@ class ModelCard(BaseModel):
     def of(cls, model: ServedModel) -> ModelCard:
         """The card of a model."""
         sizes = model.sizes
+        context = model.llm.llm.context_length if model.llm else None
         return cls(
             id=model.name,
             created=model.created,
             status=model.state,
-            context_length=model.llm.llm.context_length if model.llm else None,
+            context_length=context,
+            max_model_len=context,
             parameters=sizes and sizes.parameters,
             layers=sizes and sizes.layers,
             heads=sizes and sizes.heads,
