@@ -106,6 +106,26 @@ def test_usage_comes_in_a_chunk_without_choices_if_it_is_asked_for(http: httpx2.
     assert chunks[-1]["usage"] == answer_of(http)["usage"]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_each_chunk_has_the_usage_until_then_if_that_is_asked_for(
+    http: httpx2.Client, path: str
+) -> None:
+    body: dict[str, Any] = {"max_tokens": 6, "temperature": 0, "ignore_eos": True, "n": 2}
+    body |= {"messages": QUESTION} if "chat" in path else {"prompt": ["A bond", "Profit"]}
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    answer = http.post(path, json={**body, "stream": True, "stream_options": options})
+    assert "x-ignored-fields" not in answer.headers
+    lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
+    used = [json.loads(line)["usage"] for line in lines]
+    made = [one["completion_tokens"] for one in used]
+    assert made == sorted(made) and made[-1] == made[-2] == 12 * len(body.get("prompt", [1]))
+    assert {one["prompt_tokens"] for one in used} == {used[-1]["prompt_tokens"]}
+    assert all(one["total_tokens"] == sum(list(one.values())[:2]) for one in used)
+    without = {"continuous_usage_stats": True}
+    answer = http.post(path, json={**body, "stream": True, "stream_options": without})
+    assert '"usage"' not in answer.text
+
+
 def test_stop_texts_span_tokens_and_leak_nothing(http: httpx2.Client) -> None:
     whole = answer_of(http, max_tokens=24)["choices"][0]["message"]["content"]
     stop = whole[7:13]

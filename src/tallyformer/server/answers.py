@@ -111,6 +111,7 @@ class CompletionShape:
             with what is echoed.
         prompts: ids of what is echoed, one a choice, where log-probabilities are wanted.
         usage: whether a stream's client asked for it; all chunks then have a place for it.
+        prompt_tokens: of all prompts, where that place has the usage until then; else it is null.
     """
 
     def __init__(
@@ -121,12 +122,15 @@ class CompletionShape:
         usage: bool,
         logprobs: LogprobShape | None = None,
         prompts: Sequence[Sequence[int]] = (),
+        prompt_tokens: int | None = None,
     ) -> None:
         self._head = head
         self._echo = echo
         self._usage = usage
         self._logprobs = logprobs
         self._prompts = prompts
+        self._prompt_tokens = prompt_tokens
+        self._generated = 0
         self._after = b'],"usage":null}' if usage else b"]}"
 
     @functools.cached_property
@@ -161,6 +165,7 @@ class CompletionShape:
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """Text that is certain; then, without text, why a choice ends."""
+        self._generated += len(piece.token_ids)
         written = self._prompt(index, piece)
         logprobs = None
         if self._logprobs is not None:
@@ -220,4 +225,8 @@ class CompletionShape:
         logprobs: dict[str, Any] | None = None,
     ) -> bytes:
         choice = {"index": index, **said, "logprobs": logprobs, "finish_reason": reason}
-        return sse.event(self._before + sse.json_bytes(choice) + self._after)
+        after = self._after
+        if self._prompt_tokens is not None:
+            used = AnswerUsage(prompt=self._prompt_tokens, completion=self._generated)
+            after = b'],"usage":' + sse.json_bytes(used.body) + b"}"
+        return sse.event(self._before + sse.json_bytes(choice) + after)

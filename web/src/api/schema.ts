@@ -712,6 +712,12 @@ export interface components {
              */
             include_usage?: boolean;
             /**
+             * Continuous Usage Stats
+             * @description With include_usage: send what is used until now in each chunk too.
+             * @default false
+             */
+            continuous_usage_stats?: boolean;
+            /**
              * Rejoin
              * @description Number the events and continue without the client, who may join again at /v1/generations/{id}.
              * @default false

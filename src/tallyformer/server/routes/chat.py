@@ -94,6 +94,7 @@ def _ask(model: ServedModel, body: ChatRequest, prompt: ChatPrompt, mask: MakeMa
         head,
         echo=[""] * body.n,
         usage=body.usage_in_stream,
+        prompt_tokens=len(prompt.ids) if body.usage_in_chunks else None,
         logprobs=ChatLogprobs(model.llm.llm.tokenizer, from_start=not prompt.continued)
         if body.logprobs
         else None,

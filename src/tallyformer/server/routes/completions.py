@@ -91,6 +91,7 @@ def _ask(
         head,
         echo=[_text(tokenizer, prompt) if body.echo else "" for prompt in given],
         usage=body.usage_in_stream,
+        prompt_tokens=sum(map(len, prompts)) if body.usage_in_chunks else None,
         logprobs=None if body.logprobs is None else TextLogprobs(tokenizer, len(given)),
         prompts=[ids for ids in prompts for _ in range(body.n)],
     )

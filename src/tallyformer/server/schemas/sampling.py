@@ -37,6 +37,9 @@ class StreamOptions(RequestPart):
     """What a stream has besides the answer."""
 
     include_usage: bool = Field(False, description="Send the usage before the end.")
+    continuous_usage_stats: bool = Field(
+        False, description="With include_usage: send what is used until now in each chunk too."
+    )
     rejoin: bool = Field(
         False,
         description="Number the events and continue without the client, who may join again at "
@@ -131,6 +134,12 @@ class SamplingFields(FormFields, RequestBody):
     def usage_in_stream(self) -> bool:
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def usage_in_chunks(self) -> bool:
+        """Whether each chunk of a stream has the usage until now."""
+        options = self.stream_options
+        return options is not None and options.include_usage and options.continuous_usage_stats
 
     @property
     def may_rejoin(self) -> bool:
