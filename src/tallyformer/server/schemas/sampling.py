@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -73,7 +73,7 @@ class SamplingFields(FormFields, RequestBody):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     stop: Stop | None = Field(None, description="Texts before which the answer ends.")
-    stop_token_ids: list[int] | None = Field(
+    stop_token_ids: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, max_length=MOST_STOPS, description="Ids that end the answer besides end-of-text."
     )
     ignore_eos: bool | None = Field(None, description="Continue after the model's end-of-text.")
