@@ -44,16 +44,12 @@ class SlotCache(Cache):  # type: ignore[misc]
     """A transformers cache whose rows are any of its slots; `aim` before each computation.
 
     It grows as it is needed.
-
-    Args:
-        rows: slots that it has from the beginning.
-        columns: of each slot from the beginning, one of them for padding.
     """
 
-    def __init__(self, rows: int = 0, columns: int = 0) -> None:
+    def __init__(self) -> None:
         self._shared: list[Aim] = []
         super().__init__(layer_class_to_replicate=functools.partial(_SlotLayer, self._shared))
-        self._rows, self._columns = rows, columns
+        self._rows = self._columns = 0
 
     def aim(
         self, slots: Sequence[int], starts: Sequence[int], positions_BT: Tensor, width: int
