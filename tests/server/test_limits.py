@@ -19,7 +19,7 @@ from starlette.routing import Route
 from tallyformer.errors import UsageError
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.keys import digest_of
-from tallyformer.server.rate_limits import RateLimits, Window
+from tallyformer.server.rate_limits import RateLimits, SlidingWindow
 from tallyformer.server.routes.docs import OPEN_DOCS
 from tallyformer.server.routes.health import OPEN_PATHS
 from tallyformer.server.routes.page import PAGE_PATHS
@@ -163,7 +163,7 @@ counts = st.integers(0, 1000)
 def test_there_is_room_after_the_wait_and_none_much_before(
     before: int, now: int, left: float, amount: int, cost: int
 ) -> None:
-    window = Window(seconds=60, before=before, now=now, left=left)
+    window = SlidingWindow(seconds=60, before=before, now=now, left=left)
     room = max(0, amount - cost)
     wait = window.until_room(room)
     assert window.used(wait) <= room + 1e-6

@@ -26,7 +26,7 @@ _WEIGHT = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class SlidingWindow:
     """What a key has used, as a sliding window counts it.
 
     What was used in the minute before counts by the share of it that is within the last 60 seconds.
@@ -207,13 +207,13 @@ class RateLimits:
             headers[f"x-ratelimit-reset-{name}"] = f"{_whole(window.until_unused)}s"
         return headers
 
-    async def _window(self, item: RateLimitItem, owner: str, name: str) -> Window:
+    async def _window(self, item: RateLimitItem, owner: str, name: str) -> SlidingWindow:
         seconds = item.get_expiry()
         key = item.key_for(owner, name)
         before, old, now, kept = await self._kept.get_sliding_window(key, seconds)
         # What is used now is kept until the end of the next window, in which it still counts.
         left = max(0.0, kept - seconds) if kept else old
-        return Window(seconds=seconds, before=before, now=now, left=left)
+        return SlidingWindow(seconds=seconds, before=before, now=now, left=left)
 
 
 def _whole(seconds: float) -> str:
