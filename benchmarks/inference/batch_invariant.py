@@ -6,13 +6,15 @@ One model of 51M with random weights, loaded with the option and without, takes 
 second are of whole calls with short prompts, the first token is that of one prompt of 128. On a
 GPU `benchmarks/gpu/inference.py` measures the same.
 
-Writes benchmarks/results/<date>-batch-invariant.json, or the file of --out.
+Writes benchmarks/results/<date>-batch-invariant.json, or the file of --out; --rehearse takes a
+tiny model, and shows that it runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import sys
 import tempfile
 from pathlib import Path
@@ -22,10 +24,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gpu"))
 
-from generation import Size, make_model
-from measuring import spread, write_result
+from generation import REHEARSAL, Size, make_model
+from measuring import interleaved, seconds_of, spread, write_result
 
-from inference import answers_of, measure
+from inference import answers_of, prompts
 from tallyformer.inference.engine.torch_runner import SLOTS
 from tallyformer.inference.llm import LLM
 
@@ -44,11 +46,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--rehearse", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder), Size())
+        make_model(Path(folder), REHEARSAL if options.rehearse else Size())
         made = {
             name: answers_of(
                 LLM.from_pretrained(
@@ -58,8 +61,13 @@ def main() -> None:
             for name in ("usual", "invariant")
         }
     found: dict[str, Any] = {}
-    for what, shape in CALLS.items():
-        found[what] = measure(made, shape, options.rounds, device)
+    for what, (streams, length, tokens) in CALLS.items():
+        ids = prompts(streams, min(length, 16) if options.rehearse else length)
+        calls = {name: functools.partial(of, ids, tokens) for name, of in made.items()}
+        for call in calls.values():
+            call()
+        able = {name: functools.partial(seconds_of, call, device) for name, call in calls.items()}
+        found[what] = interleaved(able, options.rounds)
         pairs = zip(*(found[what][name]["all"] for name in ("invariant", "usual")), strict=True)
         found[what]["times_as_long"] = spread([invariant / usual for invariant, usual in pairs])
     summary = [

@@ -55,6 +55,25 @@ def test_streams_and_whole_answers_at_once_are_each_what_they_are_alone(llm: LLM
     _run(llm, use)
 
 
+def test_the_engine_pauses_after_the_first_tokens_of_answers_and_no_others(tally: LLM) -> None:
+    params = SamplingParams(seed=1, max_tokens=9, ignore_eos=True, n=2)
+    pauses: list[bool] = []
+
+    async def use(model: AsyncLLM) -> None:
+        await model.generate([7], params)
+        [wake] = tally.client.after_step
+        tally.client.after_step = {lambda: bool(pauses.append(wake()) or pauses[-1])}
+        try:
+            for _ in range(3):
+                await model.generate([7], params)
+        finally:
+            tally.client.after_step = {wake}
+
+    _run(tally, use)
+    assert pauses.count(True) == 3
+    assert len(pauses) >= 27
+
+
 def test_samples_come_apart_and_are_those_of_the_llm(tally: LLM) -> None:
     params = SamplingParams(seed=1, max_tokens=20, ignore_eos=True, n=3)
 

@@ -38,6 +38,7 @@ class AsyncLLM:
     def __init__(self, llm: LLM) -> None:
         self.llm = llm
         self._client = llm.client
+        self._computes_on_cores = llm.device == "cpu"
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -215,9 +216,12 @@ class AsyncLLM:
         self._wake_loops()
 
     def _wake_loops(self) -> bool:
-        """Whether an answer begins, which somebody waits for."""
-        begins = [mailbox.wake() for mailbox in tuple(self._mailboxes.values())]
-        return any(begins)
+        """Whether to leave the processor to others: an answer begins, which somebody waits for."""
+        begins = False
+        for mailbox in tuple(self._mailboxes.values()):
+            begins = mailbox.has_begun() or begins
+            mailbox.wake()
+        return begins and self._computes_on_cores
 
 
 class _Mailbox:
@@ -232,14 +236,16 @@ class _Mailbox:
         self._posted.append((answer, got))
         self._begins = self._begins or begins
 
-    def wake(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether an answer has begun since the last time."""
         begins, self._begins = self._begins, False
+        return begins
+
+    def wake(self) -> None:
         if self._posted:
             # A loop that is closed has nobody who reads.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._hand_out)
-        return begins
 
     def _hand_out(self) -> None:
         try:

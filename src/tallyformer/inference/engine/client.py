@@ -37,7 +37,7 @@ class EngineClient:
 
     Attributes:
         after_step: called when all that is new in a step has been received. Where one returns
-            True, the next step begins a tenth of a millisecond later: the engine computes on all
+            True, the next step may begin up to 0.1 ms later: on a CPU the engine computes on all
             cores, and whoever has to pass something on at once would wait for a time slice.
     """
 
