@@ -15,10 +15,11 @@ import pytest
 from tallyformer.artifacts.lock import alone_in
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
+from tallyformer.config.plain_yaml import read_plain_yaml
 from tallyformer.monitor.curve import Curve
 from tallyformer.monitor.facts import StageFact, facts_of
 from tallyformer.monitor.inside import Inside, Unreadable
-from tallyformer.monitor.runs import RunDetails, RunLook, RunsFolder
+from tallyformer.monitor.runs import MOST_LISTED, RunDetails, RunLook, RunsFolder
 from tallyformer.monitor.stages import StageLook, progress
 
 SECRET = "kept outside"
@@ -284,6 +285,34 @@ def test_many_runs_are_listed_in_part_and_found_by_a_search(tmp_path: Path) -> N
     assert len(listed.runs) == 100 and listed.left_out == 300
     assert [look.id for look in runs.listed("RUN-0007").runs] == ["run-0007"]
     assert runs.details("notes") is None and runs.details("run-0000") is not None
+
+
+def test_a_recipe_is_read_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(text: str) -> object:
+        read.append(text)
+        return read_plain_yaml(text)
+
+    monkeypatch.setattr("tallyformer.monitor.runs.read_plain_yaml", counted)
+    names = [f"run-{number:04}" for number in range(MOST_LISTED + 1)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text("name: x\n")
+    runs = RunsFolder(tmp_path)
+
+    def look_at_all() -> int:
+        read.clear()
+        runs.listed()
+        assert all(runs.details(name) is not None for name in names[-1:] + names[:1])
+        return len(read)
+
+    assert look_at_all() >= MOST_LISTED
+    assert look_at_all() == 0
+    (tmp_path / names[0] / "recipe.yaml").write_text("name: another\n")
+    assert look_at_all() == 1
 
 
 def test_a_folder_that_may_not_be_read_is_a_state(folder: Path) -> None:

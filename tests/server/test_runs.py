@@ -12,11 +12,13 @@ from urllib.parse import quote
 import httpx2
 import pytest
 from starlette.requests import Request
+from starlette.types import Message, Send
 
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
 from tallyformer.errors import UsageError
 from tallyformer.server.api_error import ApiError
+from tallyformer.server.app import create_app
 from tallyformer.server.keys import digest_of
 from tallyformer.server.seals import SECONDS, Seals
 from tallyformer.server.settings import ServerSettings, server_settings
@@ -25,6 +27,7 @@ from tallyformer.server.turns import AT_ONCE, MOST_WAITING, Turns
 from .conftest import KEY, PATIENCE, Running, as_it_is, running
 
 EVIL = '<img src=x onerror="alert(1)">'
+HOST = (b"host", b"localhost")
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +264,36 @@ def test_every_route_of_runs_takes_turns(shown: Running) -> None:
     calls = [[d.call for d in route.dependant.dependencies] for route in routes]
     assert len(routes) == 4
     assert all(any(getattr(c, "__func__", None) is Turns.take for c in found) for found in calls)
+
+
+def test_who_does_not_read_an_answer_takes_no_turn(folder: Path) -> None:
+    app = create_app(ServerSettings(runs=folder))
+
+    async def asked(send: Send) -> None:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        scope = {"type": "http", "method": "GET", "path": "/v1/runs", "headers": [HOST]}
+        await app({**scope, "query_string": b"", "client": None, "server": None}, receive, send)
+
+    async def all_of_them() -> list[int]:
+        slow, statuses = [], []
+
+        async def unread(message: Message) -> None:
+            slow.append(message)
+            await asyncio.Event().wait()
+
+        async def read(message: Message) -> None:
+            statuses.extend([message["status"]] if "status" in message else [])
+
+        tasks = [asyncio.create_task(asked(unread)) for _ in range(AT_ONCE)]
+        while len(slow) < AT_ONCE:
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE):
+            await asked(read)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return statuses
+
+    assert asyncio.run(all_of_them()) == [200]

@@ -26,7 +26,7 @@ from tallyformer.monitor.curve import Curve, CurveNews
 from tallyformer.monitor.inside import Inside, Unreadable
 from tallyformer.monitor.look import Version, version_of
 from tallyformer.monitor.samples import Samples, read_samples
-from tallyformer.monitor.stages import StageLook, StageReader, progress
+from tallyformer.monitor.stages import MOST_KEPT, StageLook, StageReader, progress
 from tallyformer.monitor.words import shown_name, shown_text
 from tallyformer.monitor.written import WrittenLook, WrittenReader
 
@@ -116,7 +116,7 @@ class RunsFolder:
         self._inside = Inside(path)
         self._stages = StageReader(self._inside)
         self._written = WrittenReader(self._inside)
-        self._recipe = functools.lru_cache(MOST_LISTED)(self._recipe_now)
+        self._recipe = functools.lru_cache(MOST_KEPT)(self._recipe_now)
         self._curves: OrderedDict[tuple[str, ...], Curve] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -19,7 +19,8 @@ from tallyformer.monitor.look import Version, version_of
 
 State = Literal["to do", "running", "stopped", "finished", "damaged", "not in the recipe"]
 _MOST_BYTES = 16 << 20
-_MOST_KEPT = 4096
+MOST_KEPT = 4096
+"""Files that are not read again, those that were asked for last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class StageReader:
 
     def __init__(self, inside: Inside) -> None:
         self._inside = inside
-        self._read = functools.lru_cache(_MOST_KEPT)(self._read_now)
+        self._read = functools.lru_cache(MOST_KEPT)(self._read_now)
 
     def stages(self, run: str, *, in_use: bool) -> list[StageLook]:
         """All stages of a run, in their order.

@@ -56,7 +56,8 @@ _Text = Annotated[str, Query(max_length=_LONGEST)]
 def add_run_routes(app: FastAPI, folder: Path) -> None:
     """`/v1/runs` and what is below it, and the reports."""
     runs, seals = RunsFolder(folder), Seals()
-    turns = [Depends(Turns().take)]
+    # A turn ends when the answer is made, however slowly it is read.
+    turns = [Depends(Turns().take, scope="function")]
 
     def reports(run: str, names: list[str]) -> list[RunReport]:
         return [
