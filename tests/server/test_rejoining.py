@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from tallyformer.server.app import load_served_model
+from tallyformer.server.models import Models
 from tallyformer.server.settings import ServerSettings
 
-from .conftest import KEY, Running, running, until
+from .conftest import KEY, PATIENCE, Running, running, until
 from .test_errors import check_envelope
 from .test_limits import limited
 from .test_load import CHAT, ENDLESS, asked, model_of, nothing_runs
@@ -149,3 +152,22 @@ def test_responses_and_completions_are_joined_alike(http: httpx2.Client) -> None
 def test_the_key_of_the_tests_is_in_no_event(keyed: Running) -> None:
     with keyed.client(headers={"authorization": f"Bearer {KEY}"}) as http:
         assert KEY not in http.post(CHAT, json=BODY).text
+
+
+def test_who_leaves_before_the_head_has_come_holds_no_slot(tally_folder: Path) -> None:
+    gate = threading.Event()
+
+    def load(folder: Path) -> Any:
+        assert gate.wait(PATIENCE)
+        return load_served_model(folder)
+
+    folders = {"tiny": tally_folder}
+    models = Models(folders, load, 2, patience=PATIENCE)
+    settings = ServerSettings(models=folders, rejoin_seconds=10 * PATIENCE)
+    with running(settings, models=models) as server, server.client() as http:
+        with asked(server, {**ENDLESS, **REJOIN}):
+            assert http.get("/health").status_code == 200
+        assert http.get("/health").status_code == 200
+        gate.set()
+        until(lambda: 'outcome="cancelled"' in http.get("/metrics").text)
+        until(lambda: nothing_runs(server))

@@ -25,7 +25,7 @@ from tallyformer.server.rate_limits import RateLimits
 from tallyformer.server.rejoining import Recording, Recordings
 from tallyformer.server.settings import ServerSettings
 from tallyformer.server.shared_answers import SharedAnswers, SharedStream
-from tallyformer.server.streaming import EventStream, while_read
+from tallyformer.server.streaming import ClientGone, EventStream, has_gone, while_read
 from tallyformer.tokenizer.messages import Message
 
 IGNORED = "x-ignored-fields"
@@ -165,6 +165,11 @@ class Service:
             events = _stream(started.generation, ask, remember)
             if not ask.rejoin:
                 return self._streamed(events, headers, started.place)
+            with contextlib.ExitStack() as unless_it_stays:
+                unless_it_stays.callback(started.place.close)
+                if await has_gone(request):  # and knows no id to join again
+                    raise ClientGone
+                unless_it_stays.pop_all()
             recording = self._recordings.record(
                 ask.shape.answer_id,
                 request.state.owner,

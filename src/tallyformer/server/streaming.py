@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -15,6 +16,8 @@ _HEADERS = [
     (name.encode(), value.encode())
     for name, value in {**sse.HEADERS, "content-type": f"{sse.MEDIA_TYPE}; charset=utf-8"}.items()
 ]
+_TURNS = 3
+"""Of the loop: an end that has come with the request is read, told and heard of."""
 
 
 class ClientGone(Exception):  # noqa: N818 - nothing is wrong
@@ -48,6 +51,13 @@ async def while_read(receive: Receive, seconds: float | None = None) -> AsyncGen
         raise
     finally:
         watcher.cancel()
+
+
+async def has_gone(request: Request) -> bool:
+    """Whether the client has closed its connection, as far as this machine knows."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    return await request.is_disconnected()
 
 
 async def _until_gone(receive: Receive) -> None:
