@@ -10,7 +10,9 @@ import httpx2
 import pytest
 
 from tallyformer.inference.llm import LLM
+from tallyformer.inference.outputs import FinishReason, FirstSpace, Piece, TokenLogprob
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.server.token_logprobs import ChatLogprobs
 
 from . import test_chat as chat
 from . import test_completions as completions
@@ -49,6 +51,33 @@ def test_a_chats_stream_has_the_same_tokens(http: httpx2.Client) -> None:
     chunks = chat.events(http, logprobs=True)
     parts = [chunk["choices"][0]["logprobs"] for chunk in chunks]
     assert [entry for part in parts if part for entry in part["content"]] == whole
+
+
+SPACES = ("", " ", "\u00a0", "\u3000", " \u3000\n\u2003", "\u001c\u0085 ")
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("more", ["A bond", "€", "\u200b", ""])
+def test_the_tokens_joined_are_the_answers_text_whatever_white_space_it_begins_with(
+    tally: LLM, space: str, more: str
+) -> None:
+    ids = tally.tokenizer.encode(space + more)
+    decoder, left_out = tally.tokenizer.stream_decoder(), FirstSpace()
+    shape = ChatLogprobs(tally.tokenizer, from_start=True)
+    said, spelled = "", b""
+    for number, token_id in enumerate(ids):
+        scored = TokenLogprob(token_id, -1.0, ((token_id, -1.0),))
+        last = number == len(ids) - 1
+        text = decoder.push(token_id) + (decoder.finish() if last else "")
+        reason: FinishReason | None = "length" if last else None
+        piece = Piece(text=text, token_ids=[token_id], finish_reason=reason, logprobs=[scored])
+        kept = left_out.without(piece)
+        if kept is not None:
+            entries = shape.entries(0, kept.logprobs)
+            assert all(e["top_logprobs"][0]["bytes"] == e["bytes"] for e in entries)
+            spelled += b"".join(bytes(entry["bytes"]) for entry in entries)
+            said += kept.text
+    assert spelled.decode() == said == more
 
 
 def test_a_continued_answer_keeps_the_space_of_its_first_token(http: httpx2.Client) -> None:

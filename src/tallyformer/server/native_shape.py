@@ -95,7 +95,11 @@ class NativeShape:
         if piece.finish_reason is None:
             return written
         end = self._end(index, self._texts[index], self._ids[index], piece.finish_reason)
-        last = self._chosen({**end, "content": "", "tokens": []})
+        # Tokens of which no text came, as those of a stop string.
+        rest: dict[str, Any] = {"tokens": []}
+        if not piece.text:
+            rest = {"tokens": piece.token_ids, **self._probabilities(piece.logprobs)}
+        last = self._chosen({**end, "content": "", **rest})
         return written + sse.event(sse.json_bytes(last))
 
     def end(self, usage: AnswerUsage) -> bytes:

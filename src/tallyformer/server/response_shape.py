@@ -71,12 +71,12 @@ class ResponseShape:
         )
 
     def piece(self, index: int, piece: Piece) -> bytes:
-        """Text that is certain."""
+        """Text that is certain, with the entries of its tokens; at the end these may come alone."""
         self._text += piece.text
         scored = self._score(piece.logprobs)
         if piece.finish_reason is not None:
             self._reason = piece.finish_reason
-        if not piece.text:
+        if not piece.text and not scored:
             return b""
         return self._of_part("response.output_text.delta", delta=piece.text, logprobs=scored)
 

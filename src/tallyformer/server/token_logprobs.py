@@ -48,29 +48,33 @@ class ChatLogprobs:
 
     def entries(self, index: int, logprobs: Sequence[TokenLogprob | None]) -> list[dict[str, Any]]:
         """One entry for each token of a choice that has a text."""
-        return [
-            self._with_alternatives(index, entry)
+        scored = [
+            entry
             for entry in logprobs
             if entry is not None and entry.id not in self._tokenizer.control_ids
         ]
-
-    def _with_alternatives(self, index: int, entry: TokenLogprob) -> dict[str, Any]:
+        spelled = [self._tokenizer.bytes_of(entry.id) for entry in scored]
         first = self._from_start and index not in self._begun
-        written = self._entry(entry.id, entry.logprob, first=first)
-        if written["bytes"]:
+        # A character of white space may be several tokens.
+        space = _space_before(b"".join(spelled)) if first else 0
+        entries = []
+        for entry, whole in zip(scored, spelled, strict=True):
+            kept = whole[space:]
+            space -= len(whole) - len(kept)
+            others = [
+                (kept if token_id == entry.id else self._spelled(token_id, first=first), logprob)
+                for token_id, logprob in entry.alternatives
+            ]
+            alternatives = [_entry(*other) for other in others]
+            entries.append({**_entry(kept, entry.logprob), "top_logprobs": alternatives})
+            first = first and not kept
+        if not first:
             self._begun.add(index)
-        others = [self._entry(*other, first=first) for other in entry.alternatives]
-        return {**written, "top_logprobs": others}
+        return entries
 
-    def _entry(self, token_id: int, logprob: float, *, first: bool) -> dict[str, Any]:
+    def _spelled(self, token_id: int, *, first: bool) -> bytes:
         spelled = self._tokenizer.bytes_of(token_id)
-        if first:
-            spelled = spelled.lstrip()
-        return {
-            "token": spelled.decode("utf-8", errors="replace"),
-            "logprob": logprob,
-            "bytes": list(spelled),
-        }
+        return spelled[_space_before(spelled) :] if first else spelled
 
 
 class TextLogprobs:
@@ -115,3 +119,14 @@ class TextLogprobs:
         before = self._offsets[index]
         self._offsets[index] += len(self._decoders[index].push(token_id))
         return before
+
+
+def _entry(spelled: bytes, logprob: float) -> dict[str, Any]:
+    token = spelled.decode("utf-8", errors="replace")
+    return {"token": token, "logprob": logprob, "bytes": list(spelled)}
+
+
+def _space_before(spelled: bytes) -> int:
+    """Bytes of the white space that a text begins with, as `str.lstrip` knows it."""
+    text = spelled.decode("utf-8", errors="replace")
+    return len(text[: len(text) - len(text.lstrip())].encode("utf-8"))
