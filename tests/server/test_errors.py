@@ -122,14 +122,14 @@ def test_every_status_has_the_one_envelope(tally_folder: Path, status: int) -> N
     [
         ({"messages": [5]}, "messages.0: it must be an object"),
         ({"messages": "x"}, "messages: it must be a list"),
-        ({"n": "2"}, "n: it must be a whole number"),
+        ({"n": "2"}, "n: it must be an integer"),
         ({"stream": "yes"}, "stream: it must be true or false"),
-        ({"model": 5}, "model: it must be a text"),
+        ({"model": 5}, "model: it must be a string"),
         ({"user": "x" * 257}, "user: it must have at most 256 characters"),
         ({"messages": []}, "messages: it must have at least 1 item, not 0"),
         ({"logit_bias": [1]}, "logit_bias: it must be an object"),
         ({"stop_token_ids": [-1]}, "stop_token_ids.0: it must be greater than or equal to 0"),
-        ({"user": "\ud800"}, "user: it must be a text, without halves of surrogate pairs"),
+        ({"user": "\ud800"}, "user: it must be a string, without unpaired surrogates"),
     ],
 )
 def test_what_is_wrong_is_said_in_words_of_json(

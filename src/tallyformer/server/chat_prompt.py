@@ -107,16 +107,16 @@ def conversation_ids(
     endless = 1 << 62
     prompt = chat_prompt(tokenizer, messages, context=endless, most_tokens=None)
     if prompt.continued and begins:
-        raise _out_of_turn("add_generation_prompt: an assistant's message is the last one")
+        raise _out_of_turn("add_generation_prompt", "the last message is the assistant's")
     if prompt.continued:
         return [*prompt.ids, tokenizer.eot_id] if continues is False else prompt.ids
     if continues:
-        raise _out_of_turn("continue_final_message: the last message is not an assistant's")
+        raise _out_of_turn("continue_final_message", "the last message is not the assistant's")
     return prompt.ids[:-1] if begins is False else prompt.ids
 
 
-def _out_of_turn(message: str) -> ApiError:
-    return ApiError(400, f"{message}. Leave it out", param=message.partition(":")[0])
+def _out_of_turn(field: str, when: str) -> ApiError:
+    return ApiError(400, f"{field}: cannot be true when {when}. Omit it", param=field)
 
 
 def in_turn(messages: Sequence[GivenMessage]) -> list[Message]:

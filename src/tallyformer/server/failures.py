@@ -21,11 +21,11 @@ _SUBJECT = re.compile("^(Input|String|List|Dictionary) should")
 _NO_OBJECT = ("model_type", "model_attributes_type", "dict_type")
 _WORDS = {
     "a valid boolean": "true or false",
-    "a valid integer": "a whole number",
-    "a valid string": "a text",
+    "a valid integer": "an integer",
+    "a valid string": "a string",
     "a valid ": "a ",
     " after validation": "",
-    ", unable to parse raw data as a unicode string": ", without halves of surrogate pairs",
+    ", unable to parse raw data as a unicode string": ", without unpaired surrogates",
 }
 _NOT_JSON = "The body is not JSON. Send one JSON object"
 

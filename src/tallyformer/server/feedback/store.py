@@ -176,7 +176,7 @@ def _reached() -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """The driver's first line: a full disk, a lock, a refused connection; it holds no values."""
     lines = str(getattr(error, "orig", "")).splitlines()
-    return lines[0] if lines else "its kind is unknown, or the driver missing"
+    return lines[0] if lines else "unknown reason, or the driver is not installed"
 
 
 def _storable(value: Any) -> Any:

@@ -44,5 +44,5 @@ def _behind(last: str | None) -> int:
     if not last:
         return 0
     if not (last.isascii() and last.isdecimal() and len(last) < 10):
-        raise ApiError(400, f"{LAST_EVENT}: it must be an event's id, a whole number")
+        raise ApiError(400, f"{LAST_EVENT}: it must be an event's id, an integer")
     return int(last) + 1

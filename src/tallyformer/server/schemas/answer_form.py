@@ -102,8 +102,7 @@ class FormFields(RequestPart):
         found += _forms("json_schema", "json", self.json_schema)
         if len(found) > 1:
             raise InvalidRequestError(
-                f"{found[1].field}: an answer has one form, and {found[0].field} gives it. Leave "
-                "one out"
+                f"{found[1].field}: an answer has one form, and {found[0].field} gives it. Omit one"
             )
         return found[0] if found else None
 

@@ -12,8 +12,8 @@ from tallyformer.tokenizer.messages import content_text
 
 MOST_MESSAGES = 4096
 TEXT_ALONE = "this model reads and writes text alone"
-_PARTS = 'must be a text, or parts as {"type": "text", "text": "..."}'
-_NO_CALLS = "this model cannot be made to call a tool. Leave it out, or write none or auto"
+_PARTS = 'must be a string, or parts as {"type": "text", "text": "..."}'
+_NO_CALLS = "this model cannot be made to call a tool. Omit it, or write none or auto"
 _CONTENT: dict[str, Any] = {
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]
 }
@@ -82,7 +82,7 @@ class ChatRequest(SamplingFields):
             if getattr(self, name) not in (None, value):
                 raise ValueError(
                     f"{name}: an assistant's last message is continued, and after any other one a "
-                    "new answer begins. Leave it out"
+                    "new answer begins. Omit it"
                 )
         return self
 

@@ -10,7 +10,7 @@ from tallyformer.server.schemas.request import MOST_CHOICES, example
 from tallyformer.server.schemas.sampling import SamplingFields
 
 MOST_PROMPTS = 256
-_FORMS = "must be a text, a list of token ids, or a list of either"
+_FORMS = "must be a string, a list of token ids, or a list of either"
 _PROMPT: dict[str, Any] = {
     "anyOf": [
         {"type": "string"},
@@ -54,7 +54,7 @@ class CompletionRequest(SamplingFields):
     def _no_suffix(cls, given: Any) -> Any:
         if given == "":
             return None
-        raise ValueError("this model cannot fill in before a suffix. Leave it out")
+        raise ValueError("this model cannot fill in before a suffix. Omit it")
 
     @field_validator("best_of", mode="after")
     @classmethod
