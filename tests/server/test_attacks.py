@@ -43,7 +43,9 @@ ODD = (
 )
 HUGE = (10**9, 2**31, 2**63 - 1, 2**63, 2**64, 10**30, -(2**63), -(10**30), 1e308, -1e308)
 
-LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
+LIMITS = (
+    *("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict"),
+)
 MESSAGE = {"role": "user", "content": "Profit?"}
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {}}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "description": "d"}}}
@@ -70,6 +72,13 @@ FULL: dict[str, dict[str, Any]] = {
         "text": {"format": {"type": "text"}},
         "user": "u",
     },
+    "/completion": {
+        **{"model": "tiny", "n_predict": 2, "stop": ["x"], "user": "u", "seed": 1},
+        "prompt": ["A bond", 5],
+        "logit_bias": {"5": 1.0, "bond": -1.0},
+        "response_fields": ["content"],
+        "unknown": "value",
+    },
     "/generate": {"prompt": "A bond", "model_name": "tiny", "max_new_tokens": 2},
     "/tokenize": {"prompt": "A bond", "model": "tiny"},
     "/detokenize": {"tokens": [5], "model": "tiny"},
@@ -83,6 +92,7 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     ),
     "/v1/completions": ("n", "best_of", "logprobs", "max_tokens", "seed", "top_k"),
     "/v1/responses": ("max_output_tokens", "temperature", "top_p"),
+    "/completion": ("n_predict", "n_probs", "repeat_penalty", "seed", "top_k"),
     "/generate": ("max_new_tokens", "temperature", "topk", "topp", "frequency_penalty"),
 }
 
@@ -154,7 +164,7 @@ def test_no_prompt_becomes_a_page_or_a_failure(http: httpx2.Client) -> None:
             check_plain(send(http, path, {"model": "tiny", "max_tokens": 2, "stop": text, **asked}))
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses"])
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses", "/completion"])
 def test_no_text_breaks_a_streams_events(http: httpx2.Client, path: str) -> None:
     for text in (XSS[0], XSS[5]):
         for body in with_text({**FULL[path], "stream": True}, text):
@@ -173,6 +183,21 @@ def test_no_number_is_a_failure(http: httpx2.Client, path: str) -> None:
             if name in LIMITS and 0 < number < 2**63:
                 continue  # allowed: the window slides
             check_plain(send(http, path, body))
+
+
+BIASED = (CHAT, "/v1/completions", "/v1/responses", "/completion")
+
+
+@pytest.mark.parametrize("path", BIASED)
+@pytest.mark.parametrize("digits", [10, 309, 4300, 4301, 5000])
+def test_no_id_of_many_digits_is_a_failure(http: httpx2.Client, path: str, digits: int) -> None:
+    many = "9" * digits
+    for given in (f'{{"{many}": 1}}', f"[[{many}, 1]]", f'[["{many}", {many}]]'):
+        body = json.dumps({**FULL[path], "response_format": None, "logit_bias": "BIAS"})
+        headers = {"content-type": "application/json"}
+        answer = http.post(path, content=body.replace('"BIAS"', given), headers=headers)
+        check_plain(answer)
+        check_envelope(answer, 400)
 
 
 def test_answers_of_every_kind_are_read_as_what_they_say(rated: Running) -> None:

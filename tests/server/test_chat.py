@@ -126,6 +126,27 @@ def test_each_chunk_has_the_usage_until_then_if_that_is_asked_for(
     assert '"usage"' not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "include"),
+    [
+        ("/v1/chat/completions", {"messages": QUESTION}, False),
+        ("/v1/completions", {"prompt": "A bond"}, False),
+        ("/v1/responses", {"input": "A bond"}, True),
+        ("/v1/responses", {"input": "A bond"}, False),
+        ("/completion", {"prompt": "A bond"}, True),
+    ],
+)
+def test_a_usage_that_no_chunk_has_is_named_as_without_effect(
+    http: httpx2.Client, path: str, asked: dict[str, Any], include: bool
+) -> None:
+    options = {"continuous_usage_stats": True, "include_usage": include}
+    body = {**asked, "max_tokens": 2, "stream": True, "stream_options": options}
+    found = http.post(path, json=body).headers["x-ignored-fields"]
+    assert found == "stream_options.continuous_usage_stats"
+    plain = http.post(path, json={**body, "stream_options": {"include_usage": include}})
+    assert "x-ignored-fields" not in plain.headers
+
+
 def test_stop_texts_span_tokens_and_leak_nothing(http: httpx2.Client) -> None:
     whole = answer_of(http, max_tokens=24)["choices"][0]["message"]["content"]
     stop = whole[7:13]

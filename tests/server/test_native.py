@@ -10,7 +10,9 @@ import openai
 import pytest
 
 from tallyformer import __version__
+from tallyformer.errors import InvalidRequestError
 from tallyformer.inference.llm import LLM
+from tallyformer.server.schemas.native import NativeCompletionRequest
 
 from .conftest import PATIENCE, Running
 from .test_errors import check_envelope
@@ -54,6 +56,18 @@ def test_a_stream_joined_is_the_whole_answer_and_says_stop_once(http: httpx2.Cli
     assert [part["stop"] for part in parts] == [False] * (len(parts) - 1) + [True]
     assert sum(len(part["tokens"]) for part in parts) == 8
     assert {**parts[-1], "content": whole["content"]} == whole
+
+
+def test_a_streams_tokens_are_those_of_the_whole_whatever_ends_it(http: httpx2.Client) -> None:
+    text = completion(http, temperature=0)["content"]
+    for stop in {text[start : start + 2] for start in range(len(text))}:
+        asked: dict[str, Any] = {"temperature": 0, "n_probs": 1, "stop": [stop]}
+        whole = completion(http, **asked, return_tokens=True)
+        parts = events(http, **asked)
+        assert [token for part in parts for token in part["tokens"]] == whole["tokens"], stop
+        scored = [e for part in parts for e in part.get("completion_probabilities", ())]
+        assert scored == whole["completion_probabilities"]
+        assert all(part["content"] for part in parts[:-1])
 
 
 def test_a_list_of_prompts_has_a_list_of_answers(http: httpx2.Client, tally: LLM) -> None:
@@ -116,6 +130,46 @@ def test_a_text_is_kept_away_by_its_tokens(http: httpx2.Client, tally: LLM) -> N
     assert settings["logit_bias"] == [{"token": tally.tokenizer.eot_id, "bias": None}]
 
 
+def test_a_string_of_digits_in_a_pair_is_a_text_and_an_integer_is_an_id(
+    http: httpx2.Client, tally: LLM
+) -> None:
+    def biased(bias: Any) -> Any:
+        shown = completion(http, n_predict=1, logit_bias=bias)["generation_settings"]["logit_bias"]
+        return {one["token"]: one["bias"] for one in shown}
+
+    digits = dict.fromkeys(tally.tokenizer.encode("5"), -100)
+    assert biased([["5", False]]) == digits != {5: -100}
+    assert biased([[5, False]]) == biased({"5": -100}) == biased({"5": False}) == {5: -100}
+    assert biased([["5", False], [5, 1.5]]) == {**digits, 5: 1.5}
+
+
+@pytest.mark.parametrize(
+    "bias",
+    [
+        *([[-1, False]], [[5.0, 1]], [[True, 1]], [[None, 1]], [[{"a": 1}, 1]], [[["5"], 1]]),
+        *([["", 1]], [[10**9, 1]], [[5, True]], [[5, "1"]], [[5, None]], [[5]], [[5, 1, 1]], [5]),
+        *({"5": True}, {"5": "1"}, {"5": 101}, {"": 1}, [[5, 101]], "5", 5),
+        [[token_id, 1] for token_id in range(1025)],
+        # So many ids, and the tokens of a text.
+        [*([token_id, 1] for token_id in range(10**6, 10**6 + 1023)), ["A bond pays", 1]],
+    ],
+)
+def test_a_bias_that_is_none_is_a_400(http: httpx2.Client, bias: Any) -> None:
+    refused = http.post("/completion", json={"prompt": PROMPT, "logit_bias": bias})
+    assert check_envelope(refused, 400)["param"] == "logit_bias"
+
+
+def test_texts_of_a_bias_have_no_more_tokens_than_ids_may_be(tally: LLM) -> None:
+    ids = [[token_id, 1] for token_id in range(10**6, 10**6 + 1023)]
+    one, several = (
+        NativeCompletionRequest.model_validate({"prompt": "a", "logit_bias": [*ids, [text, 1]]})
+        for text in ("e", "A bond pays")
+    )
+    assert len(one.with_ids(tally.tokenizer).logit_bias) == 1024
+    with pytest.raises(InvalidRequestError, match="logit_bias: may name 1024 tokens"):
+        several.with_ids(tally.tokenizer)
+
+
 def test_an_answer_has_the_fields_that_are_wanted(http: httpx2.Client) -> None:
     wanted = ["content", "generation_settings/n_predict", "nothing", "prompt/nothing"]
     whole = completion(http, temperature=0)
@@ -128,7 +182,10 @@ def test_an_answer_has_the_fields_that_are_wanted(http: httpx2.Client) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("n_predict", "8"), ("n_probs", 21), ("repeat_penalty", 0), ("max_tokens", "8")],
+    [
+        *(("n_predict", "8"), ("n_probs", 21), ("repeat_penalty", 0), ("max_tokens", "8")),
+        *(("repetition_penalty", -5), ("repeat_penalty", -5), ("logprobs", 21)),
+    ],
 )
 def test_what_is_wrong_has_the_name_that_the_client_gave(
     http: httpx2.Client, field: str, value: Any

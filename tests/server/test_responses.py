@@ -142,6 +142,30 @@ def test_what_was_answered_is_sent_back_as_it_was_with_what_others_thought(
     assert again.json()["output"][0]["content"][0]["text"] == right
 
 
+def test_what_is_wrong_has_its_place_in_the_input_that_was_sent(http: httpx2.Client) -> None:
+    question = {"role": "user", "content": "Gain?"}
+    thought = {"type": "reasoning", "id": "rs_1", "summary": []}
+    for wrong, param in (
+        ({"role": "user", "content": 5}, "input.2.content"),
+        ({"role": "nobody", "content": "a"}, "input.2.role"),
+        (5, "input.2"),
+    ):
+        detail = check_envelope(post(http, input=[question, thought, wrong]), 400)
+        assert detail["param"] == param and detail["message"].startswith(f"{param}: ")
+    assert check_envelope(post(http, input=[thought]), 400)["param"] == "input"
+
+
+def test_the_entries_of_a_streams_parts_are_those_of_the_whole(http: httpx2.Client) -> None:
+    asked: dict[str, Any] = {"include": ["message.output_text.logprobs"], "max_output_tokens": 6}
+    text = said(http, **asked)
+    for stop in {text[start : start + 2] for start in range(len(text))}:
+        lines = post(http, **asked, stop=[stop], stream=True).text.splitlines()
+        events = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+        deltas = [e for e in events if e["type"] == "response.output_text.delta"]
+        assert [entry for e in deltas for entry in e["logprobs"]] == events[-4]["logprobs"], stop
+        assert "".join(e["delta"] for e in deltas) == events[-4]["text"]
+
+
 def test_turns_are_left_out_only_if_it_is_allowed(http: httpx2.Client) -> None:
     older = [{"role": "user", "content": "bond " * 4}, {"role": "assistant", "content": "x " * 8}]
     messages = [*older, {"role": "user", "content": "What is a bond?"}]

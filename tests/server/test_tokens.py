@@ -31,6 +31,12 @@ def test_what_has_no_effect_is_named_everywhere(http: httpx2.Client) -> None:
     for path, body, names in (
         ("/tokenize", {"prompt": "a", "odd": 1}, "odd"),
         ("/tokenize", {"messages": question}, "messages.name"),
+        ("/tokenize", {"content": "a", "add_generation_prompt": False}, "add_generation_prompt"),
+        (
+            "/tokenize",
+            {"prompt": "a", "continue_final_message": True, "add_generation_prompt": True},
+            "add_generation_prompt, continue_final_message",
+        ),
         ("/detokenize", {"tokens": [1], "odd": 1}, "odd"),
         ("/apply-template", {"messages": question}, "messages.name"),
     ):
@@ -85,7 +91,9 @@ def test_a_conversation_ends_as_the_request_says(http: httpx2.Client, tally: LLM
     ):
         for path in ("/tokenize", "/apply-template"):
             refused = http.post(path, json={"messages": messages, field: True})
-            assert check_envelope(refused, 400)["param"] == field
+            detail = check_envelope(refused, 400)
+            assert detail["param"] == field
+            assert detail["message"].startswith(f"{field}: cannot be true when the last message is")
 
 
 def test_the_texts_of_tokens_are_given_beside_their_ids(http: httpx2.Client, tally: LLM) -> None:

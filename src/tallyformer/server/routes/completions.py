@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
@@ -47,7 +48,7 @@ async def completion_ids(model: ServedModel, body: CompletionRequest) -> list[li
         raise ApiError(
             400, f"prompt: with n at most {MOST_ANSWERS} answers a request", param="prompt"
         )
-    long = sum(map(len, body.prompt)) > LONG_TEXT
+    long = _length(body.prompt) > LONG_TEXT
     return await asyncio.to_thread(_ids, model, body) if long else _ids(model, body)
 
 
@@ -109,6 +110,15 @@ def _ask(
 
 def _text(tokenizer: Tokenizer, prompt: str | list[int]) -> str:
     return prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
+
+
+def _length(prompts: list[Any]) -> int:
+    """Ids, texts in a row with them, and characters of all texts."""
+    length = sum(map(len, prompts))
+    if length > LONG_TEXT:  # To look at each of half a million ids takes a while.
+        return length
+    rows = (prompt for prompt in prompts if isinstance(prompt, list))
+    return length + sum(len(part) for row in rows for part in row if isinstance(part, str))
 
 
 def _ids(model: ServedModel, body: CompletionRequest) -> list[list[int]]:

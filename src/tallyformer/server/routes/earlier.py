@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import Any
 
@@ -13,6 +14,7 @@ from tallyformer.server.chat_prompt import too_long
 from tallyformer.server.generation import WantedAnswers
 from tallyformer.server.metrics import AnswerTimes
 from tallyformer.server.models import ServedModel
+from tallyformer.server.routes.chat import LONG_TEXT
 from tallyformer.server.schemas.earlier import (
     Generated,
     GenerateMetrics,
@@ -41,7 +43,8 @@ def add_earlier_routes(app: FastAPI, service: Service) -> None:
     async def generate(body: GenerateRequest, request: Request, response: Response) -> Generated:
         """A text continued; the model `sft` answers it."""
         model = await service.models.answering(body.model_name, "model_name")
-        wanted = _wanted(model, body)
+        long = len(body.prompt) > LONG_TEXT
+        wanted = await asyncio.to_thread(_wanted, model, body) if long else _wanted(model, body)
         output, times, limits = await service.one_answer(request, model, wanted)
         response.headers.update({**limits, **named(body.ignored())})
         metrics = _metrics(output, times) if body.return_metrics else None

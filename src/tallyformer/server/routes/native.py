@@ -12,6 +12,7 @@ from tallyformer.server.chat_prompt import conversation_ids
 from tallyformer.server.formats import mask_of
 from tallyformer.server.models import Models, ServedModel
 from tallyformer.server.native_shape import NativeShape
+from tallyformer.server.routes.chat import LONG_TEXT
 from tallyformer.server.routes.completions import completion_ids, completion_wanted
 from tallyformer.server.schemas.errors import STREAMED, documented
 from tallyformer.server.schemas.native import (
@@ -34,7 +35,7 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
         model = await models.answering(body.model)
         prompts = await completion_ids(model, body)
         mask = await mask_of(model, body.answer_form)
-        body = body.with_ids(model.llm.llm.tokenizer) if body.logit_bias else body
+        body = await _with_ids(model, body)
         wanted = [completion_wanted(model, body, ids, mask) for ids in prompts]
         shape = NativeShape(
             model.name,
@@ -94,6 +95,18 @@ def add_native_routes(app: FastAPI, service: Service) -> None:
             {"id": slot, "n_ctx": context, "is_processing": slot < running}
             for slot in range(model.llm.slots)
         ]
+
+
+async def _with_ids(model: ServedModel, body: NativeCompletionRequest) -> NativeCompletionRequest:
+    """The same request, whose `logit_bias` names ids alone.
+
+    Raises:
+        InvalidRequestError: its texts have too many tokens.
+    """
+    tokenizer = model.llm.llm.tokenizer
+    if body.biased_characters > LONG_TEXT:
+        return await asyncio.to_thread(body.with_ids, tokenizer)
+    return body.with_ids(tokenizer)
 
 
 def _props(model: ServedModel) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from tallyformer.server.schemas.answer_form import AnswerForm
 from tallyformer.server.schemas.chat import MOST_MESSAGES, ChatMessage
@@ -38,6 +38,28 @@ class InputMessage(ChatMessage):
         ]
 
 
+class ReasoningItem(RequestPart):
+    """What another model thought, which its history holds; it has no effect."""
+
+    type: Literal["reasoning"]
+
+    def ignored(self) -> list[str]:
+        """The name that stands for all of it."""
+        return [_REASONING]
+
+
+def _kind(item: Any) -> str:
+    return _THOUGHT if isinstance(item, dict) and item.get("type") == _REASONING else _SAID
+
+
+_SAID, _THOUGHT = "a message", "a reasoning"
+"""Names of kinds have a space, so that no error takes them for names of fields."""
+_Item = Annotated[
+    Annotated[InputMessage, Tag(_SAID)] | Annotated[ReasoningItem, Tag(_THOUGHT)],
+    Discriminator(_kind),
+]
+
+
 class TextFormat(RequestPart):
     """How the text is written."""
 
@@ -53,10 +75,9 @@ class ResponsesRequest(SamplingFields):
     """A text or conversation to answer."""
 
     model_config = example({"model": "sft", "input": "What is a bond?"})
+    usage_is_in_chunks: ClassVar[bool] = False
 
-    input: list[InputMessage] = Field(
-        description="A question, or messages.", json_schema_extra=_INPUT
-    )
+    input: list[_Item] = Field(description="A question, or messages.", json_schema_extra=_INPUT)
     instructions: str | None = Field(None, description="As a system message before all others.")
     max_output_tokens: int | None = Field(None, ge=1)
     metadata: dict[str, str] | None = Field(None, max_length=16, description="Is sent back.")
@@ -77,23 +98,13 @@ class ResponsesRequest(SamplingFields):
     )
     background: bool = Field(False, description="Only false.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_reasoning(cls, given: Any) -> Any:
-        """What other models thought, which their history holds, is named as without effect."""
-        items = given.get("input") if isinstance(given, dict) else None
-        if not isinstance(items, list) or not any(map(_is_reasoning, items)):
-            return given
-        said = [item for item in items if not _is_reasoning(item)]
-        return {**given, "input": said, f"input.{_REASONING}": True}
-
     @field_validator("input", mode="before")
     @classmethod
     def _messages(cls, given: Any) -> Any:
         if isinstance(given, str):
             return [{"role": "user", "content": given}]
         if not isinstance(given, list):
-            raise ValueError("must be a text or a list of messages")
+            raise ValueError("must be a string or a list of messages")
         if not 1 <= len(given) <= MOST_MESSAGES:
             raise ValueError(f"must hold 1 to {MOST_MESSAGES} messages; it holds {len(given)}")
         return given
@@ -111,12 +122,12 @@ class ResponsesRequest(SamplingFields):
     @field_validator("background", mode="after")
     @classmethod
     def _foreground(cls, given: bool) -> bool:
-        return bool(refuse_unless(given, (False,), "answers are given at once. Leave it out"))
+        return bool(refuse_unless(given, (False,), "answers are given at once. Omit it"))
 
     @field_validator("n", mode="after")
     @classmethod
     def _one_answer(cls, given: int) -> int:
-        return int(refuse_unless(given, (1,), "this endpoint gives one answer. Leave it out"))
+        return int(refuse_unless(given, (1,), "this endpoint gives one answer. Omit it"))
 
     @property
     def messages(self) -> list[ChatMessage]:
@@ -126,7 +137,7 @@ class ResponsesRequest(SamplingFields):
             if self.instructions is None
             else [ChatMessage(role="system", content=self.instructions)]
         )
-        return [*first, *self.input]
+        return [*first, *(item for item in self.input if isinstance(item, InputMessage))]
 
     @property
     def wanted_format(self) -> AnswerForm | None:
@@ -153,7 +164,3 @@ class ResponsesRequest(SamplingFields):
         if any(name != _LOGPROBS for name in self.include or ()):
             without_effect.append("include")
         return [*without_effect, *super().ignored()]
-
-
-def _is_reasoning(item: Any) -> bool:
-    return isinstance(item, dict) and item.get("type") == _REASONING

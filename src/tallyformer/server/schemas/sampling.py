@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -29,6 +29,10 @@ _ENGINE_FIELDS = (
 _SEEDS = 1 << 63
 ALL_TOKENS = -1
 """vLLM's word for a `top_k` that keeps all."""
+MOST_BIASED = 1024
+MOST_DIGITS = 9
+"""Of an id; every vocabulary has fewer tokens."""
+_COUNTED = "stream_options.continuous_usage_stats"
 _LEAST_MASS = 1e-9
 """A mass that any most probable token has; the engine wants one above 0."""
 
@@ -48,7 +52,13 @@ class StreamOptions(RequestPart):
 
 
 class SamplingFields(FormFields, RequestBody):
-    """What all ways of asking share."""
+    """What all ways of asking share.
+
+    Attributes:
+        usage_is_in_chunks: whether a stream's chunks can have the usage until then.
+    """
+
+    usage_is_in_chunks: ClassVar[bool] = True
 
     model: str | None = Field(
         None,
@@ -81,7 +91,9 @@ class SamplingFields(FormFields, RequestBody):
     repetition_penalty: float | None = Field(None, description="Above 1 repeats less.")
     min_tokens: int | None = Field(None, description="The answer does not end before this many.")
     logit_bias: dict[str, float] | None = Field(
-        None, max_length=1024, description="Added to the logits of token ids, from -100 to 100."
+        None,
+        max_length=MOST_BIASED,
+        description="Added to the logits of token ids, from -100 to 100.",
     )
     user: str | None = Field(
         None, max_length=256, description="Who asks; kept only with an answer that is rated."
@@ -99,9 +111,9 @@ class SamplingFields(FormFields, RequestBody):
     def _one_error_for_stop(cls, given: Any) -> Any:
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list) or not all(isinstance(t, str) and t for t in texts):
-            raise ValueError("must be a text, or a list of texts, none of them empty")
+            raise ValueError("must be a string, or a list of strings, none of them empty")
         if len(texts) > MOST_STOPS:
-            raise ValueError(f"may hold {MOST_STOPS} texts; it holds {len(texts)}")
+            raise ValueError(f"may hold {MOST_STOPS} strings; it holds {len(texts)}")
         return given
 
     @field_validator("top_k", mode="after")
@@ -112,7 +124,7 @@ class SamplingFields(FormFields, RequestBody):
     @field_validator("logit_bias", mode="after")
     @classmethod
     def _of_ids(cls, given: dict[str, float] | None) -> dict[str, float] | None:
-        if given is not None and not all(name.isdecimal() and len(name) < 10 for name in given):
+        if given is not None and not all(map(_is_id, given)):
             raise ValueError("its keys must be token ids")
         return given
 
@@ -120,14 +132,14 @@ class SamplingFields(FormFields, RequestBody):
     def _nothing_that_would_change_the_answer(self) -> Self:
         for name, value in (self.model_extra or {}).items():
             if name in NEUTRAL and value not in NEUTRAL[name]:
-                raise ValueError(f"{name}: this server cannot do that. Leave it out")
+                raise ValueError(f"{name}: this server cannot do that. Omit it")
         return self
 
     @field_validator("seed", "max_tokens", mode="before")
     @classmethod
     def _no_endless_number(cls, given: Any) -> Any:
         if isinstance(given, int) and not isinstance(given, bool) and abs(given) >= _SEEDS:
-            raise ValueError("must be a whole number of 64 bits")
+            raise ValueError("must be an integer of 64 bits")
         return given
 
     @property
@@ -139,12 +151,20 @@ class SamplingFields(FormFields, RequestBody):
     def usage_in_chunks(self) -> bool:
         """Whether each chunk of a stream has the usage until now."""
         options = self.stream_options
-        return options is not None and options.include_usage and options.continuous_usage_stats
+        asked = options is not None and options.include_usage and options.continuous_usage_stats
+        return self.usage_is_in_chunks and asked
 
     @property
     def may_rejoin(self) -> bool:
         """Whether a stream can be joined again."""
         return self.stream_options is not None and self.stream_options.rejoin
+
+    def ignored(self) -> list[str]:
+        """Names of fields that have no effect."""
+        options = self.stream_options
+        counted = options is not None and options.continuous_usage_stats
+        without_effect = [_COUNTED] if counted and not self.usage_in_chunks else []
+        return [*without_effect, *super().ignored()]
 
     def params(
         self, defaults: SamplingParams, *, max_tokens: int, n: int, **more: Any
@@ -181,6 +201,10 @@ class SamplingFields(FormFields, RequestBody):
 def _settings(defaults: SamplingParams, **given: Any) -> SamplingParams:
     """Checked once for all requests alike."""
     return dataclasses.replace(defaults, **given)
+
+
+def _is_id(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and len(name) <= MOST_DIGITS
 
 
 def refuse_unless(given: Any, allowed: tuple[Any, ...], message: str) -> Any:

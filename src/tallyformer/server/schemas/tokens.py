@@ -17,6 +17,7 @@ ADD_GENERATION_PROMPT = Field(
 CONTINUE_FINAL_MESSAGE = Field(
     None, description="Whether an assistant's last message is left open, as by default."
 )
+_OF_MESSAGES = ("add_generation_prompt", "continue_final_message")
 
 
 class TokenizeRequest(RequestBody):
@@ -41,6 +42,12 @@ class TokenizeRequest(RequestBody):
         if len(given) != 1:
             raise ValueError("prompt: give exactly one of prompt, content and messages")
         return self
+
+    def ignored(self) -> list[str]:
+        """Names of fields that have no effect."""
+        names = () if self.messages is not None else _OF_MESSAGES
+        without_effect = [name for name in names if getattr(self, name) is not None]
+        return [*without_effect, *super().ignored()]
 
 
 class TokenPiece(BaseModel):
