@@ -79,6 +79,8 @@ class Found:
 
     def __init__(self, path: Path, device: torch.device, work: Work) -> None:
         self.path, self.device, self.work = path, device, work
+        # Models that may use CUDA graphs, by subject.
+        self.with_graphs: dict[str, ReadyModel] = {}
         self.values: dict[str, Any] = {
             "tokens_per_second": {},
             "seconds_to_first_token": {},
@@ -95,11 +97,14 @@ class Found:
         except Exception as error:
             traceback.print_exc()
             self.values["failed"][part] = f"{type(error).__name__}: {error}"[:500]
+        # Graphs are recorded as they are needed, and a fast number of a slow runner would mislead.
+        used = {name: graphs_of(ready) for name, ready in self.with_graphs.items()}
+        self.values["cuda_graphs"] = used
         write(self.path, self.device, self.work, self.values)
 
 
 def graphs_of(ready: ReadyModel) -> str:
-    """Whether CUDA graphs were used, or why not."""
+    """Whether every CUDA graph until now could be recorded, or why not."""
     return getattr(ready.runner, "problem", "the plain runner was taken") or "used"
 
 
@@ -110,8 +115,7 @@ def make_subjects(llm: LLM, found: Found) -> dict[str, Callable[..., None]]:
     for name, invariant in (("engine", False), ("engine, batch_invariant", True)):
         with found.failures(name):
             ready = with_torch(model, tokenizer, batch_invariant=invariant)
-            # A fast number of a slow runner would mislead.
-            found.values["cuda_graphs"][name] = graphs_of(ready)
+            found.with_graphs[name] = ready
             subjects[name] = answers_of(LLM(ready, tokenizer))
     with found.failures("engine without graphs"):
         runner = TorchRunner(model, tokenizer.vocab_size, slots=256)
@@ -175,7 +179,7 @@ def launches_per_token(
     generate: Callable[..., None], work: Work, device: torch.device
 ) -> dict[str, float]:
     """What the host starts on the device for one more token of one stream, by name; and `kernels`,
-    what then runs there, those of graphs included."""
+    all that then runs there, copies and what graphs start included."""
     counts, ran = [], []
     ids = prompts(1, work.prompt)
     activities = [ProfilerActivity.CPU]

@@ -173,6 +173,24 @@ inference.main()
     assert any(line.startswith("failed: ") for line in found["summary"])
 
 
+def test_whether_graphs_are_used_is_asked_again_after_each_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that cannot be recorded may be needed only while something is measured."""
+    monkeypatch.syspath_prepend(KIT)
+    inference = importlib.import_module("inference")
+    inference.make_model(tmp_path, inference.SMALL)
+    llm = LLM.from_pretrained(tmp_path, device="cpu", runner="torch")
+    out, name = tmp_path / "inference.json", "engine, batch_invariant"
+    found = inference.Found(out, torch.device("cpu"), inference.Work(inference.SMALL))
+    subjects = inference.make_subjects(llm, found)
+    assert json.loads(out.read_text())["cuda_graphs"][name] == "device cpu"
+    with found.failures("a part"):
+        subjects[name]([[1, 2]], 2)
+        found.with_graphs[name].runner._graphs._problems = {"decode": "out of memory"}
+    assert json.loads(out.read_text())["cuda_graphs"][name] == "out of memory"
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
