@@ -67,18 +67,18 @@ def candidates(logits_NV: Tensor, filters: Filters) -> tuple[Tensor, Tensor]:
         exactly 0 for what its filters exclude.
     """
     limit_N = _limit(filters, logits_NV.shape[1])
-    whole_N1 = whole_mass(logits_NV, filters) if bool(_measured(filters).any()) else None
+    whole_N1 = _whole_mass(logits_NV, filters) if bool(_measured(filters).any()) else None
     widest = int(limit_N.max())
     least = int((limit_N * (filters.top_k > 0)).max())
     width = widest if bool((filters.top_k > 0).all()) else min(max(_FIRST_WIDTH, least), widest)
     while True:
-        ids_NK, probs_NK, enough_N = bounded_candidates(logits_NV, filters, width, whole_N1)
+        ids_NK, probs_NK, enough_N = _bounded_candidates(logits_NV, filters, width, whole_N1)
         if width >= widest or bool(enough_N.all()):
             return ids_NK, probs_NK
         width = min(8 * width, widest)
 
 
-def bounded_candidates(
+def _bounded_candidates(
     logits_NV: Tensor, filters: Filters, width: int, whole_N1: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same from the `width` greatest logits; no shape and no branch depends on numbers.
@@ -87,7 +87,7 @@ def bounded_candidates(
         logits_NV: see `greatest`.
         filters: of the rows.
         width: K, 1 to V.
-        whole_N1: `whole_mass`; None is right where no row measures `top_p` on the vocabulary.
+        whole_N1: `_whole_mass`; None is right where no row measures `top_p` on the vocabulary.
 
     Returns:
         ids_NK, probs_NK, and enough_N: whether more candidates would change nothing.
@@ -140,7 +140,7 @@ def _first_keys(numbers_NM: Tensor, count: int) -> Tensor:
     return keys_NM.topk(count, dim=1).indices
 
 
-def whole_mass(logits_NV: Tensor, filters: Filters) -> Tensor:
+def _whole_mass(logits_NV: Tensor, filters: Filters) -> Tensor:
     """The weights' sum (N, 1) over the vocabulary, relative to the greatest weight."""
     return _scaled(logits_NV, filters.temperature).exp().sum(dim=1, keepdim=True)
 

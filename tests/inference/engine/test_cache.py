@@ -45,6 +45,7 @@ class Checked:
         positions = torch.full((len(slots), width), -1)
         for i, (slot, start, count) in enumerate(zip(slots, starts, counts, strict=True)):
             positions[i, width - count :] = torch.arange(start, start + count)
+            states[:, i, :, : width - count] = torch.nan
             new = states[:, i, :, width - count :]
             self.held[slot] = torch.cat([self.held[slot], new], dim=2)
         self.cache.aim(slots, starts, positions, max(starts) + width)
@@ -74,6 +75,12 @@ def test_any_history_leaves_each_slot_its_columns(
             length = checked.held[slot].shape[2]
             checked.cache.copy(slot, other, length)
             checked.held[other] = checked.held[slot]
+
+
+def test_padding_that_is_no_number_is_not_read_after_the_cache_has_grown() -> None:
+    checked = Checked()
+    for _ in range(30):
+        checked.write(list(range(6)))
 
 
 def test_columns_and_slots_that_are_there_are_seldom_copied() -> None:

@@ -81,10 +81,10 @@ class SlotCache(Cache):  # type: ignore[misc]
             )
         ]
 
-    def wipe(self, slots: int | slice = slice(None)) -> None:
-        """Forget these slots, all by default, in place: zeros, whatever was there."""
+    def wipe(self, slot: int) -> None:
+        """Forget a slot, in place: zeros, whatever was there."""
         for layer in self.layers:
-            layer.wipe(slots)
+            layer.wipe(slot)
 
     def copy(self, slot: int, to: int, length: int) -> None:
         """Copy the first `length` columns of a slot over those of another."""
@@ -127,9 +127,9 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
         for buffer in (self.keys, self.values):
             buffer[to, :, :length] = buffer[slot, :, :length]
 
-    def wipe(self, slots: int | slice) -> None:
+    def wipe(self, slot: int) -> None:
         for buffer in (self.keys, self.values):
-            buffer[slots] = 0
+            buffer[slot] = 0
 
     def _grow(self, rows: int, columns: int) -> None:
         held, heads, width, _ = self.keys.shape
@@ -139,5 +139,6 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
             old = getattr(self, name)
             # A masked NaN of memory that nobody wrote would still reach the sum.
             new = old.new_zeros(rows, heads, columns, old.shape[3])
-            new[:held, :, :width] = old
+            # Nor is the column for padding read, which is elsewhere from now on.
+            new[:held, :, : width - 1] = old[:, :, :-1]
             setattr(self, name, new)

@@ -107,6 +107,9 @@ class TorchRunner:
         if last != number:
             self._cache.copy(len(self._slots), slot, self._lengths[last])
             self._slots[slot] = last
+            if self._unsound:
+                # The one that moved may be unsound as well.
+                self._cache.wipe(len(self._slots))
 
     def _begin(self, work: Sequence[Work]) -> None:
         """Give new sequences a slot, and note how long all will be."""
