@@ -42,7 +42,9 @@ class LLM:
     open streams and other threads included, is answered together, by one engine.
 
     Args:
-        model: a transformers model in eval mode, or one with its runner.
+        model: a transformers model in eval mode, or one with its runner. Some of its
+            weights may be copied now, and beginnings of prompts are kept: one that has changed
+            needs a new LLM.
         tokenizer: its own.
 
     Attributes:

@@ -20,7 +20,8 @@ GPU_SLOTS = 256
 """Sequences that are kept at once on a GPU, where its memory allows."""
 
 LONGEST_CONTEXT = 4096
-"""Every step reads every slot to its end, which does not pay in long ones."""
+"""A slot takes memory for a whole context, and a step reads all rows as far as the longest one,
+which does not pay in long ones."""
 
 _SHARE = 4
 """1/4 of the GPU's free memory may be taken for slots."""

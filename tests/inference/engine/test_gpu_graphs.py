@@ -7,6 +7,8 @@ import copy
 import pytest
 import torch
 
+from tallyformer.inference.engine import cuda_graphs
+from tallyformer.inference.engine.cuda_graphs import CudaGraphs
 from tallyformer.inference.engine.graph_runner import GraphRunner
 from tallyformer.inference.engine.runner import Work
 from tallyformer.inference.engine.torch_runner import TorchRunner
@@ -72,3 +74,45 @@ def test_batch_invariant_bits_hold_on_the_gpu(llm: LLM, gpu: torch.device) -> No
     together = rows(list(range(20))[::-1])
     for number in (0, 7, 19):
         assert torch.equal(rows([number])[number], together[number])
+
+
+def test_work_that_lacked_memory_gets_its_graph_later(
+    gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if gpu.type != "cuda":
+        pytest.skip("nothing is recorded without a GPU")
+    monkeypatch.setattr(cuda_graphs, "_RUNS_WITHOUT", 1)
+    graphs = CudaGraphs(gpu)
+    count, failing = torch.zeros((), device=gpu), [torch.OutOfMemoryError("out of memory")]
+    before = torch.cuda.current_stream(gpu)
+
+    def work() -> None:
+        if failing:
+            raise failing.pop()
+        count.add_(1)
+
+    seen = []
+    for _ in range(4):
+        graphs.run("work", work)
+        seen.append((count.item(), graphs.problem))
+    # The third run warms up twice and is then the graph's.
+    assert seen == [(1, "out of memory"), (2, "out of memory"), (5, None), (6, None)]
+    assert torch.cuda.current_stream(gpu) == before
+
+
+def test_work_that_cannot_be_recorded_is_done_on_the_stream_that_was(gpu: torch.device) -> None:
+    if gpu.type != "cuda":
+        pytest.skip("nothing is recorded without a GPU")
+    graphs = CudaGraphs(gpu)
+    count = torch.zeros((), device=gpu)
+    before = torch.cuda.current_stream(gpu)
+
+    def reads() -> None:
+        count.add_(1)
+        count.item()
+
+    graphs.run("reads", reads)
+    assert graphs.problem and torch.cuda.current_stream(gpu) == before
+    graphs.run("reads", reads)
+    # Two warm-ups, and twice without a graph.
+    assert count.item() == 4

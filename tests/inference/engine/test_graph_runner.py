@@ -19,6 +19,7 @@ from tallyformer.inference.engine.device_sampler import CANDIDATES
 from tallyformer.inference.engine.engine import Engine
 from tallyformer.inference.engine.graph_runner import GraphRunner
 from tallyformer.inference.engine.runner import Work
+from tallyformer.inference.engine.static_decoder import Window
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.ready_model import ReadyModel
 from tallyformer.inference.sampling_params import SamplingParams
@@ -26,6 +27,10 @@ from tallyformer.inference.torch_model import with_torch
 from tallyformer.inference.torch_runners import static_shape, torch_runner
 from tallyformer.model.shape import ModelShape
 from tallyformer.tokenizer.tokenizer import Tokenizer
+
+from .decoders import KINDS as KINDS_OF_DECODERS
+from .decoders import VOCABULARY as VOCABULARY_OF_DECODERS
+from .decoders import make
 
 CONTEXT, VOCABULARY = 32, 330
 PROMPTS = [[7], list(range(40, 71)), [9, 8, 7, 6], [5] * 12, [100, 101], [3, 1, 4, 1, 5, 9]]
@@ -93,7 +98,7 @@ def test_a_few_rows_take_a_small_graph_though_others_are_kept_before_them(llm: L
     names = recorded(runner)
     row = runner.compute([Work(6, 3, [4])]).rows[0]
 
-    assert names == [("decode", 1, 40)]
+    assert names == [("decode", 1, 32)]
     with torch.inference_mode():
         plain = llm.model(torch.tensor([[7, 2, 3, 4]])).logits[0, -1, :VOCABULARY]
         kept = llm.model(torch.tensor([[1, 2, 3, 5]])).logits[0, -1, :VOCABULARY]
@@ -107,10 +112,10 @@ def test_a_few_rows_take_a_small_graph_though_others_are_kept_before_them(llm: L
 @pytest.mark.parametrize(
     ("invariant", "windows", "started"),
     [
-        (False, [3], [("prefill", 16, 40)]),
-        (False, [17, 2], [("prefill", 32, 40), ("prefill", 16, 40)]),
+        (False, [3], [("prefill", 16, 32)]),
+        (False, [17, 2], [("prefill", 32, 32), ("prefill", 16, 32)]),
         (False, [2] * 5, []),
-        (True, [2] * 5, [("prefill", CONTEXT, 40)] * 5),
+        (True, [2] * 5, [("prefill", CONTEXT, 32)] * 5),
     ],
 )
 def test_few_windows_are_a_graph_each_and_many_go_together(
@@ -157,6 +162,7 @@ def addresses(runner: GraphRunner) -> list[int]:
     steps = runner._steps
     held = [steps.logits_SV, steps.inputs, steps.window, steps.settings, steps.ids]
     held.append(steps.decoder.kept)
+    held += [copy for block in steps.decoder._blocks for copy in block.heads]
     return [tensor.data_ptr() for tensor in held if tensor is not None]
 
 
@@ -263,3 +269,77 @@ def test_a_model_of_another_kind_is_not_batch_invariant_and_says_so(tokenizer: T
     with pytest.raises(UsageError, match=r"batch_invariant: .*GPT2LMHeadModel is neither"):
         torch_runner(model, VOCABULARY, batch_invariant=True)
     assert not isinstance(torch_runner(model, VOCABULARY), GraphRunner)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_DECODERS)
+def test_every_kind_of_decoder_gives_the_plain_models_logits_in_any_company(kind: str) -> None:
+    """Windows by graphs and together, the shorter ones padded on the left, in slots out of order;
+    then single ids of some, and several ids of others."""
+    torch.manual_seed(0)
+    model = make(kind)
+    shape = static_shape(model)
+    assert isinstance(shape, ModelShape)
+    runner = GraphRunner(model, shape, VOCABULARY_OF_DECODERS, slots=8)
+    ids = torch.randint(0, VOCABULARY_OF_DECODERS, (7, 64)).tolist()
+    lengths = dict.fromkeys(range(7), 0)
+    # How many ids of each sequence a step takes, and of how many of them logits are wanted.
+    steps = [
+        {1: (9, 1), 0: (18, 1)},
+        {0: (1, 1), 2: (3, 1), 3: (11, 1), 4: (2, 1), 5: (25, 1), 6: (5, 1)},
+        {6: (1, 1), 0: (1, 1), 3: (1, 1)},
+        {5: (3, 3), 1: (2, 2), 2: (1, 1), 4: (20, 1)},
+        dict.fromkeys(range(7), (1, 1)),
+    ]
+    for step in steps:
+        work, expected = [], []
+        for n, (count, logits) in step.items():
+            end = lengths[n] + count
+            work.append(Work(n, lengths[n], ids[n][lengths[n] : end], logits))
+            lengths[n] = end
+            with torch.inference_mode():
+                expected.append(model(torch.tensor([ids[n][:end]])).logits[0, -logits:])
+        found = runner.compute(work)
+        places = [found.places.index(place) for place in range(len(found.places))]
+        torch.testing.assert_close(found.rows[places], torch.cat(expected), atol=1e-4, rtol=0)
+
+
+def test_many_windows_go_together_in_parts_that_are_not_padded_to_more_than_a_bound(
+    llm: LLM,
+) -> None:
+    """A long window among many short ones."""
+    slots = 560
+    runner = graphs(llm, slots=slots)
+    decoder, sizes = runner._steps.decoder, []
+    final = decoder.final
+
+    def noted(window: Window) -> torch.Tensor:
+        sizes.append(window.ids.numel())
+        return final(window)
+
+    decoder.final = noted  # type: ignore[method-assign]
+    work = [Work(n, 0, [n % 200, 7]) for n in range(slots)]
+    work[3] = Work(3, 0, list(range(40, 70)))
+    rows = runner.compute(work).rows
+
+    assert len(sizes) == 2 and max(sizes) <= 16_384 < 30 * slots
+    with torch.inference_mode():
+        for n in (0, 3, 4, slots - 1):
+            plain = llm.model(torch.tensor([work[n].ids])).logits[0, -1, :VOCABULARY]
+            torch.testing.assert_close(rows[n], plain, atol=1e-3, rtol=1e-5)
+
+
+def test_a_model_that_changed_is_computed_as_it_is_now_once_all_is_forgotten(llm: LLM) -> None:
+    model = copy.deepcopy(llm.model)
+    runner = graphs(LLM(model, llm.tokenizer), slots=2)
+    before = addresses(runner)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    runner.clear()
+    row = runner.compute([Work(0, 0, [7, 8, 9])]).rows[0]
+
+    assert addresses(runner) == before
+    with torch.inference_mode():
+        plain = model(torch.tensor([[7, 8, 9]])).logits[0, -1, :VOCABULARY]
+    torch.testing.assert_close(row, plain, atol=1e-3, rtol=1e-5)

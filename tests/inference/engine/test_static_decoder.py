@@ -17,41 +17,16 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from tallyformer.inference.engine.static_decoder import StaticDecoder, Window
 from tallyformer.inference.engine.static_steps import StaticSteps
 from tallyformer.inference.torch_runners import static_shape
-from tallyformer.model.configuration_tallyformer import TallyFormerConfig
-from tallyformer.model.modeling_tallyformer import TallyFormerForCausalLM
 from tallyformer.model.shape import ModelShape, shape_of
 
-VOCABULARY = 300
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.2,
-}
-OURS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "layer norm": {"norm_type": "layernorm", "norm_bias": True},
-    "norm after": {"norm_placement": "post"},
-    "gated": {"mlp_type": "swiglu", "mlp_in_bias": True},
-    "halves and biases": {"rope_layout": "half", "attention_bias": True},
-    "own head": {"tie_word_embeddings": False, "proj_bias": False, "mlp_out_bias": False},
-}
-LLAMAS: dict[str, dict[str, Any]] = {
-    "llama": {"attention_bias": True},
-    "shared keys": {"num_key_value_heads": 2, "head_dim": 16, "mlp_bias": True},
-    "stretched": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
-}
+from .decoders import KINDS, VOCABULARY, WIDE, config_of, make
 
 
-@pytest.mark.parametrize("kind", [*OURS, *LLAMAS])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_decoder_gives_the_plain_models_logits(kind: str) -> None:
     """A window of 10 ids, then one by one, of two rows. Float32 sums to 1e-4 of logits near 6."""
     torch.manual_seed(0)
@@ -66,19 +41,6 @@ def test_every_kind_of_decoder_gives_the_plain_models_logits(kind: str) -> None:
             for first, after in [(0, 10), *((t, t + 1) for t in range(10, 40))]
         ]
         torch.testing.assert_close(torch.cat(found, dim=1), model(ids_BT).logits, atol=1e-4, rtol=0)
-
-
-def make(kind: str) -> Any:
-    """In eval mode, with norms and biases that are not those of the beginning."""
-    if kind in OURS:
-        model: Any = TallyFormerForCausalLM(TallyFormerConfig(**SIZES, **OURS[kind]))
-    else:
-        model = LlamaForCausalLM(LlamaConfig(**SIZES, **LLAMAS[kind]))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    return model.eval()
 
 
 def window(ids_BT: torch.Tensor, first: int, after: int) -> Window:
@@ -101,8 +63,10 @@ def decode(steps: StaticSteps) -> None:
     [
         (decode, "plain", 6 + 13 * LAYERS),
         (decode, "gated", 6 + 15 * LAYERS),
-        (decode, "shared keys", 6 + 15 * LAYERS),
-        (lambda steps: steps.prefill(16, 64), "plain", 7 + 15 * LAYERS),
+        (decode, "shared keys", 6 + 16 * LAYERS),
+        (decode, "wide", 6 + 15 * LAYERS),
+        (lambda steps: steps.prefill(16, 64), "plain", 7 + 14 * LAYERS),
+        (lambda steps: steps.prefill(16, 64), "shared keys", 8 + 18 * LAYERS),
         (lambda steps: steps.draw(4, "greedy"), "plain", 6),
         (lambda steps: steps.draw(4, "of candidates"), "plain", 39),
         (lambda steps: steps.draw(4, "of the vocabulary"), "plain", 46),
@@ -111,15 +75,11 @@ def decode(steps: StaticSteps) -> None:
 def test_a_step_has_few_operators_all_on_the_device(
     work: Callable[[StaticSteps], None], kind: str, most: int
 ) -> None:
-    """None takes a number or a tensor of the host, or gives it one; at a real vocabulary."""
-    sizes = {**SIZES, "vocab_size": 50260, "num_hidden_layers": LAYERS}
-    config: Any = (
-        TallyFormerConfig(**sizes, **OURS[kind])
-        if kind in OURS
-        else LlamaConfig(**sizes, **LLAMAS[kind])
-    )
+    """None takes a number or a tensor of the host, or gives it one; at a real vocabulary. Nor are
+    settings of the process changed, which another thread would compute with."""
+    config = config_of(kind, vocab_size=50260, num_hidden_layers=LAYERS)
     shape = shape_of(config.to_dict())
-    operators = Operators()
+    operators, before = Operators(), attention_settings()
     with FakeTensorMode(), AsBuiltForGpus(operators), torch.no_grad():
         weights = {
             name: torch.zeros(size, dtype=torch.bfloat16, device="cuda")
@@ -130,7 +90,17 @@ def test_a_step_has_few_operators_all_on_the_device(
             work(steps)
 
     assert not operators.of_the_host
+    assert operators.settings == {before}
+    attention = operators.launched.count("aten._scaled_dot_product_efficient_attention.default")
+    assert attention in (0, LAYERS)
     assert most / 2 < len(operators.launched) <= most, operators.launched
+
+
+def attention_settings() -> tuple[bool, ...]:
+    """Which attention torch may choose."""
+    of = torch.backends.cuda
+    fused = of.flash_sdp_enabled(), of.mem_efficient_sdp_enabled(), of.cudnn_sdp_enabled()
+    return (*fused, of.math_sdp_enabled())
 
 
 class Operators(TorchDispatchMode):
@@ -140,11 +110,13 @@ class Operators(TorchDispatchMode):
         super().__init__()
         self.launched: list[str] = []
         self.of_the_host: list[str] = []
+        self.settings: set[tuple[bool, ...]] = set()
         self.within_one = False
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        self.settings.add(attention_settings())
         result = function(*args, **(kwargs or {}))
         known = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, torch.Tensor)]
         if any(tensor.device.type != "cuda" for tensor in known):
@@ -156,8 +128,8 @@ class Operators(TorchDispatchMode):
 
 
 _FREE = (torch.ops.aten._unsafe_view.default,)
-_ONE = {functional.rms_norm, functional.scaled_dot_product_attention}
-"""Each is one kernel on a GPU; torch built for CPUs takes them apart."""
+_ONE = {functional.rms_norm}
+"""One kernel on a GPU; torch built for CPUs takes it apart."""
 
 
 class AsBuiltForGpus(TorchFunctionMode):
@@ -198,3 +170,12 @@ def indexed(tensor: torch.Tensor, places: Any) -> torch.Tensor:
             tensor = torch.ops.aten.index(tensor, [None] * dim + [place])
         dim += 1
     return tensor
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("plain", 5 * 64), ("wide", 3 * WIDE["hidden_size"])])
+def test_a_wide_model_has_no_more_weights_to_read_than_it_has(kind: str, rows: float) -> None:
+    model = make(kind)
+    shape = static_shape(model)
+    assert isinstance(shape, ModelShape)
+    decoder = StaticDecoder(shape, model.state_dict(), VOCABULARY, slots=1, columns=8)
+    assert decoder._blocks[0].heads.weight.shape == (rows, shape.hidden)

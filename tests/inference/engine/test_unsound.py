@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,21 @@ from tallyformer.tokenizer.tokenizer import Tokenizer
 
 from ..conftest import CONTEXT
 
-WRONG = 7
-"""An id whose embedding is NaN, in a model that never finds it likely."""
 SLOTS = 4
-MakeRunner = Callable[..., Runner]
+
+
+@pytest.fixture(scope="module", params=[7, 0])
+def wrong(request: pytest.FixtureRequest) -> int:
+    """An id whose embedding is NaN, in a model that never finds it likely. Torch pads with id 0."""
+    return int(request.param)
 
 
 @pytest.fixture(scope="module")
-def folder(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(wrong: int, llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = LlamaForCausalLM.from_pretrained(llama_folder)
     with torch.no_grad():
-        model.model.embed_tokens.weight[WRONG] = torch.nan
-        model.lm_head.weight[WRONG] = 0.0
+        model.model.embed_tokens.weight[wrong] = torch.nan
+        model.lm_head.weight[wrong] = 0.0
     into = tmp_path_factory.mktemp("unsound")
     model.save_pretrained(into)
     return into
@@ -60,7 +63,7 @@ def runner(folder: Path, tokenizer: Tokenizer, request: pytest.FixtureRequest) -
 def _answers(engine: Engine, prompts: list[list[int]], params: SamplingParams) -> list[Any]:
     """Ids, or the error, of each; they begin together and wait for places."""
     numbers = [engine.add(ids, params)[0] for ids in prompts]
-    found: dict[int, Any] = {number: [] for number in numbers}
+    found: dict[int, Any] = defaultdict(list)
     left = set(numbers)
     while left:
         for number, got in engine.step().items():
@@ -73,17 +76,33 @@ def _answers(engine: Engine, prompts: list[list[int]], params: SamplingParams) -
     return [found[number] for number in numbers]
 
 
+def test_two_that_fail_in_one_step_leave_nothing_to_those_that_come_after(
+    runner: Runner, wrong: int, tokenizer: Tokenizer
+) -> None:
+    """The first one's slot is filled by the second, whose own is then taken by somebody else."""
+    engine = Engine(runner, tokenizer, context=CONTEXT, eos_ids=())
+    params = SamplingParams(temperature=0, max_tokens=9, ignore_eos=True, bad_token_ids=[wrong])
+    after = [list(range(20, 30)), [14]]
+    alone = [_answers(engine, [ids], params)[0] for ids in after]
+    first = engine.add([11, 12], params)[0]
+    failing = [engine.add([10 + n, wrong, 5], params)[0] for n in range(2)]
+    got = engine.step()
+    assert all(isinstance(got[number], CheckpointError) for number in failing)
+    assert not isinstance(got.get(first), Exception) and engine.running == 1
+    assert _answers(engine, after, params) == alone
+
+
 @pytest.mark.parametrize("more", [{}, {"prompt_logprobs": 0}, {"look_up": 4}])
 def test_a_sequence_without_finite_logits_fails_alone(
-    runner: Runner, tokenizer: Tokenizer, more: dict[str, int]
+    runner: Runner, wrong: int, tokenizer: Tokenizer, more: dict[str, int]
 ) -> None:
     engine = Engine(runner, tokenizer, context=CONTEXT, eos_ids=())
     params = SamplingParams(
-        temperature=0, max_tokens=9, ignore_eos=True, bad_token_ids=[WRONG], **more
+        temperature=0, max_tokens=9, ignore_eos=True, bad_token_ids=[wrong], **more
     )
     prompts = [[n + 10 + k for k in range(1 + n % 13)] for n in range(24)]
     alone = [_answers(engine, [ids], params)[0] for ids in prompts]
-    mixed = [[*ids, WRONG, 5] if n % 3 == 1 else ids for n, ids in enumerate(prompts)]
+    mixed = [[*ids, wrong, 5] if n % 3 == 1 else ids for n, ids in enumerate(prompts)]
     for n, got in enumerate(_answers(engine, mixed, params)):
         if n % 3 == 1:
             assert isinstance(got, CheckpointError) and "not finite" in str(got)

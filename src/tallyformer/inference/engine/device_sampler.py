@@ -22,7 +22,7 @@ from tallyformer.inference.sampling_params import SamplingParams
 CANDIDATES = 128
 """K: the greatest `top_k`."""
 GROUP = 16
-"""S: the greatest numbers lie in as many groups, those with the greatest maxima."""
+"""S: numbers of a group. The K greatest numbers lie in the K groups with the greatest maxima."""
 
 Method = Literal["greedy", "of candidates", "of the vocabulary"]
 """Filters measure `top_p` on the candidates alone, or need the whole vocabulary's mass as well."""
@@ -38,7 +38,7 @@ _MEASURES = 4
 def planned(rows: Sequence[LogitsRow]) -> tuple[dict[int, tuple[float, ...]], Method]:
     """What `drawn` has to know of the rows that it can draw, by their place, and how it draws them.
 
-    Of a row that is temperature, most candidates, the mass that is kept, the least weight, whether
+    For each row: temperature, most candidates, the mass that is kept, the least weight, whether
     that mass is of the whole vocabulary, and the random number.
     """
     # Rows of one request share their settings, which are looked at once.

@@ -12,7 +12,7 @@ vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from tallyformer.inference.engine.cuda_graphs import CudaGraphs
 from tallyformer.inference.engine.runner import Choice, Chosen, LogitsRow, Work
 from tallyformer.inference.engine.staging import Staging
 from tallyformer.inference.engine.static_decoder import Window
-from tallyformer.inference.engine.static_steps import StaticSteps, static_columns
+from tallyformer.inference.engine.static_steps import StaticSteps, read_columns, static_columns
 from tallyformer.inference.engine.torch_runner import SLOTS, TorchLogits, TorchRunner
 from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.model.shape import ModelShape
@@ -35,6 +35,9 @@ _SHORTEST = 16
 """Ids of the smallest window's graph."""
 _NARROWEST = 64
 """Columns that a step reads at least."""
+_MOST_PADDED = 16_384
+"""Ids of windows, padding included, that are computed together: a mask has S numbers for each, as
+many times as heads share keys."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,13 @@ class GraphRunner(TorchRunner):
         slots: int = SLOTS,
         batch_invariant: bool = False,
     ) -> None:
-        columns = static_columns(shape.context)
+        widest = read_columns(shape.context)
         self._invariant = batch_invariant
         self._sizes = [slots] if batch_invariant else _doubled(1, slots)
-        self._widths = [columns] if batch_invariant else _doubled(_NARROWEST, columns)
+        self._widths = [widest] if batch_invariant else _doubled(_NARROWEST, widest)
         longest = shape.context
         self._window_lengths = [longest] if batch_invariant else _doubled(_SHORTEST, longest)
-        self._spare = columns - 1
+        self._spare = static_columns(shape.context) - 1
         self._steps = StaticSteps(shape, model.state_dict(), vocab_size, slots=slots)
         self._graphs = CudaGraphs(self._steps.ids.device)
         self._inputs = Staging(self._steps.inputs)
@@ -100,7 +103,8 @@ class GraphRunner(TorchRunner):
 
     @property
     def problem(self) -> str | None:
-        """None where CUDA graphs are used, or why they are not."""
+        """None, or why the first CUDA graph that could not be recorded was not. Graphs are recorded
+        as they are needed, so it may change at any step."""
         return self._graphs.problem
 
     @torch.inference_mode()
@@ -108,7 +112,7 @@ class GraphRunner(TorchRunner):
         """Forget all, in whatever state a broken-off computation left them."""
         super().clear()
         self._cache = self._steps.decoder
-        self._cache.wipe()
+        self._cache.clear()
 
     @torch.inference_mode()
     def compute(self, work: Sequence[Work]) -> TorchLogits | SlotLogits:  # type: ignore[override]
@@ -133,7 +137,8 @@ class GraphRunner(TorchRunner):
                 self._steps.logits_SV[[slots[place] for place in places]] = torch.cat(parts)
             return SlotLogits(self._steps.logits_SV, slots)
         if by_graphs:
-            own = [place for place in range(len(slots)) if place not in set(places)]
+            computed = set(places)
+            own = [place for place in range(len(slots)) if place not in computed]
             parts.append(self._steps.logits_SV[[slots[place] for place in own]])
             places = places + own
         return TorchLogits(torch.cat(parts), places)
@@ -203,16 +208,17 @@ class GraphRunner(TorchRunner):
         }
 
     def _rows(self, work: list[Work], slots: list[int]) -> list[Tensor]:
-        if not self._invariant:
-            return self._rows_together(work, slots, 0)
-        parts: list[Tensor] = []
-        for w, slot in zip(work, slots, strict=True):
-            parts += self._rows_together([w], [slot], self._window_lengths[-1])
-        return parts
+        """As in `TorchRunner`, in parts that memory suffices for."""
+        lengths = [len(w.ids) for w in work]
+        alone = [slice(i, i + 1) for i in range(len(work))]
+        found: list[Tensor] = []
+        for part in alone if self._invariant else _parts(lengths):
+            longest = self._window_lengths[-1] if self._invariant else max(lengths[part])
+            found += self._rows_together(work[part], slots[part], longest)
+        return found
 
     def _rows_together(self, work: list[Work], slots: list[int], length: int) -> list[Tensor]:
-        """As in `TorchRunner`; T is `length`, or as much as the works need."""
-        length = length or max(len(w.ids) for w in work)
+        """T is `length`."""
         width = _least(self._widths, max(w.start + len(w.ids) for w in work))
         device = self._steps.ids.device
         places_BT3 = torch.tensor([self._padded(w, length) for w in work], device=device)
@@ -249,6 +255,17 @@ class GraphRunner(TorchRunner):
         self.choose(self.compute([Work(0, 0, [0, 0])]), [greedy])
         self.choose(self.compute([Work(0, 1, [0])]), [drawn])
         self.clear()
+
+
+def _parts(lengths: list[int]) -> Iterator[slice]:
+    """Windows of these lengths, cut into runs of at most `_MOST_PADDED` padded ids."""
+    first = longest = 0
+    for i, length in enumerate(lengths):
+        longest = max(longest, length)
+        if i > first and (i + 1 - first) * longest > _MOST_PADDED:
+            yield slice(first, i)
+            first, longest = i, length
+    yield slice(first, len(lengths))
 
 
 def _least(numbers: list[int], bound: int) -> int:

@@ -1,11 +1,10 @@
 """A decoder in as few operators as torch has for it, on memory that never moves.
 
 On a GPU each operator is a kernel, and at the size of these models a step costs what its kernels
-cost to start. So query, key and value are one product, which also gives the two rotary positions
-turn into (a turned head is `x cos + x' sin`, where x' is x with its pairs exchanged, and a product
-with exchanged rows of the weights gives x'); a norm is one operator; keys and values are written
-together; and nothing here waits for the device or reads a number from it. A block costs 13
-operators, or 15 with a gate.
+cost to start. So query, key and value are one product, which also gives each query and key with its
+pairs exchanged, as rotary positions need (a turned head is `x cos + x' sin`, and exchanged rows of
+the weights give x'); a norm is one operator; keys and values are written together; and nothing here
+waits for the device or reads a number from it. A block costs 13 operators, or 15 with a gate.
 
 It computes what the transformers model computes, up to the order of sums.
 
@@ -15,21 +14,21 @@ H heads, G heads of keys and values, E head size, R = E / 2, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tallyformer.model.shape import Affine, ModelShape
+from tallyformer.model.shape import Affine, BlockNames, ModelShape
 
-FUSED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""Attention on a GPU. It takes a mask and any lengths, and plans nothing at first use, as cuDNN's
-does for each shape and thread; the second is for what it cannot compute (float64)."""
+EXCHANGED_HIDDEN = 1024
+"""The greatest D at which the product also gives x': 2 D^2 more weights a block to read and to
+multiply with, for two operators less. At 1,024 that takes a GPU about as long, beyond it longer."""
+
+_Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class _Part(NamedTuple):
@@ -86,7 +85,8 @@ class StaticDecoder:
 
     Args:
         shape: of the model.
-        weights: by the shape's names, on one device; query, key and value are copied.
+        weights: by the shape's names, on one device. Query, key and value are copied, now and at
+            each `clear`; the others are used as they are at any time.
         vocab_size: ids that have a text; a model may have more rows.
         slots: sequences that are kept.
         columns: ids that are kept of each, a multiple of 8; the last one is for padding.
@@ -106,13 +106,16 @@ class StaticDecoder:
         dtype, device = self._embedding_VD.dtype, self._embedding_VD.device
         self._head_VD = weights[shape.head][:vocab_size]
         self._final_norm = _part(weights, shape.final_norm)
+        self._exchanges = shape.hidden <= EXCHANGED_HIDDEN
+        self._attend = _attention(dtype, device, shape.head_dim)
+        self._sources = [_sources(weights, shape.block(layer)) for layer in range(shape.layers)]
         self._blocks = [self._block(weights, layer) for layer in range(shape.layers)]
         self._turns_PE = _turns(shape, columns).to(device, dtype)
         kept = (shape.layers, slots, columns, 2 * shape.kv_heads, shape.head_dim)
         self.kept = torch.zeros(kept, dtype=dtype, device=device)
         self._columns_S = torch.arange(columns, device=device)
-        self._seen = torch.zeros((), dtype=dtype, device=device)
-        self._hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=device)
+        self._zero = torch.zeros((), dtype=dtype, device=device)
+        self._least = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=device)
 
     def final(self, window: Window) -> Tensor:
         """Keep new ids; their hidden states before the final norm (N, D)."""
@@ -120,9 +123,8 @@ class StaticDecoder:
         turns_NE = functional.embedding(window.positions.reshape(-1), self._turns_PE)
         cos_N1E, sin_N1E = turns_NE[:, None].chunk(2, dim=-1)
         seen = _Seen(window, cos_N1E, sin_N1E, self._mask(window))
-        with self._attention():
-            for block, kept in zip(self._blocks, self.kept.unbind(), strict=True):
-                x_ND = self._computed(block, kept, x_ND, seen)
+        for block, kept in zip(self._blocks, self.kept.unbind(), strict=True):
+            x_ND = self._computed(block, kept, x_ND, seen)
         return x_ND
 
     def logits(self, x_ND: Tensor, out: Tensor | None = None) -> Tensor:
@@ -139,9 +141,17 @@ class StaticDecoder:
         self.kept[:, slot] = self.kept[:, other]
         self.kept[:, other] = held
 
-    def wipe(self, slots: int | slice = slice(None)) -> None:
-        """Forget these slots, all by default, in place: zeros, whatever was there."""
-        self.kept[:, slots] = 0
+    def wipe(self, slot: int) -> None:
+        """Forget a slot, in place: zeros, whatever was there."""
+        self.kept[:, slot] = 0
+
+    def clear(self) -> None:
+        """Forget all slots, and copy query, key and value again, in case the model has changed."""
+        self.kept.zero_()
+        for block, sources in zip(self._blocks, self._sources, strict=True):
+            copies = (copy for copy in block.heads if copy is not None)
+            for copy, rows in zip(copies, self._rows(sources), strict=True):
+                torch.cat(rows, out=copy)
 
     def _computed(self, block: _Block, kept: Tensor, x_ND: Tensor, seen: _Seen) -> Tensor:
         def attend(y_ND: Tensor) -> Tensor:
@@ -153,15 +163,10 @@ class StaticDecoder:
 
     def _block(self, weights: Mapping[str, Tensor], layer: int) -> _Block:
         names = self._shape.block(layer)
-        query, key, value = (_part(weights, n) for n in (names.query, names.key, names.value))
-        fused = [
-            torch.cat([query_of, key_of, value_of, self._exchanged(query_of, key_of)])
-            for query_of, key_of, value_of in zip(query, key, value, strict=True)
-            if query_of is not None and key_of is not None and value_of is not None
-        ]
+        copies = [torch.cat(rows) for rows in self._rows(self._sources[layer])]
         return _Block(
             attn_norm=_part(weights, names.attn_norm),
-            heads=_Part(fused[0], fused[1] if len(fused) > 1 else None),
+            heads=_Part(copies[0], copies[1] if len(copies) > 1 else None),
             proj=_part(weights, names.proj),
             mlp_norm=_part(weights, names.mlp_norm),
             fc1=_part(weights, names.fc1),
@@ -169,19 +174,37 @@ class StaticDecoder:
             fc2=_part(weights, names.fc2),
         )
 
-    def _exchanged(self, *rows: Tensor) -> Tensor:
-        """Rows of heads with those of each pair exchanged, the first of them negated."""
-        both = torch.cat(rows)
+    def _rows(self, sources: Sequence[_Part]) -> Iterator[list[Tensor]]:
+        """What one product for query, key and value consists of: of the weight, then of the bias
+        where there is one."""
+        for query, key, value in zip(*sources, strict=True):
+            if query is None or key is None or value is None:
+                continue
+            rows = [query, key, value]
+            if self._exchanges:
+                both = torch.cat([query, key])
+                heads = both.reshape(-1, self._shape.head_dim, *both.shape[1:])
+                rows.append(self._exchanged(heads, 1).flatten(0, 1))
+            yield rows
+
+    def _exchanged(self, heads: Tensor, dim: int) -> Tensor:
+        """With the channels of each pair exchanged, the first of them negated.
+
+        Args:
+            heads: of any shape.
+            dim: the one of the channels.
+        """
         half = self._shape.head_dim // 2
-        pairs, where = ((2, half), 1) if self._shape.rope_layout == "half" else ((half, 2), 2)
-        split = both.reshape(-1, *pairs, *both.shape[1:])
+        halves = self._shape.rope_layout == "half"
+        pairs, where = ((2, half), dim) if halves else ((half, 2), dim + 1)
+        split = heads.reshape(*heads.shape[:dim], *pairs, *heads.shape[dim + 1 :])
         first, second = split.unbind(where)
-        return torch.stack([-second, first], dim=where).reshape(both.shape)
+        return torch.stack([-second, first], dim=where).flatten(dim, dim + 1)
 
     def _mask(self, window: Window) -> Tensor:
         """0 for what an id may see, the least number for the rest: (B, 1, T, S)."""
         later_BTS = self._columns_S[: window.width] > window.positions[:, :, None]
-        mask_B1TS = torch.where(later_BTS, self._hidden, self._seen)[:, None]
+        mask_B1TS = torch.where(later_BTS, self._least, self._zero)[:, None]
         together = self._shape.heads // self._shape.kv_heads
         several = together > 1 and window.ids.shape[1] > 1
         return mask_B1TS.repeat(1, 1, together, 1) if several else mask_B1TS
@@ -191,7 +214,11 @@ class StaticDecoder:
         shape, window = self._shape, seen.window
         wide, narrow = shape.heads, shape.kv_heads
         turned_NHE = heads_NHE[:, : wide + narrow]
-        turned_NHE.mul_(seen.cos).addcmul_(heads_NHE[:, wide + 2 * narrow :], seen.sin)
+        if self._exchanges:
+            exchanged_NHE = heads_NHE[:, wide + 2 * narrow :]
+        else:
+            exchanged_NHE = self._exchanged(turned_NHE, 2)
+        turned_NHE.mul_(seen.cos).addcmul_(exchanged_NHE, seen.sin)
         rows, length = window.ids.shape
         heads_BTHE = heads_NHE.view(rows, length, -1, shape.head_dim)
         new_BTGE = heads_BTHE[:, :, wide : wide + 2 * narrow]
@@ -200,17 +227,10 @@ class StaticDecoder:
         # Heads that share keys are as many queries of one head.
         query_BTGHE = heads_BTHE[:, :, :wide].view(rows, length, narrow, -1, shape.head_dim)
         query_BGTE = query_BTGHE.permute(0, 2, 3, 1, 4).reshape(rows, narrow, -1, shape.head_dim)
-        mixed_BGTE = functional.scaled_dot_product_attention(
-            query_BGTE,
-            keys_BSGE.transpose(1, 2),
-            values_BSGE.transpose(1, 2),
-            attn_mask=seen.mask,
-        )
+        keys_BGSE, values_BGSE = keys_BSGE.transpose(1, 2), values_BSGE.transpose(1, 2)
+        mixed_BGTE = self._attend(query_BGTE, keys_BGSE, values_BGSE, seen.mask)
         mixed_BGHTE = mixed_BGTE.reshape(rows, narrow, -1, length, shape.head_dim)
         return mixed_BGHTE.permute(0, 3, 1, 2, 4).reshape(rows * length, -1)
-
-    def _attention(self) -> AbstractContextManager[None]:
-        return sdpa_kernel(FUSED) if self.kept.device.type == "cuda" else nullcontext()
 
     def _add(self, x_ND: Tensor, half: Callable[[Tensor], Tensor], norm: _Part) -> Tensor:
         if self._shape.norm_placement == "pre":
@@ -224,6 +244,25 @@ class StaticDecoder:
         return functional.layer_norm(x_ND, size, norm.weight, norm.bias, eps)
 
 
+def _attention(dtype: torch.dtype, device: torch.device, head_dim: int) -> _Attend:
+    """The operator for queries, keys, values (B, G, ., E) and a mask (B, 1, ., S) that is added."""
+    fits = dtype != torch.float64 and head_dim % 8 == 0
+    if device.type == "cuda" and fits:
+        return _efficient_attention
+    return functional.scaled_dot_product_attention
+
+
+def _efficient_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """`scaled_dot_product_attention` by the kernel that takes a mask and any lengths, and plans
+    nothing at first use, as cuDNN's does for each shape and thread.
+
+    It is called by its name: to leave torch fewer to choose from changes settings of the process.
+    """
+    mask_BGTS = mask.expand(-1, *query.shape[1:3], -1)
+    operator = torch.ops.aten._scaled_dot_product_efficient_attention
+    return cast(Tensor, operator(query, keys, values, mask_BGTS, False)[0])
+
+
 def _mlp(block: _Block, x_ND: Tensor) -> Tensor:
     if block.gate is None:
         return block.fc2(functional.gelu(block.fc1(x_ND)))
@@ -232,6 +271,11 @@ def _mlp(block: _Block, x_ND: Tensor) -> Tensor:
 
 def _part(weights: Mapping[str, Tensor], names: Affine) -> _Part:
     return _Part(weights[names.weight], None if names.bias is None else weights[names.bias])
+
+
+def _sources(weights: Mapping[str, Tensor], names: BlockNames) -> tuple[_Part, _Part, _Part]:
+    """Query, key and value."""
+    return _part(weights, names.query), _part(weights, names.key), _part(weights, names.value)
 
 
 def _turns(shape: ModelShape, positions: int) -> Tensor:

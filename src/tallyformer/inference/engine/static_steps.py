@@ -80,6 +80,11 @@ class StaticSteps:
         self.ids[:size].copy_(drawn_B)
 
 
+def read_columns(context: int) -> int:
+    """Columns of a slot that a step reads at most: the context's, rounded up."""
+    return -(-context // _ALIGNED) * _ALIGNED
+
+
 def static_columns(context: int) -> int:
-    """Columns of a slot: the context's, at least one for padding, rounded up."""
-    return (context // _ALIGNED + 1) * _ALIGNED
+    """Columns of a slot. Padding has the last one, which is never read: it may be NaN."""
+    return read_columns(context) + _ALIGNED
