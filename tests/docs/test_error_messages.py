@@ -52,4 +52,4 @@ def test_a_quoted_message_is_made_of_the_programs_own_words(message: str) -> Non
 
 def test_the_words_of_another_message_would_be_noticed() -> None:
     assert len(QUOTED) > 30
-    assert "a message that nobody" in _left("a.txt: a message that nobody has ever written")
+    assert "zebras that nobody" in _left("a.txt: zebras that nobody has ever written")
