@@ -52,8 +52,8 @@ def _kind(item: Any) -> str:
     return _THOUGHT if isinstance(item, dict) and item.get("type") == _REASONING else _SAID
 
 
-_SAID, _THOUGHT = "a message", "a reasoning"
-"""Names of kinds have a space, so that no error takes them for names of fields."""
+_SAID, _THOUGHT = "input-message", "input-reasoning"
+"""Names of kinds have a hyphen, so that no error takes them for names of fields."""
 _Item = Annotated[
     Annotated[InputMessage, Tag(_SAID)] | Annotated[ReasoningItem, Tag(_THOUGHT)],
     Discriminator(_kind),
