@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tallyformer.artifacts.json_files import CHECK, write_checked_json
 from tallyformer.artifacts.lock import alone_in
 from tallyformer.artifacts.run_folder import RunFolder
 from tallyformer.config import Recipe
@@ -21,6 +22,7 @@ from tallyformer.monitor.facts import StageFact, facts_of
 from tallyformer.monitor.inside import Inside, Unreadable
 from tallyformer.monitor.runs import MOST_LISTED, RunDetails, RunLook, RunsFolder
 from tallyformer.monitor.stages import StageLook, progress
+from tallyformer.server.schemas.runs import RunCard
 
 SECRET = "kept outside"
 
@@ -186,6 +188,64 @@ def test_a_damaged_file_is_a_state_and_hides_nothing_else(
         file.unlink(missing_ok=True)
 
 
+def _other_seed(manifest: Path) -> None:
+    manifest.write_text(manifest.read_text().replace('"seed": ', '"seed": 1'))
+
+
+def _other_version(manifest: Path) -> None:
+    values = json.loads(manifest.read_text())
+    del values[CHECK]
+    write_checked_json(manifest, {**values, "format": 99})
+
+
+def _elsewhere(path: Path) -> None:
+    outside = next(above for above in path.parents if (above / "secret.html").exists()) / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
+def _as_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def _alone(model: Path) -> None:
+    model.mkdir()
+    for other in set(model.parent.iterdir()) - {model}:
+        if other.is_dir():
+            shutil.rmtree(other)
+        else:
+            other.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "advice"),
+    [
+        ("pretrain/manifest.json", lambda file: file.write_text("{"), "restore"),
+        ("pretrain/manifest.json", _other_seed, "restore"),
+        ("pretrain/manifest.json", _other_version, "version"),
+        ("pretrain/manifest.json", _elsewhere, "link"),
+        ("pretrain/manifest.json", _as_folder, "foreign"),
+        ("pretrain", _elsewhere, "link"),
+        ("", _elsewhere, "link"),
+        ("recipe.yaml", Path.unlink, "recipe"),
+        ("recipe.yaml", lambda file: file.write_bytes(b"\xff"), "recipe"),
+        ("recipe.yaml", lambda file: file.write_text("- 1"), "recipe"),
+        ("recipe.yaml", _elsewhere, "link"),
+        ("model", _alone, "recipe"),
+    ],
+)
+def test_what_is_wrong_with_a_run_says_what_helps(
+    folder: Path, name: str, change: Callable[[Path], object], advice: str
+) -> None:
+    """Only what is damaged is to be restored; of the rest a healthy stage would be deleted."""
+    assert (_only(folder).problem, _only(folder).advice) == ("", None)
+    change(folder / "tiny" / name)
+    look = _only(folder)
+    assert (look.state, look.advice) == ("damaged", advice), look.problem
+    assert RunCard.of(look).advice == advice
+
+
 def test_links_that_lead_out_are_not_followed(folder: Path, tmp_path: Path) -> None:
     run, outside = folder / "tiny", tmp_path / "outside"
     shutil.copytree(run, outside)
@@ -325,7 +385,7 @@ def test_a_folder_that_may_not_be_read_is_a_state(folder: Path) -> None:
         "from tallyformer.monitor.runs import RunsFolder\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "runs = RunsFolder(Path(sys.argv[1])).listed().runs\n"
-        "print(json.dumps({look.id: [look.state, look.problem] for look in runs}))\n"
+        "print(json.dumps({look.id: [look.state, look.problem, look.advice] for look in runs}))\n"
     )
     above = [parent for parent in folder.parents if parent.stat().st_mode & 5 != 5]
     modes = {parent: parent.stat().st_mode for parent in above}
@@ -341,8 +401,8 @@ def test_a_folder_that_may_not_be_read_is_a_state(folder: Path) -> None:
         (folder / "tiny").chmod(0o755)
     reason = "cannot be read (permission denied)"
     assert json.loads(done.stdout) == {
-        "tiny": ["damaged", reason],
-        "open": ["damaged", f"pretrain/manifest.json: {reason}"],
+        "tiny": ["damaged", reason, "permission"],
+        "open": ["damaged", f"pretrain/manifest.json: {reason}", "permission"],
     }
 
 

@@ -39,7 +39,7 @@ for (const [scheme, width, rules] of [["light", 1280, undefined], ["dark", 390, 
       await accessible(page, "details");
       await page.keyboard.press("Escape");
       await page.locator(".context").click();
-      await expect(page.getByText("Room for the answer")).toBeVisible();
+      await expect(page.getByText("Space for the answer")).toBeVisible();
       await accessible(page, "what the model sees");
       await page.keyboard.press("Escape");
       await page.getByRole("button", { name: "Answer again" }).click();

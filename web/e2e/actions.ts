@@ -6,6 +6,8 @@ export const answers = (page: Page) => page.locator(".message-assistant");
 
 export async function ask(page: Page, text: string): Promise<void> {
   await box(page).fill(text);
+  // Once a model is there to ask.
+  await expect(page.locator(".composer .send")).toBeEnabled();
   await box(page).press("Enter");
 }
 

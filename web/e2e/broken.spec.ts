@@ -1,7 +1,7 @@
 import type { Page } from "@playwright/test";
 import { answered, answers, ask, beginWith, LONG } from "./actions";
 import { expectAccessibleInBoth } from "./axe";
-import { Line } from "./line";
+import { INSIDE_HEAD, insideEvent, Line } from "./line";
 import { expect, startServer, test } from "./server";
 
 const textOf = (page: Page) => answers(page).last().locator(".markdown").innerText();
@@ -60,8 +60,9 @@ test.describe("a line that breaks while the server lives", () => {
 
   test("in mid-answer, again and again, loses nothing of the answer and repeats nothing", async ({ page, server }) => {
     const settings = { max_tokens: 300, temperature: 0 };
-    // In the first answer, in one that was joined again, in the head of one, and then soon.
-    const line = await Line.to(server.port, [9_000, 20_001, 60, 1_000]);
+    // In the first answer, in one that was joined again, in the head of one, and then at once. An answer has at least five
+    // events, however few its words come in, so that every break is reached.
+    const line = await Line.to(server.port, [insideEvent(3), insideEvent(2), INSIDE_HEAD, insideEvent(1)]);
     try {
       await beginWith(page, settings);
       await page.goto(line.url);
@@ -80,6 +81,35 @@ test.describe("a line that breaks while the server lives", () => {
       const whole = ((await asked.json()) as { choices: [{ message: { content: string } }] }).choices[0].message.content;
       expect(whole.length).toBeGreaterThan(300);
       expect(await kept(page)).toEqual([{ content: whole, status: "done", finish: "length" }]);
+    } finally {
+      line.close();
+    }
+  });
+});
+
+test.describe("a line that breaks for good", () => {
+  // The browser reports it on its console.
+  test.use({ problems: async ({}, use) => use([]) });
+
+  test("leaves an answer that can be continued, and says so", async ({ page, server }) => {
+    const line = await Line.to(server.port, [insideEvent(3)], true);
+    try {
+      await beginWith(page);
+      await page.goto(line.url);
+      // As of a server that does not have the answer any more.
+      const gone = { error: { message: "Gone", type: "invalid_request_error", param: null, code: null } };
+      await page.route("**/v1/generations/**", (route) => (route.request().method() === "GET" ? route.fulfill({ status: 404, json: gone }) : route.continue()));
+      await ask(page, "Tell me everything.");
+      await expect(answers(page).last().locator(".markdown")).not.toBeEmpty();
+      line.breakNow();
+      await expect(answers(page).last().getByRole("alert")).toContainText("The connection was lost before the answer was complete. Continue it, or try again.");
+      await expect(answers(page).last().locator(".message-end")).toHaveText("Interrupted");
+      const before = (await textOf(page)).length;
+      await page.unrouteAll();
+      await page.getByRole("button", { name: "Continue", exact: true }).click();
+      await expect.poll(async () => (await textOf(page)).length).toBeGreaterThan(before);
+      await answered(page, 1);
+      await expect(answers(page).last().getByRole("alert")).toHaveCount(0);
     } finally {
       line.close();
     }

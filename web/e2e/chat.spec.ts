@@ -36,7 +36,7 @@ test("an answer that ended early is continued where it ended", async ({ page }) 
   await page.goto("/");
   await ask(page, "What is inflation?");
   await answered(page, 1);
-  await expect(answers(page).last()).toContainText("Longest length reached");
+  await expect(answers(page).last()).toContainText("Maximum length reached");
   const text = await answers(page).last().locator(".markdown").innerText();
   await page.getByRole("button", { name: "Continue" }).click();
   await expect.poll(async () => (await answers(page).last().locator(".markdown").innerText()).length).toBeGreaterThan(text.length);
@@ -96,7 +96,7 @@ test("settings are checked where they are typed, and belong to their conversatio
   await expect(page.getByText("Must be above 0, at most 1.")).toBeVisible();
   await page.getByLabel("Top-p", { exact: true }).fill("0.5");
   await page.getByLabel("Top-k").fill("1.5");
-  await expect(page.getByText("Write a whole number.")).toBeVisible();
+  await expect(page.getByText("Enter a whole number.")).toBeVisible();
   await page.getByLabel("Top-k").fill("");
   await page.getByLabel("Longest answer").fill("5");
   await closeDialog(page);

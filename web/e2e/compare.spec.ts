@@ -1,7 +1,7 @@
 import type { Page } from "@playwright/test";
 import { ask, beginWith, closeDialog, LONG, openSettings } from "./actions";
 import { expectAccessibleInBoth } from "./axe";
-import { Line } from "./line";
+import { INSIDE_HEAD, insideEvent, Line } from "./line";
 import { expect, test } from "./server";
 
 interface Asked {
@@ -55,7 +55,7 @@ test.describe("a line that breaks", () => {
   test.use({ problems: async ({}, use) => use([]) });
 
   test("while the server lives loses nothing of any column", async ({ page, server }) => {
-    const line = await Line.to(server.port, [3_000, 3_000, 60]);
+    const line = await Line.to(server.port, [insideEvent(3), insideEvent(3), INSIDE_HEAD]);
     try {
       await beginWith(page, { max_tokens: 120, temperature: 0, seed: 1 });
       await page.goto(`${line.url}/compare`);
@@ -72,7 +72,7 @@ test.describe("a line that breaks", () => {
   });
 
   test("for good leaves what had come, says why there is no more below it, and the model can be asked again", async ({ page, server }) => {
-    const line = await Line.to(server.port, [5_000, 5_000]);
+    const line = await Line.to(server.port, [insideEvent(60), insideEvent(60)], true);
     try {
       await beginWith(page, { ...LONG, seed: 1 });
       await page.goto(`${line.url}/compare`);
@@ -83,8 +83,11 @@ test.describe("a line that breaks", () => {
       await expectAccessibleInBoth(page, "columns that wait for a question");
       await ask(page, "Tell me everything.");
       const columns = page.locator(".column");
+      const lengths = () => columns.locator(".markdown").evaluateAll((all) => all.map((one) => (one as HTMLElement).innerText.length > 40));
+      await expect.poll(lengths).toEqual([true, true]);
+      line.breakNow();
       for (const column of await columns.all()) {
-        await expect(column.getByRole("alert")).toContainText("The connection broke before the answer was whole.");
+        await expect(column.getByRole("alert")).toContainText("The connection was lost before the answer was complete. Try again.");
         expect((await column.locator(".markdown").innerText()).length).toBeGreaterThan(40);
       }
       await expectAccessibleInBoth(page, "broken columns");

@@ -118,7 +118,7 @@ test("a model that fails beside another is said, and the other's answer too", as
   await expect(page.locator(".column .failure")).toBeVisible();
   await expect(page.getByRole("button", { name: "Ask all" })).toBeVisible();
   const heard = (await said()).join(" | ");
-  expect(heard).toContain("The server made a mistake");
+  expect(heard).toContain("The server had an internal error");
   expect(heard.match(/Answer of model/gu)).toHaveLength(1);
   problems.length = 0; // the failure that was asked for
 });

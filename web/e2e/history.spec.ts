@@ -17,7 +17,7 @@ test("conversations are renamed, searched, forked, and deleted with a way back",
   await page.keyboard.press("Enter");
   await expect(page.getByRole("link", { name: "Shares" })).toBeVisible();
   await page.getByLabel("Search conversations").fill("nowhere");
-  await expect(page.getByText("No conversation holds these words.")).toBeVisible();
+  await expect(page.getByText("No conversation contains these words.")).toBeVisible();
   await page.getByLabel("Search conversations").fill("WHAT share");
   await expect(page.getByRole("link", { name: "Shares" })).toBeVisible();
   await page.getByLabel("Search conversations").fill("");

@@ -1,21 +1,30 @@
 /** A line to a server, which breaks in the middle of its answers. */
 import { connect, createServer, type Server as Listener, type Socket } from "node:net";
 
+/** What comes of an answer up to the middle of one of its events: the same place however many bytes or words they have. */
+export const insideEvent = (number: number): RegExp => new RegExp(`^(?:.*?\\ndata: ){${number}}.{5}`, "su");
+export const INSIDE_HEAD = /^.{60}/su;
+
 const ANSWERS = /^(POST \/v1\/chat\/completions|GET \/v1\/generations\/)/u;
 
 export class Line {
   /** What was asked that an answer streams to, in its order. */
   readonly asked: string[] = [];
   private readonly sockets = new Set<Socket>();
+  private readonly held: (() => void)[] = [];
   private constructor(
     private readonly listener: Listener,
-    private readonly cuts: number[],
+    private readonly cuts: RegExp[],
+    private holds: boolean,
   ) {}
 
-  /** @param cuts of how many bytes each answer breaks off, in their order; those after them come whole. */
-  static async to(port: number, cuts: number[]): Promise<Line> {
+  /**
+   * @param cuts what has come of each answer when it breaks off, in their order; those after them come whole.
+   * @param holds whether an answer stands still there until `breakNow`: a browser throws away what it has not read of a broken one.
+   */
+  static async to(port: number, cuts: RegExp[], holds = false): Promise<Line> {
     const listener = createServer();
-    const line = new Line(listener, [...cuts]);
+    const line = new Line(listener, [...cuts], holds);
     listener.on("connection", (near) => line.join(near, connect(port, "127.0.0.1")));
     await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
     return line;
@@ -31,13 +40,19 @@ export class Line {
     return this.cuts.length;
   }
 
+  breakNow(): void {
+    this.holds = false;
+    for (const end of this.held.splice(0)) end();
+  }
+
   close(): void {
     for (const socket of this.sockets) socket.destroy();
     this.listener.close();
   }
 
   private join(near: Socket, far: Socket): void {
-    let room = Infinity;
+    let cut: RegExp | undefined;
+    let came = "";
     const end = () => {
       near.destroy();
       far.destroy();
@@ -50,15 +65,21 @@ export class Line {
       const [request = ""] = bytes.toString("latin1").split(" HTTP/", 1);
       if (ANSWERS.test(request)) {
         this.asked.push(request);
-        room = this.cuts.shift() ?? Infinity;
+        cut = this.cuts.shift();
+        came = "";
       }
       far.write(bytes);
     });
     far.on("data", (bytes) => {
-      room -= bytes.length;
-      if (room > 0) near.write(bytes);
+      if (!cut) return void near.write(bytes);
+      came += bytes.toString("latin1");
+      const over = came.length - (cut.exec(came)?.[0].length ?? Infinity);
+      if (over < 0) return void near.write(bytes);
       // What was sent before arrives, and then nothing more.
-      else near.end(bytes.subarray(0, bytes.length + room), end);
+      far.pause();
+      near.write(bytes.subarray(0, bytes.length - over));
+      if (this.holds) this.held.push(end);
+      else near.end(end);
     });
   }
 }

@@ -1,4 +1,4 @@
-import { answered, answers, ask, beginWith, importFile } from "./actions";
+import { answered, answers, ask, beginWith, box, importFile } from "./actions";
 import { expect, test } from "./server";
 
 /** Bytes, as they are sent, of all that a first visit fetches until nothing more comes. */
@@ -48,6 +48,42 @@ test("a first visit, of the welcome or an empty chat, fetches little until nothi
     expect(came.reduce((sum, [, size]) => sum + size, 0), JSON.stringify(came)).toBeLessThanOrEqual(FIRST_LOAD);
     await context.close();
   }
+});
+
+test.describe("the parser of answers is fetched before their first word", () => {
+  test("where a suggested question is asked", async ({ page }) => {
+    await page.goto("/");
+    await expect(page.getByText("parameters")).toBeVisible();
+    // No answer ever comes.
+    await page.route("**/v1/chat/completions", () => undefined);
+    const fetched = page.waitForRequest(/assets\/Rich-/u);
+    await page.getByRole("button", { name: "What is inflation?" }).click();
+    await fetched;
+  });
+
+  test("where a question to several models is written", async ({ page }) => {
+    await page.goto("/compare");
+    await expect(page.locator(".column")).toHaveCount(2);
+    const fetched = page.waitForRequest(/assets\/Rich-/u);
+    await box(page).fill("W");
+    await fetched;
+  });
+});
+
+test("settings that are long in coming are said to be loading", async ({ page }) => {
+  let release = () => {};
+  const released = new Promise<void>((resolve) => (release = resolve));
+  await page.route("**/assets/SettingsDialog-*.js", async (route) => {
+    await released;
+    await route.continue();
+  });
+  await page.goto("/");
+  await page.getByRole("button", { name: "Settings", exact: true }).click();
+  const loading = page.getByRole("status").filter({ hasText: "Loading…" });
+  await expect(loading).toBeVisible();
+  release();
+  await expect(page.locator(".dialog")).toBeVisible();
+  await expect(loading).toHaveCount(0);
 });
 
 test.describe("code that does not come", () => {
@@ -102,6 +138,20 @@ test.describe("code that does not come", () => {
     await page.route("**/assets/start-*.js", (route) => route.abort());
     await page.goto("/");
     await expect(page.getByRole("alert")).toContainText(SAYS);
+  });
+
+  test("or fails at once is said on the page, and on the console why", async ({ page }) => {
+    const said: string[] = [];
+    page.on("console", (message) => said.push(message.text()));
+    const throwing = (what: string) => ({ contentType: "text/javascript", body: `throw new Error("thrown by ${what}");` });
+    await page.route("**/assets/ModelsPage-*.js", (route) => route.fulfill(throwing("a page")));
+    await page.goto("/info");
+    await expect(page.getByRole("alert")).toContainText(SAYS);
+    await expect.poll(() => said.join("\n")).toContain("thrown by a page");
+    await page.route("**/assets/start-*.js", (route) => route.fulfill(throwing("the start")));
+    await page.goto("/");
+    await expect(page.getByRole("alert")).toContainText(SAYS);
+    await expect.poll(() => said.join("\n")).toContain("thrown by the start");
   });
 });
 

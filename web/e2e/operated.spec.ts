@@ -59,7 +59,7 @@ test("a server with keys and limits says what to do, and its ratings are kept", 
     await expectAccessibleInBoth(page, "dialog of a rating");
     await page.getByLabel("A better answer").fill("A loan that can be traded.");
     await page.getByRole("button", { name: "Send the correction" }).click();
-    await expect(page.getByText("The rating is kept.").first()).toBeVisible();
+    await expect(page.getByText("The rating is saved.").first()).toBeVisible();
     await expect(page.getByRole("button", { name: "Bad answer" }).last()).toHaveAttribute("aria-pressed", "true");
     const files = readdirSync(place).map((name) => readFileSync(join(place, name)));
     expect(files.some((content) => content.includes("A loan that can be traded."))).toBe(true);

@@ -1,6 +1,6 @@
 /** Training runs: live, beside each other, for every eye and hand; and nothing in a run is more than text. */
 import { spawn } from "node:child_process";
-import { appendFileSync, cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -27,6 +27,8 @@ class Folder {
     mkdirSync(join(this.path, "headless", "pretrain"), { recursive: true });
     mkdirSync(join(this.path, "broken", "pretrain"), { recursive: true });
     writeFileSync(join(this.path, "broken", "pretrain", "manifest.json"), "{");
+    this.add("linked", "name: linked\n");
+    symlinkSync(join(RUN, "pretrain", "manifest.json"), join(this.path, "linked", "pretrain", "manifest.json"));
   }
 
   /** A run that has trained in several stages. */
@@ -123,6 +125,13 @@ test("a part of a curve that is chosen stays while new points come, until all is
   for (const [from, to] of [[33, 36], [36, 60]] as const) {
     folder.write("zoomed", Array.from({ length: to - from }, (_, at) => line(from + at, 1)).join(""));
     await expect(rows.first()).toHaveText(new RegExp(`^${to - 1}\\s*1$`, "u"));
+    await expect(all).toBeVisible();
+    expect(await step()).toBe(before);
+  }
+  // So does another look of the lines, which makes a new drawing of the same values.
+  const looks = [() => page.getByLabel("Log scale").check(), () => page.getByLabel("Smoothing").press("ArrowRight"), () => page.getByLabel("Log scale").uncheck()];
+  for (const change of looks) {
+    await change();
     await expect(all).toBeVisible();
     expect(await step()).toBe(before);
   }
@@ -248,7 +257,16 @@ test("stages, samples and reports of a run; a damaged one says what is wrong", a
   // Its recipe alone is missing.
   await expect(entry(page, "headless")).toContainText(/Damaged.*recipe\.yaml: missing/u);
   await entry(page, "broken").click();
-  await expect(page.locator(".run-head")).toContainText(/pretrain\/manifest\.json: not JSON.*delete it with its stage's folder; then start the run again/u);
+  await expect(page.locator(".run-head")).toContainText(/pretrain\/manifest\.json: not JSON.*or delete the folder of this stage, then run the recipe again\. Completed stages are kept\./u);
+  // What is not damaged is not to be deleted.
+  for (const [name, says] of [
+    ["headless", "Copy the recipe that this run was started with"],
+    ["linked", "Links that lead out of the folder of runs are not followed."],
+  ] as const) {
+    await entry(page, name).click();
+    await expect(page.locator(".run-head")).toContainText(says);
+    await expect(page.locator(".run-head")).not.toContainText("delete");
+  }
 });
 
 test("a folder without runs says how to begin one, and fills by itself; nobody is asked for conversations", async ({ page, problems }) => {

@@ -124,12 +124,12 @@ test.describe("with problems that the browser reports on its console", () => {
     await line.send("Storage.overrideQuotaForOrigin", { origin: new URL(page.url()).origin, quotaSize: 1 });
     const draft = "A long question. ".repeat(20_000);
     await ask(page, draft);
-    await expect(page.getByText("This browser has no room left.").first()).toBeVisible();
+    await expect(page.getByText("The storage of this browser is full.").first()).toBeVisible();
     await expect(box(page)).toHaveValue(draft);
     await expectAccessibleInBoth(page, "full storage");
     const messages = [{ id: "a", conversation: "c", parent: null, role: "user", content: "words ".repeat(100_000), created: 1 }];
     await importFile(page, { format: "tallyformer-conversations", version: 1, conversations: [{ id: "c", title: "Large", created: 0, updated: 0, leaf: "a" }], messages });
-    await expect(page.getByText("This browser has no room left.").nth(1)).toBeVisible();
+    await expect(page.getByText("The storage of this browser is full.").nth(1)).toBeVisible();
     await expect(page.getByRole("link", { name: "Large" })).toHaveCount(0);
     await line.send("Storage.overrideQuotaForOrigin", { origin: new URL(page.url()).origin });
     await ask(page, "Short");

@@ -21,6 +21,10 @@ const painted = (): Promise<void> =>
   });
 
 await painted();
-const parts = await Promise.all([import("./app/start"), import("react-dom/client"), import("dexie")]).catch(() => null);
+const parts = await Promise.all([import("./app/start"), import("react-dom/client"), import("dexie")]).catch((error: unknown) => {
+  // What a part throws while it is evaluated is told nowhere else.
+  console.error(error);
+  return null;
+});
 if (parts) parts[0].start();
 else document.getElementById("not-started")?.removeAttribute("hidden");

@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { CUT_OFF } from "../src/api/errors";
 import { streamChat } from "../src/api/stream";
 import { lasting } from "../src/store/lasting";
@@ -39,6 +39,7 @@ describe("an answer whose line breaks", () => {
   afterEach(() => {
     globalThis.fetch = own;
     server.close();
+    server.closeAllConnections();
   });
 
   async function read(): Promise<{ text: string; place: Place | null; error: unknown }> {
@@ -46,7 +47,7 @@ describe("an answer whose line breaks", () => {
     const place: { now: Place | null } = { now: null };
     let text = "";
     try {
-      for await (const one of lasting(streamChat(request, signal, true), place, signal)) if (one.kind === "text") text += one.text;
+      for await (const one of lasting(streamChat(request, signal), place, signal)) if (one.kind === "text") text += one.text;
     } catch (error) {
       return { text, place: place.now, error };
     }
@@ -75,5 +76,40 @@ describe("an answer whose line breaks", () => {
     replies = [breaksAfter(event(0, "A loan")), refuses(401)];
     expect(await read()).toMatchObject({ text: "A loan", error: { status: 401 } });
     expect(asked).toHaveLength(2);
+  });
+
+  it("that is given up before it has its id is left at once, and ended when that comes", async () => {
+    let answer = (): void => undefined;
+    const held: Reply = (response) => {
+      answer = () => {
+        response.writeHead(200, { "Content-Type": "text/event-stream", "X-Generation-Id": "chatcmpl-1" });
+        response.write(": waiting\n\n");
+      };
+    };
+    replies = [held, (response) => void response.writeHead(204).end()];
+    const controller = new AbortController();
+    const place: { now: Place | null } = { now: null };
+    const read = async () => {
+      for await (const one of lasting(streamChat(request, controller.signal), place, controller.signal)) void one;
+    };
+    const reading = read();
+    await vi.waitFor(() => expect(asked).toEqual(["POST /v1/chat/completions"]));
+    controller.abort();
+    await expect(reading).rejects.toMatchObject({ name: "AbortError" });
+    expect(asked).toHaveLength(1);
+    answer();
+    await vi.waitFor(() => expect(asked[1]).toBe("DELETE /v1/generations/chatcmpl-1"));
+    expect(place.now).toBe(null);
+  });
+
+  it("that is given up once it has its id is not ended here, but by whoever gave it up", async () => {
+    replies = [(response) => void response.writeHead(200, { "X-Generation-Id": "chatcmpl-1" }).write(event(0, "A loan"))];
+    const controller = new AbortController();
+    const read = async () => {
+      for await (const one of streamChat(request, controller.signal)) if (one.kind === "text") controller.abort();
+    };
+    await expect(read()).rejects.toMatchObject({ name: "AbortError" });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(asked).toEqual(["POST /v1/chat/completions"]);
   });
 });

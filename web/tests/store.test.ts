@@ -3,7 +3,6 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { db } from "../src/store/db";
 import { addMessage, changeMessage, createConversation, deleteConversation, deleteMessage, forkAt, search, showBranch, titleOf } from "../src/store/history";
 import { usePreferences } from "../src/store/preferences";
-import { recoverInterrupted, recoverSilent } from "../src/store/recovery";
 import { cleanSettings, NUMBER_FIELDS, problemOf, withPreset } from "../src/store/settings";
 import { exportAll, importAll, NotAnExport, readExport } from "../src/store/transfer";
 import { childrenOf, keepSame, newestLeaf, pathTo, subtree } from "../src/store/tree";
@@ -71,36 +70,6 @@ describe("a conversation", () => {
   it("has a title of whole words", () => {
     expect(titleOf("  What\n is it? ")).toBe("What is it?");
     expect(titleOf("word ".repeat(40))).toMatch(/^(word )*word…$/u);
-  });
-});
-
-describe("a broken answer", () => {
-  it("keeps what had come, once its tab is silent", async () => {
-    const { home, question } = await branched();
-    const message = await addMessage({ conversation: home.id, parent: question.id, role: "assistant", content: "", status: "streaming" });
-    await db.partials.put({ message: message.id, text: "A loan that", at: Date.now(), place: null });
-    expect(await recoverInterrupted(new Set())).toBe(0);
-    expect(await recoverInterrupted(new Set(), Date.now() + 60_000)).toBe(1);
-    expect(await db.messages.get(message.id)).toMatchObject({ status: "interrupted", content: "A loan that" });
-  });
-
-  it("is found again and again without reading the messages that are whole", async () => {
-    const { home, question } = await branched();
-    const read: unknown[] = [];
-    const seen = (one: { id: string }) => (read.push(one.id), one);
-    const answer = await addMessage({ conversation: home.id, parent: question.id, role: "assistant", content: "", status: "streaming" });
-    db.messages.hook("reading", seen);
-    try {
-      expect(await recoverSilent()).toBe(0);
-      expect(read).toEqual([]);
-      await db.partials.put({ message: answer.id, text: "A loan that", at: Date.now(), place: null });
-      expect(await recoverSilent()).toBe(0);
-      expect(await recoverSilent(Date.now() + 60_000)).toBe(1);
-      expect(new Set(read)).toEqual(new Set([answer.id]));
-    } finally {
-      db.messages.hook("reading").unsubscribe(seen);
-    }
-    expect(await db.messages.get(answer.id)).toMatchObject({ status: "interrupted", content: "A loan that" });
   });
 });
 

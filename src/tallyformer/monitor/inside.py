@@ -13,17 +13,37 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 _LINK = (errno.ELOOP, errno.ENOTDIR)
 """What the system says of a link that may not be followed."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 """Without waiting: a pipe of this name has perhaps no writer."""
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM)
+Advice = Literal["restore", "foreign", "permission", "disk", "link", "version", "recipe"]
+"""What helps where a file of a run is not as it should be: each has a sentence on the Runs page.
+
+- restore: its content is damaged.
+- foreign: it is something that no run writes, such as a folder in the place of a file.
+- permission: this user may not read it.
+- disk: the system cannot read it.
+- link: it is a link out of the folder of runs, which is not followed.
+- version: another version of this package wrote it.
+- recipe: it is the recipe, without which the stages are as they were.
+"""
 
 
 class Unreadable(Exception):  # noqa: N818 - it says what the file is
-    """Something is there that cannot be read; the message is the reason in a few words."""
+    """Something is there that cannot be read; the message is the reason in a few words.
+
+    Attributes:
+        advice: what helps.
+    """
+
+    def __init__(self, reason: str, advice: Advice) -> None:
+        super().__init__(reason)
+        self.advice = advice
 
 
 @dataclass(frozen=True)
@@ -57,7 +77,7 @@ class Inside:
                 found = {entry.name for entry in entries}
             return Names(found, os.fstat(descriptor).st_mtime)
         except OSError as error:
-            raise Unreadable(reason_of(error)) from None
+            raise _refused(error) from None
         finally:
             os.close(descriptor)
 
@@ -71,7 +91,7 @@ class Inside:
         descriptor = self._open(names, _FILE)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise Unreadable("is not a file")
+            raise Unreadable("is not a file", "foreign")
         return os.fdopen(descriptor, "rb")
 
     def text_of(self, *names: str, most: int) -> bytes:
@@ -85,9 +105,9 @@ class Inside:
             try:
                 content = file.read(most + 1)
             except OSError as error:
-                raise Unreadable(reason_of(error)) from None
+                raise _refused(error) from None
         if len(content) > most:
-            raise Unreadable(f"has more than {most >> 20} MiB")
+            raise Unreadable(f"has more than {most >> 20} MiB", "foreign")
         return content
 
     def _open(self, names: Sequence[str], flags: int) -> int:
@@ -101,7 +121,7 @@ class Inside:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise Unreadable(reason_of(error)) from None
+            raise _refused(error) from None
 
     def _walk(self, names: Sequence[str], flags: int) -> int:
         descriptor = os.open(self.root, _FOLDER)
@@ -123,10 +143,20 @@ class Inside:
         """
         real = Path(os.path.realpath(self.root.joinpath(*names), strict=True))
         if not real.is_relative_to(self.root):
-            raise Unreadable("is a link that leads out of the folder")
+            raise Unreadable("is a link that leads out of the folder", "link")
         return real.relative_to(self.root).parts
 
 
 def reason_of(error: OSError) -> str:
     """What the system said, as the end of a sentence; no path is in it."""
     return f"cannot be read ({(error.strerror or 'error').lower()})"
+
+
+def _refused(error: OSError) -> Unreadable:
+    """The system says no."""
+    advice: Advice = "disk"
+    if error.errno in _NOT_ALLOWED:
+        advice = "permission"
+    elif error.errno in _LINK:  # in a circle, or through a file
+        advice = "foreign"
+    return Unreadable(reason_of(error), advice)

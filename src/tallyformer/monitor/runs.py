@@ -23,7 +23,7 @@ from tallyformer.artifacts.run_folder import CLAIM, FOLDER_OF_STAGE, METRICS, RE
 from tallyformer.artifacts.stages import STAGES, TRAINING_STAGES
 from tallyformer.config.plain_yaml import MOST_BYTES, read_plain_yaml
 from tallyformer.monitor.curve import Curve, CurveNews
-from tallyformer.monitor.inside import Inside, Unreadable
+from tallyformer.monitor.inside import Advice, Inside, Unreadable
 from tallyformer.monitor.look import Version, version_of
 from tallyformer.monitor.samples import Samples, read_samples
 from tallyformer.monitor.stages import MOST_KEPT, StageLook, StageReader, progress
@@ -52,12 +52,14 @@ class RunEntry:
         id: the same as text, which requests name it by.
         touched: seconds since 1970, when it was last begun.
         problem: why it cannot be looked into; "" if it can.
+        advice: what helps then.
     """
 
     folder: str
     id: str
     touched: float
     problem: str = ""
+    advice: Advice | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class RunLook:
     """A run at a glance.
 
     Attributes:
+        problem: the first thing that is not as it should be; "" if nothing is.
+        advice: what helps against it; None if nothing is wrong.
         stage: the one that runs, or was stopped.
         finished: the stages that are.
     """
@@ -72,6 +76,7 @@ class RunLook:
     id: str
     state: RunState
     problem: str
+    advice: Advice | None
     touched: float
     stage: str | None
     finished: list[str]
@@ -138,7 +143,7 @@ class RunsFolder:
         look, folder = self._look(entry), entry.folder
         if entry.problem:
             return RunDetails(look, "", "", [], [], Samples("", []), [])
-        recipe, _ = self._recipe_of(folder)
+        recipe, *_ = self._recipe_of(folder)
         curves = list(self._curve_files(folder))
         return RunDetails(
             look=look,
@@ -204,7 +209,7 @@ class RunsFolder:
         except Unreadable as reason:
             if not (self._inside.root / folder).is_dir():
                 return None
-            return RunEntry(folder, shown_name(folder), 0.0, str(reason))
+            return RunEntry(folder, shown_name(folder), 0.0, str(reason), reason.advice)
         if _MARKS.isdisjoint(there.names):
             return None
         touched = there.modified
@@ -214,12 +219,13 @@ class RunsFolder:
 
     def _look(self, entry: RunEntry) -> RunLook:
         if entry.problem:
-            return RunLook(entry.id, "damaged", entry.problem, 0.0, None, [], [])
+            return RunLook(entry.id, "damaged", entry.problem, entry.advice, 0.0, None, [], [])
         in_use = self._in_use(entry.folder)
         stages = self._stages.stages(entry.folder, in_use=in_use)
         by_state = {stage.state: stage for stage in reversed(stages)}
-        _, unread = self._recipe_of(entry.folder)
-        problem = next((stage.problem for stage in stages if stage.problem), unread)
+        _, unread, helps = self._recipe_of(entry.folder)
+        broken = next((stage for stage in stages if stage.problem), None)
+        problem, advice = (broken.problem, broken.advice) if broken else (unread, helps)
         begun = by_state.get("running") or by_state.get("stopped")
         state: RunState = "stopped"
         if in_use:
@@ -230,7 +236,7 @@ class RunsFolder:
             state = "finished"
         finished = [stage.stage for stage in stages if stage.state == "finished"]
         stage = begun.stage if begun else None
-        return RunLook(entry.id, state, problem, entry.touched, stage, finished, stages)
+        return RunLook(entry.id, state, problem, advice, entry.touched, stage, finished, stages)
 
     def _in_use(self, folder: str) -> bool:
         try:
@@ -239,26 +245,32 @@ class RunsFolder:
         except (OSError, Unreadable):
             return False
 
-    def _recipe_of(self, folder: str) -> tuple[dict[str, Any], str]:
+    def _recipe_of(self, folder: str) -> tuple[dict[str, Any], str, Advice | None]:
         try:
             return self._recipe(folder, version_of(self._inside, folder, RECIPE))
         except FileNotFoundError:
-            return {}, f"{RECIPE}: missing"
+            return {}, f"{RECIPE}: missing", "recipe"
         except Unreadable as reason:
-            return {}, f"{RECIPE}: {reason}"
+            return {}, f"{RECIPE}: {reason}", reason.advice
 
-    def _recipe_now(self, folder: str, version: Version) -> tuple[dict[str, Any], str]:
-        """The recipe's sections, and what is wrong with it."""
+    def _recipe_now(
+        self, folder: str, version: Version
+    ) -> tuple[dict[str, Any], str, Advice | None]:
+        """The recipe's sections, what is wrong with it, and what helps."""
         try:
             text = self._inside.text_of(folder, RECIPE, most=MOST_BYTES).decode("utf-8")
             values = read_plain_yaml(text)
-        except (FileNotFoundError, Unreadable) as reason:
-            return {}, f"{RECIPE}: {reason}"
+        except FileNotFoundError:  # deleted between two looks
+            return {}, f"{RECIPE}: missing", "recipe"
+        except Unreadable as reason:
+            return {}, f"{RECIPE}: {reason}", reason.advice
         except UnicodeDecodeError as error:
-            return {}, f"{RECIPE}: not UTF-8 at byte {error.start}"
+            return {}, f"{RECIPE}: not UTF-8 at byte {error.start}", "recipe"
         except (yaml.YAMLError, ValueError, RecursionError):
-            return {}, f"{RECIPE}: damaged (not YAML that a run writes)"
-        return (values, "") if isinstance(values, dict) else ({}, f"{RECIPE}: holds no sections")
+            return {}, f"{RECIPE}: damaged (not YAML that a run writes)", "recipe"
+        if not isinstance(values, dict):
+            return {}, f"{RECIPE}: holds no sections", "recipe"
+        return values, "", None
 
     def _seen(
         self, folder: str, look: StageLook, recipe: dict[str, Any], curves: list[str]

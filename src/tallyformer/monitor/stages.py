@@ -14,7 +14,7 @@ from tallyformer.artifacts.run_folder import CLAIM, FOLDER_OF_STAGE
 from tallyformer.artifacts.stages import STAGES
 from tallyformer.monitor.curve import plotted
 from tallyformer.monitor.facts import StageFact, facts_of
-from tallyformer.monitor.inside import Inside, Unreadable
+from tallyformer.monitor.inside import Advice, Inside, Unreadable
 from tallyformer.monitor.look import Version, version_of
 
 State = Literal["to do", "running", "stopped", "finished", "damaged", "not in the recipe"]
@@ -29,6 +29,7 @@ class StageLook:
 
     Attributes:
         problem: what is damaged, in words; "" if nothing is.
+        advice: what helps against it; None if nothing is damaged.
         began: seconds since 1970, of work that is not finished; None where that is unknown.
         ended: the same, of work that is.
         seconds: that the work took, where the stage has measured it.
@@ -40,6 +41,7 @@ class StageLook:
     stage: str
     state: State
     problem: str = ""
+    advice: Advice | None = None
     began: float | None = None
     ended: float | None = None
     seconds: float | None = None
@@ -86,7 +88,7 @@ class StageReader:
         try:
             values = checked_object(self._inside.text_of(*path, most=_MOST_BYTES))
             if name == MANIFEST and values.get("format") not in (FORMAT, UNCHECKED_FORMAT):
-                raise ValueError("is of another version")
+                raise Unreadable("is of another version", "version")
         except FileNotFoundError:  # finished, or deleted, between two looks
             return StageLook(stage=stage, state="to do")
         except (Unreadable, ValueError) as reason:
@@ -155,7 +157,12 @@ def _trainings(look: StageLook) -> list[Mapping[str, Any]]:
 
 
 def _damaged(stage: str, folder: str, name: str, reason: Exception) -> StageLook:
-    return StageLook(stage=stage, state="damaged", problem=f"{folder}/{name}: {reason}")
+    return StageLook(
+        stage=stage,
+        state="damaged",
+        problem=f"{folder}/{name}: {reason}",
+        advice=reason.advice if isinstance(reason, Unreadable) else "restore",
+    )
 
 
 def _seconds_since_1970(created: Any) -> float | None:

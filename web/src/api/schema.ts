@@ -500,6 +500,8 @@ export interface components {
             state: "running" | "finished" | "stopped" | "damaged";
             /** Problem */
             problem: string;
+            /** Advice */
+            advice: ("restore" | "foreign" | "permission" | "disk" | "link" | "version" | "recipe") | null;
             /** Touched */
             touched: number;
             /** Stage */
@@ -521,6 +523,8 @@ export interface components {
         /**
          * RunCard
          * @description A run at a glance; `touched`, in seconds since 1970, is when it was last begun.
+         *
+         *     `advice` is the kind of thing that helps against `problem`.
          */
         RunCard: {
             /** Id */
@@ -532,6 +536,8 @@ export interface components {
             state: "running" | "finished" | "stopped" | "damaged";
             /** Problem */
             problem: string;
+            /** Advice */
+            advice: ("restore" | "foreign" | "permission" | "disk" | "link" | "version" | "recipe") | null;
             /** Touched */
             touched: number;
             /** Stage */

@@ -14,16 +14,41 @@ export type StreamEvent =
 
 /** An answer as it is made. Ending the iteration, or aborting, closes the request.
  *
- * With `rejoin` the server goes on for a while without us, so that the answer can be joined again;
- * `endGeneration` ends it.
+ * The server goes on for a while without us, so that the answer can be joined again; `endGeneration` ends it.
  */
-export async function* streamChat(request: ChatRequest, signal: AbortSignal, rejoin = false): AsyncGenerator<StreamEvent> {
-  const body = { ...request, stream: true, stream_options: { include_usage: true, ...(rejoin ? { rejoin } : {}) } };
-  const response = await ask("/v1/chat/completions", { body, signal });
+export async function* streamChat(request: ChatRequest, signal: AbortSignal): AsyncGenerator<StreamEvent> {
+  const response = await begin({ ...request, stream: true, stream_options: { include_usage: true, rejoin: true } }, signal);
   // Known before the first event, which may be long in coming, so that an answer that waits can be joined again too.
-  const id = response.headers.get("x-generation-id");
+  const id = idOf(response);
   if (id !== null) yield { kind: "begun", id };
   yield* eventsIn(response, signal);
+}
+
+const idOf = (response: Response): string | null => response.headers.get("x-generation-id");
+
+/** Asks for an answer. Where it is given up before it has its id, it is ended once that comes; nobody waits for it. */
+function begin(body: unknown, signal: AbortSignal): Promise<Response> {
+  signal.throwIfAborted();
+  const line = new AbortController();
+  const sent = ask("/v1/chat/completions", { body, signal: line.signal });
+  let head = false;
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => {
+      reject(signal.reason as Error);
+      if (head) line.abort();
+      else sent.then((response) => giveUp(response, line)).catch(() => undefined);
+    });
+    sent.then((response) => {
+      head = true;
+      resolve(response);
+    }, reject);
+  });
+}
+
+async function giveUp(response: Response, line: AbortController): Promise<void> {
+  const id = idOf(response);
+  line.abort();
+  if (id !== null) await endGeneration(id);
 }
 
 /** What follows of an answer behind an event; all of it where that is below 0. */

@@ -11,7 +11,7 @@ import { useMedia } from "../lib/useMedia";
 import { KeyDialog } from "../parts/KeyDialog";
 import { loadModels, showsRunsAlone, useModels } from "../store/models";
 import { ownedAnswers } from "../store/owned";
-import { recoverInterrupted, recoverSilent } from "../store/recovery";
+import { recoverInterrupted } from "../store/recovery";
 import { IconButton } from "../ui/Button";
 import { late } from "../ui/late";
 import { Toasts } from "../ui/toasts";
@@ -26,11 +26,13 @@ const RunsPage = late(() => import("../features/runs/RunsPage").then((file) => f
 
 const NARROW = "(max-width: 860px)";
 const CLOSED = "tallyformer.sidebar";
+/** How often answers are looked for whose tab was closed. */
+const RECOVER_MS = 2000;
 
 function Pages() {
   const runsAlone = useModels(showsRunsAlone);
   return (
-    <Suspense fallback={<p className="page-loading">{strings.loadingPage}</p>}>
+    <Suspense fallback={<p className="page-loading" role="status">{strings.loadingPage}</p>}>
       <Switch>
         <Route path="/compare">
           <ComparePage />
@@ -106,7 +108,7 @@ export function App() {
     void loadModels();
     const settled = (work: Promise<unknown>) => void work.catch(() => undefined);
     settled(recoverInterrupted(ownedAnswers()));
-    const timer = window.setInterval(() => settled(recoverSilent()), 2000);
+    const timer = window.setInterval(() => settled(recoverInterrupted()), RECOVER_MS);
     const online = () => void loadModels();
     const endKeeping = keepFocus(document.getElementById("root") ?? document.body);
     window.addEventListener("online", online);

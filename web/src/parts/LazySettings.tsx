@@ -1,4 +1,5 @@
 import { Suspense, type ComponentProps, useEffect } from "react";
+import { strings } from "../lib/strings";
 import { late, tellNotFetched } from "../ui/late";
 import type { SettingsDialog as Real } from "./SettingsDialog";
 
@@ -17,7 +18,13 @@ const Loaded = late<Props>(load, function NoSettings({ onClose }) {
   return null;
 });
 
+const Loading = () => (
+  <p className="part-loading" role="status">
+    <span>{strings.loadingPage}</span>
+  </p>
+);
+
 /** The dialog, fetched when it is first opened. */
 export function SettingsDialog(props: Props) {
-  return <Suspense fallback={null}>{props.open && <Loaded {...props} />}</Suspense>;
+  return <Suspense fallback={<Loading />}>{props.open && <Loaded {...props} />}</Suspense>;
 }

@@ -14,8 +14,12 @@ const BY_CODE: Record<string, string> = {
   invalid_api_key: words.wrongKey,
 };
 
-/** What went wrong, and what to do about it. */
-export function failureText(failure: Failure): string {
+/** What went wrong, and what to do about it.
+ *
+ * @param continues whether an answer can be continued where it ended.
+ */
+export function failureText(failure: Failure, continues = false): string {
+  if (failure.code === CUT_OFF && continues) return words.cutOffHere;
   const known = failure.code === null ? undefined : BY_CODE[failure.code];
   if (known !== undefined) return known;
   if (failure.status === 429) return failure.retryAfter === null ? words.busy : words.wait(Math.ceil(failure.retryAfter));

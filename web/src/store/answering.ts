@@ -54,7 +54,7 @@ export async function stop(id: string): Promise<void> {
 /** Makes one answer, to its end however it comes. */
 export function answer(asked: Asked): Promise<void> {
   const request = requestOf(asked.model, asked.turns, asked.settings);
-  return follow(asked.message.id, asked.before ?? "", null, (signal) => streamChat(request, signal, true));
+  return follow(asked.message.id, asked.before ?? "", null, (signal) => streamChat(request, signal));
 }
 
 /** Goes on with an answer whose connection or page is gone. */
@@ -102,10 +102,14 @@ async function follow(
   frames.end();
   window.clearInterval(saving);
   show();
-  running.delete(id);
-  setOwned(running.keys());
   if (status === "stopped" && place.now) void endGeneration(place.now.id);
-  await keep(id, collected, status, failure, place.now);
+  try {
+    await keep(id, collected, status, failure, place.now);
+  } finally {
+    // Not before: an answer that nobody makes is taken up by whoever finds it.
+    if (running.get(id) === controller) running.delete(id);
+    setOwned(running.keys());
+  }
 }
 
 const isWanted = async (id: string): Promise<boolean> => (await db.messages.get(id))?.status === "streaming";

@@ -10,6 +10,8 @@ class Database extends Dexie {
   constructor() {
     super("tallyformer");
     this.version(1).stores({ conversations: "id, updated", messages: "id, conversation", partials: "message" });
+    // By its status, the answers that are being made are found among however many messages.
+    this.version(2).stores({ messages: "id, conversation, status" });
   }
 }
 

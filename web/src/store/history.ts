@@ -23,11 +23,15 @@ export async function createConversation(model: string | null, settings: Setting
 
 export type NewMessage = Omit<Message, "id" | "created" | "revision">;
 
+/** Since when an answer is being made: with its message, so that no tab takes one up that has just begun. */
+const putBegun = ({ id, content }: Pick<Message, "id" | "content">) => db.partials.put({ message: id, text: content, at: Date.now(), place: null });
+
 /** Adds a message and makes it the end of what is shown. */
 export async function addMessage(given: NewMessage): Promise<Message> {
   const message: Message = { ...given, id: newId(), created: Date.now(), revision: 0 };
-  await db.transaction("rw", db.messages, db.conversations, async () => {
+  await db.transaction("rw", db.messages, db.conversations, db.partials, async () => {
     await db.messages.add(message);
+    if (message.status === "streaming") await putBegun(message);
     await db.conversations.update(message.conversation, { leaf: message.id, updated: message.created });
   });
   return message;
@@ -36,6 +40,14 @@ export async function addMessage(given: NewMessage): Promise<Message> {
 export async function changeMessage(id: string, changes: globalThis.Partial<Message>): Promise<void> {
   await db.messages.where("id").equals(id).modify((message) => {
     Object.assign(message, changes, { revision: message.revision + 1 });
+  });
+}
+
+/** An answer is made further, from this text on. */
+export async function reopenMessage(id: string, content: string, changes: Pick<Message, "model" | "settings">): Promise<void> {
+  await db.transaction("rw", db.messages, db.partials, async () => {
+    await changeMessage(id, { ...changes, content, status: "streaming" });
+    await putBegun({ id, content });
   });
 }
 

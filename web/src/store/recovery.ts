@@ -1,39 +1,29 @@
 import { isAnswering, isSilent, resume } from "./answering";
 import { db } from "./db";
 import { changeMessage } from "./history";
-import type { Message } from "./records";
 
-const isBroken = (one: Message | undefined): one is Message => one?.status === "streaming" && !isAnswering(one.id);
+const NONE: ReadonlySet<string> = new Set();
 
-/** Answers that a reload or a closed tab broke off: joined again at the server, or kept as far as they came.
+/** Answers that a reload or a closed tab interrupted: joined again at the server, or kept as far as they came.
  *
- * It reads every message, which takes long where there are many: once, when the page starts.
+ * Asked again and again, as tabs are closed at any time; of messages it reads only those that are being made.
  *
  * @param own those of this tab before it was loaded again: nobody else makes them.
  */
-export async function recoverInterrupted(own: ReadonlySet<string>, now = Date.now()): Promise<number> {
-  return recover(await db.messages.filter(isBroken).toArray(), own, now);
-}
-
-/** Those of tabs that were closed since: an answer that is being made has a partial, of which there are few. */
-export async function recoverSilent(now = Date.now()): Promise<number> {
-  const partials = await db.partials.toCollection().primaryKeys();
-  return recover((await db.messages.bulkGet(partials)).filter(isBroken), new Set(), now);
-}
-
-async function recover(broken: readonly Message[], own: ReadonlySet<string>, now: number): Promise<number> {
+export async function recoverInterrupted(own = NONE, now = Date.now()): Promise<number> {
   let recovered = 0;
-  for (const message of broken) {
-    const partial = await db.partials.get(message.id);
-    const silent = isSilent(partial?.at ?? message.created, now);
-    if (!silent && !own.has(message.id)) continue;
+  for (const id of await db.messages.where("status").equals("streaming").primaryKeys()) {
+    const [message, partial] = await db.transaction("r", db.messages, db.partials, () => Promise.all([db.messages.get(id), db.partials.get(id)]));
+    // Meanwhile it may have ended, or this tab may make it.
+    if (message?.status !== "streaming" || isAnswering(id)) continue;
+    if (!own.has(id) && !isSilent(partial?.at ?? message.created, now)) continue;
     recovered++;
     if (partial?.place) {
       void resume(partial);
       continue;
     }
-    await changeMessage(message.id, { status: "interrupted", content: partial?.text ?? message.content });
-    await db.partials.delete(message.id);
+    await changeMessage(id, { status: "interrupted", content: partial?.text ?? message.content });
+    await db.partials.delete(id);
   }
   return recovered;
 }

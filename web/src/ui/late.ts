@@ -2,7 +2,7 @@ import { lazy, type ComponentType, type LazyExoticComponent } from "react";
 import { strings } from "../lib/strings";
 import { notify } from "./toasts";
 
-/** Says that a part of the page did not come, and what to do. */
+/** Says that a part of the page could not be loaded, and what to do. */
 export const tellNotFetched = (): void =>
   notify({ text: strings.errors.notFetched, problem: true, stays: true, action: { label: strings.errors.reload, run: () => location.reload() } });
 
@@ -15,7 +15,9 @@ export const late = <P extends object>(
   lazy(() =>
     fetch().then(
       (part) => ({ default: part }),
-      () => {
+      (error: unknown) => {
+        // What it throws while it is evaluated is told nowhere else.
+        console.error(error);
         onFailure();
         return { default: instead };
       },

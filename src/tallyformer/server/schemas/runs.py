@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from tallyformer.monitor.curve import CurveNews
+from tallyformer.monitor.inside import Advice
 from tallyformer.monitor.runs import RunDetails, RunList, RunLook, RunState
 from tallyformer.monitor.samples import SampleLook
 from tallyformer.monitor.stages import StageLook, State
@@ -18,11 +19,15 @@ class _Seen(BaseModel):
 
 
 class RunCard(_Seen):
-    """A run at a glance; `touched`, in seconds since 1970, is when it was last begun."""
+    """A run at a glance; `touched`, in seconds since 1970, is when it was last begun.
+
+    `advice` is the kind of thing that helps against `problem`.
+    """
 
     id: str
     state: RunState
     problem: str
+    advice: Advice | None
     touched: float
     stage: str | None
     finished: list[str]

@@ -40,6 +40,9 @@ function endOf(message: Message): string | null {
   return message.finish === "length" ? words.lengthReached : null;
 }
 
+/** Whether an answer can be continued where it ended: the last one of a conversation, and only once it has begun. */
+const canContinue = (message: Message, last: boolean): boolean => last && endOf(message) !== null && message.content !== "";
+
 function Corrected({ text }: { text: string }) {
   const id = useId();
   return (
@@ -59,11 +62,10 @@ interface Props {
 
 function Tools({ message, siblings, last, actions, colours, onColours }: Props & { colours: boolean; onColours: () => void }) {
   const end = endOf(message);
-  const canContinue = last && end !== null && message.content !== "";
   return (
     <div className="message-tools">
       <Branches message={message} siblings={siblings} turnedRef={actions.turnedRef} />
-      {canContinue && <IconButton label={words.continue} icon={<StepForward />} onClick={() => actions.continue(message)} />}
+      {canContinue(message, last) && <IconButton label={words.continue} icon={<StepForward />} onClick={() => actions.continue(message)} />}
       <IconButton label={words.copy} icon={<Copy />} onClick={() => actions.copy(message)} />
       <IconButton label={words.regenerate} icon={<RefreshCw />} onClick={() => actions.regenerate(message)} />
       {message.tokens && (
@@ -86,7 +88,7 @@ function Tools({ message, siblings, last, actions, colours, onColours }: Props &
 }
 
 export function Answer(props: Props) {
-  const { message, actions } = props;
+  const { message, last, actions } = props;
   const [colours, setColours] = useState(false);
   const finished = message.status !== "streaming";
   useEffect(() => {
@@ -97,7 +99,7 @@ export function Answer(props: Props) {
     <>
       {colours && message.tokens ? <Probabilities tokens={message.tokens} /> : message.content !== "" && <Markdown text={message.content} />}
       {message.failure && message.status !== "done" && message.status !== "stopped" && (
-        <Failed failure={message.failure} onRetry={() => actions.regenerate(message)} />
+        <Failed failure={message.failure} continues={canContinue(message, last)} onRetry={() => actions.regenerate(message)} />
       )}
       {message.corrected !== undefined && <Corrected text={message.corrected} />}
       <Tools {...props} colours={colours} onColours={() => setColours(!colours)} />

@@ -116,6 +116,7 @@ export function ChatPage({ id }: { id: string | null }) {
   if (id !== null && conversation === null) return <Missing />;
   const ask = (question: string) => {
     if (chosen.model === null) return;
+    expectMarkdown();
     setText("");
     const sending = { conversation: conversation ?? null, model: chosen.model, settings: chosen.settings, text: question, parent: last?.id ?? null };
     void send(sending).then((home) => {

@@ -3,7 +3,7 @@ import { strings } from "../../lib/strings";
 import type { ChatTurn } from "../../api/types";
 import { answer } from "../../store/answering";
 import { db, isFull } from "../../store/db";
-import { addMessage, changeMessage, createConversation, setConversation, titleOf } from "../../store/history";
+import { addMessage, createConversation, reopenMessage, setConversation, titleOf } from "../../store/history";
 import type { Conversation, Message } from "../../store/records";
 import type { Settings } from "../../store/settings";
 import { pathTo } from "../../store/tree";
@@ -69,7 +69,7 @@ export async function continueAnswer(message: Message, model: string, settings: 
     (async () => {
       const before = message.content.trimEnd();
       const turns = turnsOf(await pathOf(message));
-      await changeMessage(message.id, { status: "streaming", content: before, model, settings });
+      await reopenMessage(message.id, before, { model, settings });
       void kept(answer({ message, model, turns, settings, before }));
     })(),
   );

@@ -3,7 +3,7 @@ import { useEffect, useState } from "react";
 import { count, duration, rate } from "../../lib/format";
 import { newSeed } from "../../lib/ids";
 import { strings } from "../../lib/strings";
-import { Markdown } from "../../markdown/Markdown";
+import { expectMarkdown, Markdown } from "../../markdown/Markdown";
 import { Composer } from "../../parts/Composer";
 import { Failed } from "../../parts/Failed";
 import { ModelNotice } from "../../parts/ModelNotice";
@@ -122,7 +122,10 @@ export function ComparePage() {
         <ModelNotice />
         <Composer
           text={text}
-          onText={setText}
+          onText={(draft) => {
+            expectMarkdown();
+            setText(draft);
+          }}
           onSend={() => {
             askAll(text, settings);
             setText("");

@@ -83,7 +83,7 @@ async function askOne({ id, model }: Column, question: string, settings: Setting
   window.addEventListener("pagehide", leave);
   try {
     const request = requestOf(model, [{ role: "user", content: question }], settings);
-    const stream = streamChat(request, controller.signal, true);
+    const stream = streamChat(request, controller.signal);
     for await (const event of lasting(stream, place, controller.signal)) if (collected.take(event)) frames.ask();
   } catch (error) {
     end = controller.signal.aborted ? { state: "stopped" } : { state: "failed", failure: failureOf(error) };

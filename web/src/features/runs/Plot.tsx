@@ -67,7 +67,9 @@ export function Plot({ plot, runs, axis, look }: Props) {
     };
   }, [shape, subject]);
   useEffect(() => {
-    if (drawn.current) putData(drawn.current, data);
+    const plot = drawn.current;
+    // A new drawing has them already, and where its axis is to begin and end is not settled yet.
+    if (plot && plot.data !== data) putData(plot, data);
   }, [data]);
 
   const alone = runs.length === 1;

@@ -35,7 +35,7 @@ function Details({ run, beside }: { run: Run; beside: readonly { id: string; run
         {run.description !== "" && <p className="run-description">{run.description}</p>}
         {run.problem !== "" && (
           <p className="stage-problem">
-            {run.problem}. {run.state === "damaged" && words.damaged}
+            {run.problem}. {run.state === "damaged" && run.advice !== null && words.advice[run.advice]}
           </p>
         )}
       </header>

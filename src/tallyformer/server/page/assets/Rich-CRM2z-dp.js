@@ -1,1 +1,0 @@
-export{r as Rich}from"./Rich-HY5HZP4S.js";

@@ -1,1 +1,0 @@
-import{r as e}from"./rolldown-runtime-XKyaHtl9.js";import{i as t}from"./react-D7x987yy.js";import{a as n,n as r}from"./toasts-hf-Gz2mS.js";var i=e(t(),1),a=()=>r({text:n.errors.notFetched,problem:!0,stays:!0,action:{label:n.errors.reload,run:()=>location.reload()}}),o=(e,t,n=()=>void 0)=>(0,i.lazy)(()=>e().then(e=>({default:e}),()=>(n(),{default:t})));export{a as n,o as t};
