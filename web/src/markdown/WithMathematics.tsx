@@ -11,7 +11,7 @@ const parse = (text: string) =>
   parseMarkdown({
     ...BASE_OPTIONS,
     remarkPlugins: [remarkGfm, [remarkMath, { singleDollarTextMath: dollarsOnly(text) }]],
-    rehypePlugins: [[rehypeKatex, { output: "mathml", strict: false, trust: false, throwOnError: false, maxExpand: 100, maxSize: 20 }]],
+    rehypePlugins: [[rehypeKatex, { output: "mathml", strict: false, trust: false, throwOnError: false, errorColor: "inherit", maxExpand: 100, maxSize: 20 }]],
     children: withDollars(text),
   });
 const remembered = remembering(parse, MOST_KEPT);

@@ -1,0 +1,1 @@
+export{r as Rich}from"./Rich-2KM9tJ0Y.js";
