@@ -32,7 +32,7 @@ const RECOVER_MS = 2000;
 function Pages() {
   const runsAlone = useModels(showsRunsAlone);
   return (
-    <Suspense fallback={<p className="page-loading" role="status">{strings.loadingPage}</p>}>
+    <Suspense fallback={<p className="page-loading">{strings.loadingPage}</p>}>
       <Switch>
         <Route path="/compare">
           <ComparePage />
