@@ -34,6 +34,14 @@ settings.register_profile("tallyformer", deadline=None)
 settings.load_profile("tallyformer")
 
 
+_LONGEST = "test_flows_in_a_browser"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test is the first: as one of the last it would be waited for by all."""
+    items.sort(key=lambda item: item.name != _LONGEST)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     marked = item.get_closest_marker("gpu") is not None
     if marked and not torch.cuda.is_available() and GPU_TESTS_ON not in os.environ:

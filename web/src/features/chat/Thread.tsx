@@ -45,6 +45,8 @@ const Row = memo(function Row({ message, siblings, at, all, actions }: RowProps)
 const NEAR = 64;
 
 const UP = new Set(["ArrowUp", "PageUp", "Home"]);
+/** Milliseconds in which a pull to the end that was under way still moves what the reader has let go of. */
+const SETTLES = 300;
 
 /** Follows the end while new text comes, until the reader scrolls up.
  *
@@ -56,6 +58,7 @@ function useFollow() {
   const content = useRef<HTMLDivElement>(null);
   const following = useRef(true);
   const lastTop = useRef(0);
+  const turnedUp = useRef(-Infinity);
   const [away, setAway] = useState(false);
   const pull = useCallback(() => {
     const box = scroller.current;
@@ -73,12 +76,17 @@ function useFollow() {
     const box = scroller.current;
     if (box && box.scrollTop > 0) following.current = false;
   };
+  const turnUp = () => {
+    turnedUp.current = performance.now();
+    letGo();
+  };
   const onScroll = () => {
     const box = scroller.current;
     if (!box) return;
     const distance = box.scrollHeight - box.scrollTop - box.clientHeight;
     const moved = box.scrollTop - lastTop.current;
-    if (distance < NEAR && moved > 0) following.current = true;
+    const settled = performance.now() - turnedUp.current > SETTLES;
+    if (distance < NEAR && moved > 0 && settled) following.current = true;
     else if (distance >= NEAR && moved < -1) following.current = false;
     lastTop.current = box.scrollTop;
     setAway(!following.current && distance >= NEAR);
@@ -86,10 +94,11 @@ function useFollow() {
   const handlers = {
     onScroll,
     onWheel: (event: WheelEvent) => {
-      if (event.deltaY < 0) letGo();
+      if (event.deltaY < 0) turnUp();
+      else turnedUp.current = -Infinity;
     },
     onKeyDown: (event: KeyboardEvent) => {
-      if (UP.has(event.key) && !(event.target instanceof HTMLTextAreaElement)) letGo();
+      if (UP.has(event.key) && !(event.target instanceof HTMLTextAreaElement)) turnUp();
     },
     onTouchMove: letGo,
   };
