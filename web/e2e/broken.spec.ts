@@ -1,7 +1,7 @@
 import type { Page } from "@playwright/test";
 import { answered, answers, ask, beginWith, LONG } from "./actions";
 import { expectAccessibleInBoth } from "./axe";
-import { INSIDE_HEAD, insideEvent, Line } from "./line";
+import { insideEvent, insideHead, Line } from "./line";
 import { expect, startServer, test } from "./server";
 
 const textOf = (page: Page) => answers(page).last().locator(".markdown").innerText();
@@ -62,7 +62,7 @@ test.describe("a line that breaks while the server lives", () => {
     const settings = { max_tokens: 300, temperature: 0 };
     // In the first answer, in one that was joined again, in the head of one, and then at once. An answer has at least five
     // events, however few its words come in, so that every break is reached.
-    const line = await Line.to(server.port, [insideEvent(3), insideEvent(2), INSIDE_HEAD, insideEvent(1)]);
+    const line = await Line.to(server.port, [insideEvent(3), insideEvent(2), insideHead, insideEvent(1)]);
     try {
       await beginWith(page, settings);
       await page.goto(line.url);

@@ -1,7 +1,7 @@
 import type { Page } from "@playwright/test";
 import { ask, beginWith, closeDialog, LONG, openSettings } from "./actions";
 import { expectAccessibleInBoth } from "./axe";
-import { INSIDE_HEAD, insideEvent, Line } from "./line";
+import { insideEvent, insideHead, Line } from "./line";
 import { expect, test } from "./server";
 
 interface Asked {
@@ -55,7 +55,7 @@ test.describe("a line that breaks", () => {
   test.use({ problems: async ({}, use) => use([]) });
 
   test("while the server lives loses nothing of any column", async ({ page, server }) => {
-    const line = await Line.to(server.port, [insideEvent(3), insideEvent(3), INSIDE_HEAD]);
+    const line = await Line.to(server.port, [insideEvent(3), insideEvent(3), insideHead]);
     try {
       await beginWith(page, { max_tokens: 120, temperature: 0, seed: 1 });
       await page.goto(`${line.url}/compare`);

@@ -1,9 +1,19 @@
 /** A line to a server, which breaks in the middle of its answers. */
 import { connect, createServer, type Server as Listener, type Socket } from "node:net";
 
-/** What comes of an answer up to the middle of one of its events: the same place however many bytes or words they have. */
-export const insideEvent = (number: number): RegExp => new RegExp(`^(?:.*?\\ndata: ){${number}}.{5}`, "su");
-export const INSIDE_HEAD = /^.{60}/su;
+/** How much comes of an answer before it breaks off: Infinity until that much of it is there. */
+type Cut = (came: string) => number;
+
+/** Up to the middle of one of its events: the same place however many bytes or words they have. */
+export const insideEvent =
+  (number: number): Cut =>
+  (came) => {
+    const begins = came.split("\ndata: ", number);
+    const length = begins.join("\ndata: ").length + "\ndata: ".length + 5;
+    return begins.length === number && came.length >= length ? length : Infinity;
+  };
+
+export const insideHead: Cut = (came) => (came.length >= 60 ? 60 : Infinity);
 
 const ANSWERS = /^(POST \/v1\/chat\/completions|GET \/v1\/generations\/)/u;
 
@@ -14,7 +24,7 @@ export class Line {
   private readonly held: (() => void)[] = [];
   private constructor(
     private readonly listener: Listener,
-    private readonly cuts: RegExp[],
+    private readonly cuts: Cut[],
     private holds: boolean,
   ) {}
 
@@ -22,7 +32,7 @@ export class Line {
    * @param cuts what has come of each answer when it breaks off, in their order; those after them come whole.
    * @param holds whether an answer stands still there until `breakNow`: a browser throws away what it has not read of a broken one.
    */
-  static async to(port: number, cuts: RegExp[], holds = false): Promise<Line> {
+  static async to(port: number, cuts: Cut[], holds = false): Promise<Line> {
     const listener = createServer();
     const line = new Line(listener, [...cuts], holds);
     listener.on("connection", (near) => line.join(near, connect(port, "127.0.0.1")));
@@ -51,7 +61,7 @@ export class Line {
   }
 
   private join(near: Socket, far: Socket): void {
-    let cut: RegExp | undefined;
+    let cut: Cut | undefined;
     let came = "";
     const end = () => {
       near.destroy();
@@ -73,7 +83,7 @@ export class Line {
     far.on("data", (bytes) => {
       if (!cut) return void near.write(bytes);
       came += bytes.toString("latin1");
-      const over = came.length - (cut.exec(came)?.[0].length ?? Infinity);
+      const over = came.length - cut(came);
       if (over < 0) return void near.write(bytes);
       // What was sent before arrives, and then nothing more.
       far.pause();
