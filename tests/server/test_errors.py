@@ -177,6 +177,25 @@ def test_what_is_wrong_with_a_field_is_said_with_the_name_that_the_client_wrote(
     assert refused > 3
 
 
+@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_what_is_no_number_of_json_is_a_400_that_names_its_place(
+    http: httpx2.Client, path: str, number: str
+) -> None:
+    for value, place in (
+        ("?", "odd"),
+        ('[1, {"in": [0.5, ?]}]', "odd.1.in.1"),
+        ('{"\\ud800": ?}', "odd.\\ud800"),
+        ('{"a b": ?}', None),
+    ):
+        body = json.dumps({"model": "tiny", **ASKED[path], "odd": 0.5})
+        sent = body.replace('"odd": 0.5', f'"odd": {value}').replace("?", number)
+        answer = http.post(path, content=sent, headers={"content-type": "application/json"})
+        detail = check_envelope(answer, 400)
+        assert detail["param"] == place
+        assert detail["message"] == f"{place or 'odd.a b'}: it must be a finite number"
+
+
 def test_an_empty_name_of_a_model_is_none(http: httpx2.Client) -> None:
     for path, body in ASKED.items():
         answer = http.post(path, json={**body, "model": "", "model_name": "tiny"})
@@ -191,6 +210,27 @@ def test_a_compressed_body_is_a_415(http: httpx2.Client) -> None:
 def test_a_declared_body_that_is_too_long_is_a_413(http: httpx2.Client) -> None:
     headers = {"content-type": "application/json"}
     check_envelope(http.post("/v1/models", content=b"1" * (1 << 20 | 1), headers=headers), 413)
+
+
+@pytest.mark.parametrize(
+    "expected", ["200-ok", "100-continue, 200-ok", "100-continue\r\nExpect: x"]
+)
+def test_what_cannot_be_expected_is_a_417(served: Running, expected: str) -> None:
+    head = f"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nExpect: {expected}\r\n"
+    head += "Content-Type: application/json\r\nConnection: close\r\nContent-Length: 15\r\n\r\n"
+    answer = raw(served, head.encode())
+    assert answer.startswith(b"HTTP/1.1 417 ")
+    envelope_of(answer)
+
+
+def test_who_expects_to_be_told_to_go_on_is_told(served: Running) -> None:
+    head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nExpect: 100-Continue\r\n"
+    head += b"Content-Type: application/json\r\nConnection: close\r\nContent-Length: 15\r\n\r\n"
+    with socket.create_connection(served.address, timeout=60) as connection:
+        connection.sendall(head)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b'{"prompt": "a"}')
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_what_is_not_http_is_a_400(served: Running) -> None:

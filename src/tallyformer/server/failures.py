@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from tallyformer.errors import InvalidRequestError
+from tallyformer.server import sse
 from tallyformer.server.api_error import ApiError, usual_message
 from tallyformer.server.streaming import ClientGone
 
@@ -42,7 +43,7 @@ def add_failure_handlers(app: FastAPI) -> None:
 def invalid_request(error: InvalidRequestError) -> ApiError:
     """400 for what the engine refuses; its message begins with the field."""
     field, colon, _ = str(error).partition(":")
-    return ApiError(400, str(error), param=field if colon and field.isidentifier() else None)
+    return ApiError(400, str(error), param=field if colon and " " not in field else None)
 
 
 def invalid_body(problems: Sequence[Any]) -> ApiError:
@@ -84,7 +85,8 @@ _KINDS = frozenset({"str", "int", "float", "bool", "list", "dict", "constrained-
 
 
 def _respond(error: ApiError) -> Response:
-    return JSONResponse(error.envelope, error.status, headers=error.headers)
+    body = sse.json_bytes(error.envelope)
+    return Response(body, error.status, headers=error.headers, media_type="application/json")
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

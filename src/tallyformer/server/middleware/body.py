@@ -14,6 +14,8 @@ from tallyformer.server.api_error import ApiError
 class Bodies:
     """Refuses other types than JSON (415), long bodies while they come in (413), slow ones (408).
 
+    And what a client expects before it sends one, where that is not to be told to go on (417).
+
     Args:
         app: what is served.
         most_bytes: of a body.
@@ -37,6 +39,9 @@ class Bodies:
         await self._app(scope, _Bounded(receive, self._most, self._seconds), send)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
+        for expected in headers.values(scope, b"expect"):
+            if expected.lower() != "100-continue":
+                return ApiError(417, "Expect: only 100-continue can be met. Omit this header")
         length = headers.value(scope, b"content-length")
         if length is not None and length.isdecimal() and int(length[:19]) > self._most:
             return _too_long(self._most)

@@ -37,5 +37,5 @@ STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": _EVENT}}}
 }
 """For `responses` of a route that also answers as a stream of events."""
-EVERYWHERE = (400, 401, 403, 405, 408, 413, 415, 422, 429, 500, 503)
+EVERYWHERE = (400, 401, 403, 405, 408, 413, 415, 417, 422, 429, 500, 503)
 """What any route may answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -23,6 +24,8 @@ def example(value: dict[str, Any]) -> ConfigDict:
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _HOLDERS = frozenset({dict, list})
+_BOUNDED = _HOLDERS | {float}
+_LONGEST_NAME = 100
 Choices = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
 Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
 
@@ -54,18 +57,38 @@ class RequestBody(RequestPart):
 
     @model_validator(mode="before")
     @classmethod
-    def _bounded_nesting(cls, given: Any) -> Any:
+    def _bounded(cls, given: Any) -> Any:
+        """Refuse deep nesting, and numbers without end in any field, known or not."""
         level = [given] if type(given) in _HOLDERS else []
         for _ in range(MOST_NESTED):
-            level = [
+            found = [
                 inner
                 for outer in level
                 for inner in (outer.values() if type(outer) is dict else outer)
-                if type(inner) in _HOLDERS
+                if type(inner) in _BOUNDED
             ]
+            level = [inner for inner in found if type(inner) is not float]
+            if len(level) < len(found) and not all(
+                math.isfinite(inner) for inner in found if type(inner) is float
+            ):
+                raise InvalidRequestError(f"{_endless_in(given)}: it must be a finite number")
             if not level:
                 return given
         raise PydanticCustomError("nesting", "lists and objects are nested too deeply")
+
+
+def _endless_in(given: Any) -> str:
+    """The place of a number without end."""
+    rest: list[tuple[str, Any]] = [("", given)]
+    while rest:
+        place, value = rest.pop()
+        if type(value) is float and not math.isfinite(value):
+            # Unpaired surrogates are none of UTF-8.
+            return place.removeprefix(".").encode(errors="backslashreplace").decode()
+        if type(value) in _HOLDERS:
+            named = value.items() if type(value) is dict else enumerate(value)
+            rest += [(f"{place}.{str(name)[:_LONGEST_NAME]}", inner) for name, inner in named]
+    raise AssertionError("there is one")
 
 
 def renamed(error: InvalidRequestError, names: Mapping[str, str]) -> InvalidRequestError:
