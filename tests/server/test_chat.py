@@ -212,6 +212,21 @@ def test_both_names_of_the_limit_hold(http: httpx2.Client, limit: str) -> None:
     assert choice["choices"][0]["finish_reason"] == "length"
 
 
+def test_of_two_limits_the_newer_holds_and_the_other_is_named(http: httpx2.Client) -> None:
+    for path, newer, body in (
+        ("/v1/chat/completions", "max_completion_tokens", {"messages": QUESTION}),
+        ("/v1/responses", "max_output_tokens", {"input": QUESTION}),
+    ):
+        for first, second in ((3, 5), (5, 3)):
+            asked = {"model": "tiny", "ignore_eos": True, "max_tokens": first, newer: second}
+            answer = http.post(path, json={**body, **asked})
+            usage = answer.json()["usage"]
+            assert second == usage.get("completion_tokens", usage.get("output_tokens"))
+            assert answer.headers["x-ignored-fields"] == "max_tokens"
+        answer = http.post(path, json={**body, **asked, "max_tokens": None})
+        assert "x-ignored-fields" not in answer.headers
+
+
 def test_the_default_length_is_the_room_that_is_left_and_more_is_allowed(
     http: httpx2.Client, tally: LLM
 ) -> None:

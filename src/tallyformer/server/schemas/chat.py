@@ -50,7 +50,9 @@ class ChatRequest(SamplingFields):
     max_tokens: int | None = Field(
         None, ge=1, description="At most this many tokens. Default: the room that is left."
     )
-    max_completion_tokens: int | None = Field(None, ge=1, description="The same as max_tokens.")
+    max_completion_tokens: int | None = Field(
+        None, ge=1, description="The same as max_tokens, in whose place it is taken."
+    )
     logprobs: bool = Field(False, description="Give the tokens' log-probabilities.")
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="And those of so many alternatives; needs logprobs."
@@ -110,4 +112,6 @@ class ChatRequest(SamplingFields):
     def ignored(self) -> list[str]:
         """Names of fields that have no effect."""
         without_effect = [name for name in ("tools", "functions") if getattr(self, name)]
+        if None not in (self.max_tokens, self.max_completion_tokens):
+            without_effect.append("max_tokens")
         return [*without_effect, *super().ignored()]

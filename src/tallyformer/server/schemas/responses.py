@@ -161,6 +161,8 @@ class ResponsesRequest(SamplingFields):
     def ignored(self) -> list[str]:
         """Names of fields that have no effect."""
         without_effect = ["tools"] if self.tools else []
+        if None not in (self.max_tokens, self.max_output_tokens):
+            without_effect.append("max_tokens")
         if any(name != _LOGPROBS for name in self.include or ()):
             without_effect.append("include")
         return [*without_effect, *super().ignored()]
