@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from starlette.routing import Route
 from tallyformer.errors import UsageError
 from tallyformer.server.api_error import ApiError
 from tallyformer.server.keys import digest_of
-from tallyformer.server.rate_limits import RateLimits, SlidingWindow
+from tallyformer.server.rate_limits import STORE_PATIENCE, RateLimits, SlidingWindow
 from tallyformer.server.routes.docs import OPEN_DOCS
 from tallyformer.server.routes.health import OPEN_PATHS
 from tallyformer.server.routes.page import PAGE_PATHS
@@ -200,3 +201,38 @@ def test_whoever_waits_as_long_as_was_said_is_answered(
 def test_a_storage_that_cannot_be_used_is_one_line(storage: str) -> None:
     with pytest.raises(UsageError, match="--rate-limit-storage"):
         RateLimits(requests=1, tokens=None, at_once=None, storage=storage)
+
+
+@pytest.mark.parametrize("at", ["nowhere", "deaf"])
+def test_a_store_that_does_not_answer_is_said_at_the_start(
+    tally_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    pytest.importorskip("redis")
+    monkeypatch.setitem(STORE_PATIENCE, "socket_timeout", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        if at == "nowhere":
+            deaf.close()
+        settings = ServerSettings(
+            models={"tiny": tally_folder},
+            requests_per_minute=9,
+            rate_limit_storage=f"redis://127.0.0.1:{port}",
+            answer_storage=f"redis://127.0.0.1:{port}",
+        )
+        with running(settings) as server, server.client() as http:
+            told = {"the store of the limits does not answer", "the common store does not answer"}
+            until(lambda: told <= {record.message for record in caplog.records})
+            until(lambda: http.get("/v1/models").json()["data"][0]["status"] == "ready")
+            assert check_envelope(http.get("/ready"), 503)["code"] == "store"
+            assert check_envelope(http.post(CHAT, json=SHORT), 503)["code"] == "store"
+            assert http.get("/health").status_code == 200
+
+
+def test_a_store_that_counts_nothing_is_not_waited_for(tally_folder: Path) -> None:
+    pytest.importorskip("redis")
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"redis://127.0.0.1:{deaf.getsockname()[1]}"
+        settings = ServerSettings(models={"tiny": tally_folder}, rate_limit_storage=url)
+        with running(settings) as server, server.client() as http:
+            server.wait_until_ready()
+            assert http.post(CHAT, json=SHORT).status_code == 200

@@ -99,7 +99,7 @@ def create_app(
         openapi_url="/openapi.json",
         responses=documented(*EVERYWHERE),
         middleware=layers,
-        lifespan=_loading(served, ends),
+        lifespan=_loading(served, service, ends),
     )
     app.state.models = served
     add_failure_handlers(app)
@@ -109,7 +109,7 @@ def create_app(
     add_response_routes(app, service)
     add_native_routes(app, service)
     add_generation_routes(app, service)
-    add_health_routes(app, served, ending)
+    add_health_routes(app, served, ending, service.limits)
     add_model_routes(app, served, runs=settings.runs is not None)
     add_token_routes(app, service)
     add_metrics_route(app, metrics)
@@ -197,15 +197,16 @@ def _middleware(settings: ServerSettings, drain: Drain, metrics: Metrics) -> lis
 
 
 def _loading(
-    models: Models, ends: Sequence[Callable[[], Awaitable[None]]]
+    models: Models, service: Service, ends: Sequence[Callable[[], Awaitable[None]]]
 ) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(models.load_all())
+        tasks = [asyncio.create_task(begun) for begun in (models.load_all(), service.begin())]
         yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         for end in ends:
             await end()
         await models.close()

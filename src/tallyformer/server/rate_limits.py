@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections import Counter
@@ -21,6 +22,9 @@ from tallyformer.errors import UsageError
 from tallyformer.server.api_error import ApiError, unavailable
 
 REQUESTS, TOKENS = "requests", "tokens"
+_LOGGER = logging.getLogger("tallyformer.server")
+STORE_PATIENCE = {"socket_timeout": 5.0, "socket_connect_timeout": 3.0}
+"""Seconds, as the client for Redis takes them."""
 _WEIGHT = 0.1
 """Of the newest request's time in the running mean."""
 
@@ -151,7 +155,16 @@ class RateLimits:
                         raise await self._reached(owner, items, name, cost)
             return await self._headers(owner, items)
         except StorageError:
-            raise unavailable("The store of the limits does not answer", code="store") from None
+            raise _away() from None
+
+    async def check(self) -> None:
+        """Whether what is counted can be reached.
+
+        Raises:
+            ApiError: 503, it cannot.
+        """
+        if self._items and not await self._kept.check():
+            raise _away()
 
     async def close(self) -> None:
         """Let go of the storage."""
@@ -216,6 +229,12 @@ class RateLimits:
         return SlidingWindow(seconds=seconds, before=before, now=now, left=left)
 
 
+def _away() -> ApiError:
+    fields = {"option": "--rate-limit-storage"}
+    _LOGGER.error("the store of the limits does not answer", extra={"fields": fields})
+    return unavailable("The store of the limits does not answer", code="store")
+
+
 def _whole(seconds: float) -> str:
     """Seconds as a header has them: whole ones, never too few, and one at least."""
     return str(max(1, math.ceil(seconds)))
@@ -225,4 +244,4 @@ def _options(storage: str) -> dict[str, float | str | bool]:
     """Of the clients for Redis that the library takes the one that we need anyway."""
     if not storage.startswith("redis"):
         return {}
-    return {"implementation": "redispy", "wrap_exceptions": True}
+    return {"implementation": "redispy", "wrap_exceptions": True, **STORE_PATIENCE}

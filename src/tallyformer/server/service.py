@@ -211,6 +211,13 @@ class Service:
         else:
             await kept.stop()
 
+    async def begin(self) -> None:
+        """Say in the log which stores that servers share do not answer."""
+        with contextlib.suppress(ApiError):
+            await self.limits.check()
+        if self._shared is not None:
+            await self._shared.check()
+
     async def close(self) -> None:
         """End what continues without a client."""
         self._recordings.close()

@@ -28,6 +28,7 @@ from tallyformer.errors import UsageError
 from tallyformer.server import sse
 from tallyformer.server.api_error import ApiError, unavailable
 from tallyformer.server.feedback.exchanges import Exchange
+from tallyformer.server.rate_limits import STORE_PATIENCE
 from tallyformer.server.rejoining import Recording
 
 ALONE = "memory://"
@@ -58,7 +59,7 @@ class SharedAnswers:
             from redis.asyncio import from_url
             from redis.exceptions import RedisError
 
-            self._redis: Any = from_url(url, protocol=2, socket_timeout=5, socket_connect_timeout=3)
+            self._redis: Any = from_url(url, protocol=2, **STORE_PATIENCE)
         except (ImportError, ValueError):
             raise UsageError(
                 "--answer-storage: cannot be used. Give memory://, or redis://HOST:PORT with "
@@ -136,6 +137,13 @@ class SharedAnswers:
             ids = await self._redis.smembers(_of_user(owner, user))
             names = [_key(found.decode(), "exchange") for found in ids]
             await self._redis.delete(_of_user(owner, user), *names)
+
+    async def check(self) -> None:
+        """Say in the log if Redis does not answer."""
+        try:
+            await self._redis.ping()
+        except self._errors as error:
+            _away(error)
 
     async def close(self) -> None:
         """Let go of Redis, once what runs has been told to end."""
