@@ -93,6 +93,20 @@ def test_every_form_of_a_conversation_is_read_as_it_is(tmp_path: Path, form: str
     assert pair.turns == TURNS and pair.system == "Be brief." and not dropped
 
 
+def test_of_two_answers_to_the_last_question_the_chosen_one_is_read(tmp_path: Path) -> None:
+    *begun, answer = TURNS
+    row = {"messages": messages(*begun), "chosen": f" {answer}\r\n", "rejected": "No."}
+    [pair], dropped = read(tmp_path, write(tmp_path, [row]))
+    assert pair.turns == TURNS and not dropped
+    for other in (None, messages(*TURNS), 5):
+        [pair], _ = read(tmp_path, write(tmp_path, [{**row, "chosen": other}]))
+        assert pair.turns == TURNS[:2]
+    [pair], _ = read(tmp_path, write(tmp_path, [{**row, "messages": messages(*TURNS)}]))
+    assert pair.turns == TURNS
+    _, dropped = read(tmp_path, write(tmp_path, [{**row, "chosen": " "}]))
+    assert dropped == {"empty_response": 1}
+
+
 @pytest.mark.parametrize("form", ["messages", "ShareGPT"])
 def test_parquet_and_csv_hold_conversations_too(tmp_path: Path, form: str) -> None:
     [(field, value)] = FORMS[form].items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +13,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from click.testing import CliRunner
 
+from tallyformer.artifacts.run_folder import RunFolder
+from tallyformer.cli.feedback import feedback
+from tallyformer.config import Recipe
 from tallyformer.config.data import PairSource
 from tallyformer.data.pairs import read_pairs
 from tallyformer.data.sources import pair_source
@@ -22,7 +27,10 @@ from tallyformer.server.feedback.export import export_feedback
 from tallyformer.server.feedback.store import FeedbackStore, RatedAnswer
 from tallyformer.server.keys import digest_of
 from tallyformer.server.settings import ServerSettings
+from tallyformer.stages import sft
 
+from ..small_run import TRAIN
+from ..tiny_run import tiny_recipe
 from .conftest import Running, running, until
 from .test_errors import check_envelope
 from .test_load import CHAT, SHORT
@@ -180,6 +188,34 @@ def test_what_is_exported_is_what_a_recipe_reads(tmp_path: Path) -> None:
         ("Profit?", "Answer 1."),
         ("Profit?", "Better 3."),
     ]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_the_next_model_learns_what_was_rated(
+    tiny: tuple[Recipe, RunFolder], tmp_path: Path
+) -> None:
+    database, out = f"sqlite:///{tmp_path / 'feedback.db'}", tmp_path / "rated"
+    settings = ServerSettings(
+        models={"tiny": tiny[1].stage("pretrain") / "best"}, feedback=database
+    )
+    with running(settings) as server, server.client() as http:
+        server.wait_until_ready()
+        for number in range(20):
+            question = {"role": "user", "content": f"What is {number}?"}
+            asked = {**SHORT, "messages": [question], "max_tokens": 12, "min_tokens": 12}
+            said = {"rating": "up"} if number < 5 else {"corrected": f"A number below {number}1."}
+            answer = http.post(CHAT, json=asked).json()
+            assert http.post("/v1/feedback", json={"id": answer["id"], **said}).is_success
+    done = CliRunner().invoke(feedback, ["export", "--database", database, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    for name, rows in (("pairs", 20), ("preferences", 15)):
+        section = {**TRAIN, "steps": 30, "sources": [{"name": name, "paths": [f"{name}.jsonl"]}]}
+        recipe = tiny_recipe(tmp_path, data_root=str(out), sft={**section, "lora": {"r": 4}})
+        run = RunFolder(Path(shutil.copytree(tiny[1].path, tmp_path / name)))
+        metrics = sft.run(recipe, run).metrics
+        counts = metrics["pairs"][name]
+        assert (counts["rows"], counts["dropped"]) == (rows, {})
+        assert metrics["response_perplexity"] < metrics["response_perplexity_before"]
 
 
 def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:

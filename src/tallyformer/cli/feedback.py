@@ -24,8 +24,9 @@ def feedback() -> None:
 def export(database: str, out: Path) -> None:
     """Write rated answers as pairs and as preferences.
 
-    A source of a recipe's `sft` reads pairs.jsonl as it is: conversations that end with an answer
-    that was corrected or rated up.
+    A source of a recipe's `sft` reads both as they are: pairs.jsonl has conversations that end with
+    an answer that was corrected or rated up, preferences.jsonl a better and a worse answer to each,
+    of which the better one is learnt.
     """
     from tallyformer.server.feedback.export import export_feedback
     from tallyformer.server.feedback.store import FeedbackStore

@@ -140,7 +140,7 @@ class PairSource(_Origin):
 
     A row with a prompt and a response is a pair. Where the recipe names no fields, a row without
     them is a conversation if it has `messages` (role and content) or `conversations` (ShareGPT's
-    from and value).
+    from and value). In .jsonl a text `chosen` beside one that ends with a question is its answer.
     """
 
     uses: ClassVar[Mapping[str, Use]] = {

@@ -13,6 +13,8 @@ from tallyformer.tokenizer.messages import Message, content_text
 
 DIALOGUE_FIELDS = ("messages", "conversations")
 """Fields that are looked for where the recipe names none."""
+BETTER_ANSWER = "chosen"
+"""Beside a conversation that ends with a question, in rows of JSON: the better of two answers."""
 
 _KEYS = (("role", "content"), ("from", "value"))
 _ROLES = {
@@ -34,7 +36,7 @@ class Dropped(Exception):  # noqa: N818 - a row that is left out and counted, no
     """A conversation that cannot be learnt from; the message is the reason it is counted under."""
 
 
-def read_dialogue(value: Any, field: str, where: str) -> list[Message]:
+def read_dialogue(value: Any, field: str, where: str, better: Any = None) -> list[Message]:
     """A conversation with roles of our own, normalised: a system message or none, then turns.
 
     A question without an answer at the end is left out, as nothing is learnt from it.
@@ -43,6 +45,7 @@ def read_dialogue(value: Any, field: str, where: str) -> list[Message]:
         value: of the row's field; a list of messages, the same as JSON, or a dictionary of lists.
         field: its name, for errors.
         where: the row's name, for errors.
+        better: what the row has as `BETTER_ANSWER`.
 
     Raises:
         DataError: it is not a list of messages with text.
@@ -55,6 +58,8 @@ def read_dialogue(value: Any, field: str, where: str) -> list[Message]:
         raise Dropped("other_role")
     if any(turn["role"] != ("user", "assistant")[n % 2] for n, turn in enumerate(turns)):
         raise Dropped("roles_out_of_turn")
+    if len(turns) % 2 and isinstance(better, str):
+        turns.append({"role": "assistant", "content": normalize(better, "NFC")})
     turns = turns[: len(turns) // 2 * 2]
     if not turns:
         raise Dropped("no_answer")

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from tallyformer.config.data import PAIR_FIELDS, PairSource
-from tallyformer.data.dialogues import DIALOGUE_FIELDS, Dropped, read_dialogue
+from tallyformer.data.dialogues import BETTER_ANSWER, DIALOGUE_FIELDS, Dropped, read_dialogue
 from tallyformer.data.documents import document_id
 from tallyformer.data.filters import DUPLICATE
 from tallyformer.data.hashing import plain_text
@@ -19,6 +19,7 @@ from tallyformer.data.normalize import normalize
 from tallyformer.data.rows import OF_A_PAIR, Row, missing_field, text_of, values_of
 from tallyformer.data.sources import RowSource, pair_source
 from tallyformer.errors import DataError
+from tallyformer.tokenizer.messages import Message
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,8 @@ def _pair(row: Row, source: RowSource, section: PairSource) -> Pair:
         text for name in section.context_fields if (text := _clean(values, name, where))
     )
     if field:
-        return _conversation(f"{source.name}/{where}", values[field], field, where, context)
+        messages = read_dialogue(values[field], field, where, values.get(BETTER_ANSWER))
+        return _conversation(f"{source.name}/{where}", messages, context)
     prompt, response = (_clean(values, name, where) for name in wanted)
     if not prompt:
         raise Dropped("empty_prompt")
@@ -207,8 +209,7 @@ def _pair(row: Row, source: RowSource, section: PairSource) -> Pair:
     return Pair(f"{source.name}/{where}", prompt, response, context)
 
 
-def _conversation(name: str, value: Any, field: str, where: str, context: str) -> Pair:
-    messages = read_dialogue(value, field, where)
+def _conversation(name: str, messages: list[Message], context: str) -> Pair:
     system = messages.pop(0)["content"] if messages[0]["role"] == "system" else ""
     prompt, response, *later = (message["content"] for message in messages)
     return Pair(name, prompt, response, context, system, tuple(later))
