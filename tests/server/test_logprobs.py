@@ -115,8 +115,15 @@ def test_echo_gives_the_prompts_numbers_too_and_the_first_has_none(
     assert all(token in top and 2 <= len(top) <= 3 for token, top in tops)
 
 
-def test_offsets_point_to_the_tokens_in_the_text(http: httpx2.Client) -> None:
-    choice = score(http, prompt=TEXT, max_tokens=3)
+@pytest.mark.parametrize("between", [b"", b"\xb1", b"\xc3", b"\xc3\xc3", b"\xf0\x9f"])
+def test_offsets_point_to_the_tokens_in_the_text(
+    http: httpx2.Client, tally: LLM, between: bytes
+) -> None:
+    """Also behind bytes that are no text."""
+    of_bytes = {tally.tokenizer.bytes_of(i): i for i in range(tally.tokenizer.vocab_size)}
+    ids = tally.tokenizer.encode(TEXT)
+    broken = [of_bytes[between[n : n + 1]] for n in range(len(between))]
+    choice = score(http, prompt=[*ids, *broken, *ids[:3]], max_tokens=3)
     offsets, tokens = choice["logprobs"]["text_offset"], choice["logprobs"]["tokens"]
     assert offsets == sorted(offsets)
     for offset, token in zip(offsets, tokens, strict=True):

@@ -94,11 +94,13 @@ class TextLogprobs:
         self, index: int, ids: Sequence[int], logprobs: Sequence[TokenLogprob | None]
     ) -> dict[str, Any]:
         """The value of a choice's `logprobs`."""
+        tokens = [self._named(token_id) for token_id in ids]
+        pairs = zip(ids, tokens, strict=True)
         return {
-            "tokens": [self._named(token_id) for token_id in ids],
+            "tokens": tokens,
             "token_logprobs": [entry and entry.logprob for entry in logprobs],
             "top_logprobs": [entry and self._top(entry) for entry in logprobs],
-            "text_offset": [self._offset(index, token_id) for token_id in ids],
+            "text_offset": [self._offset(index, token_id, named) for token_id, named in pairs],
         }
 
     def _top(self, entry: TokenLogprob) -> dict[str, float]:
@@ -114,11 +116,12 @@ class TextLogprobs:
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in spelled)
 
-    def _offset(self, index: int, token_id: int) -> int:
-        """Characters before a token."""
+    def _offset(self, index: int, token_id: int, named: str) -> int:
+        """Characters before a token, what stands for bytes that it does not continue included."""
         before = self._offsets[index]
-        self._offsets[index] += len(self._decoders[index].push(token_id))
-        return before
+        text = self._decoders[index].push(token_id)
+        self._offsets[index] += len(text)
+        return before + len(text.removesuffix(named)) if text.endswith(named) else before
 
 
 def _entry(spelled: bytes, logprob: float) -> dict[str, Any]:
