@@ -223,7 +223,7 @@ def test_what_cannot_be_expected_is_a_417(served: Running, expected: str) -> Non
     envelope_of(answer)
 
 
-def test_who_expects_to_be_told_to_go_on_is_told(served: Running) -> None:
+def test_who_waits_with_the_body_is_told_to_send_it(served: Running) -> None:
     head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nExpect: 100-Continue\r\n"
     head += b"Content-Type: application/json\r\nConnection: close\r\nContent-Length: 15\r\n\r\n"
     with socket.create_connection(served.address, timeout=60) as connection:

@@ -14,7 +14,7 @@ from tallyformer.server.api_error import ApiError
 class Bodies:
     """Refuses other types than JSON (415), long bodies while they come in (413), slow ones (408).
 
-    And what a client expects before it sends one, where that is not to be told to go on (417).
+    And any other expectation than an answer 100 before the body is sent (417).
 
     Args:
         app: what is served.
