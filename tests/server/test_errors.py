@@ -305,8 +305,7 @@ def _broken_routes(app: FastAPI) -> None:
 
 @pytest.fixture(scope="module")
 def broken(tally_folder: Path) -> Iterator[Running]:
-    settings = ServerSettings(models={"tiny": tally_folder}, receive_timeout=0.5)
-    with running(settings, _broken_routes) as server:
+    with running(ServerSettings(models={"tiny": tally_folder}), _broken_routes) as server:
         yield server
 
 
@@ -351,10 +350,12 @@ def test_a_client_that_sends_all_of_a_long_body_reads_the_413(broken: Running) -
         check_envelope(http.post("/echo", content=iter(chunks), headers=headers), 413)
 
 
-def test_a_body_that_does_not_arrive_is_a_408(broken: Running) -> None:
+def test_a_body_that_does_not_arrive_is_a_408(tally_folder: Path) -> None:
+    settings = ServerSettings(models={"tiny": tally_folder}, receive_timeout=0.5)
     head = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += b"Connection: close\r\nContent-Length: 100\r\n\r\n"
-    answer = raw(broken, head, b"{")
+    with running(settings, _broken_routes) as server:
+        answer = raw(server, head, b"{")
     assert answer.startswith(b"HTTP/1.1 408 ")
     envelope_of(answer)
 
