@@ -1,4 +1,5 @@
 /** States that a page is seldom in: slow and broken lines, full storage, long queues, hosts without TLS. */
+import { readFile } from "node:fs/promises";
 import type { Page } from "@playwright/test";
 import { answered, answers, ask, beginWith, box, importFile, LONG } from "./actions";
 import { expectAccessibleInBoth } from "./axe";
@@ -134,6 +135,39 @@ test.describe("with problems that the browser reports on its console", () => {
     await line.send("Storage.overrideQuotaForOrigin", { origin: new URL(page.url()).origin });
     await ask(page, "Short");
     await answered(page, 1);
+  });
+
+  test("storage that fills up in mid-answer leaves the whole answer in the page, which says so, and keeps it once there is room", async ({ page }) => {
+    // With its probabilities an answer takes far more room than its question.
+    await beginWith(page, { max_tokens: 3000, temperature: 0, probabilities: true });
+    await page.goto("/");
+    await expect(page.getByText("parameters")).toBeVisible();
+    const line = await page.context().newCDPSession(page);
+    const { origin } = new URL(page.url());
+    await line.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 200_000 });
+    const asked: string[] = [];
+    page.on("request", (request) => request.url().includes("/v1/generations/") && asked.push(request.url()));
+    await ask(page, "Tell me everything.");
+    const warning = answers(page).last().getByRole("alert");
+    await expect(warning).toContainText("The storage of this browser is full, so this answer is not kept yet.");
+    await answered(page, 1);
+    await expect(answers(page).last()).toContainText("3,000 tokens");
+    await expect(page.getByRole("button", { name: "Send" })).toBeVisible();
+    await expectAccessibleInBoth(page, "an answer that is not kept");
+    const text = await textOf(page);
+    // An export has it nevertheless.
+    await page.getByRole("button", { name: "Menu" }).click();
+    const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("menuitem", { name: "Export everything" }).click()]);
+    const { messages } = JSON.parse(await readFile(await file.path(), "utf8")) as { messages: { tokens?: unknown[] }[] };
+    expect(messages.map((one) => one.tokens?.length)).toContain(3000);
+    await line.send("Storage.overrideQuotaForOrigin", { origin });
+    await expect(warning).toHaveCount(0);
+    // It was never asked for again, nor is it now.
+    expect(asked).toEqual([]);
+    await page.reload();
+    // As it was written, until the parser of answers has come.
+    await expect.poll(() => textOf(page)).toBe(text);
+    await expect(answers(page).last()).toContainText("3,000 tokens");
   });
 
   test("a queued answer survives a reload, a full queue says when to try again, and Stop leaves the queue", async ({ page }) => {

@@ -384,6 +384,7 @@ export const strings = {
     key: "This server asks for a key.",
     wrongKey: "The server does not know this key. Check it, or ask for a new one.",
     enterKey: "Enter the key",
+    unsaved: "The storage of this browser is full, so this answer is not kept yet. Export your conversations, then delete some; it is kept as soon as there is room.",
     tooLong: "This is longer than the context of the model. Shorten the message, or start a new chat.",
     notReady: "The model is still being loaded. Try again in a moment.",
     gone: "This model is no longer on the server. Choose another one.",

@@ -4,18 +4,22 @@ import { endGeneration, streamChat, type StreamEvent } from "../api/stream";
 import type { ChatRequest, ChatTurn } from "../api/types";
 import { perFrame } from "../lib/frames";
 import { Collector, failureOf } from "./collect";
-import { db } from "./db";
+import { db, isFull } from "./db";
 import { changeMessage } from "./history";
 import { lasting } from "./lasting";
 import { setLive } from "./live";
 import { setOwned } from "./owned";
 import type { Failure, Message, Partial, Place, Status } from "./records";
 import type { Settings } from "./settings";
+import { setUnsaved, type End } from "./unsaved";
 
 const SAVE_MS = 500;
 /** After this long without a word from the tab that makes an answer, that tab is gone. */
 const SILENT_MS = 4000;
 export const isSilent = (since: number, now = Date.now()): boolean => now - since >= SILENT_MS;
+
+/** How often a full device is asked again whether there is room. */
+const ROOM_MS = 1000;
 
 const running = new Map<string, AbortController>();
 
@@ -71,6 +75,7 @@ async function follow(
   const controller = new AbortController();
   running.set(id, controller);
   setOwned(running.keys());
+  setUnsaved(id, null);
   const collected = new Collector(before, () => performance.now());
   const place = { now: begun };
   const show = () => setLive(id, { text: collected.text, tokens: [...collected.tokens], waiting: collected.waiting });
@@ -119,7 +124,7 @@ async function keep(id: string, collected: Collector, came: Status, failed: Fail
   const wanted = await isWanted(id);
   const status = wanted ? came : "stopped";
   const failure = wanted ? failed : null;
-  await changeMessage(id, {
+  await keptOnceThereIsRoom(id, {
     content: collected.text,
     status,
     metrics: collected.metrics(),
@@ -129,4 +134,18 @@ async function keep(id: string, collected: Collector, came: Status, failed: Fail
     ...(failure ? { failure } : {}),
   });
   await db.partials.delete(id);
+}
+
+/** Until a full device has room, the answer is shown as it ended, and is in no other tab. */
+async function keptOnceThereIsRoom(id: string, end: End): Promise<void> {
+  for (;;) {
+    try {
+      await changeMessage(id, end);
+      return;
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      setUnsaved(id, end);
+      await new Promise((resolve) => setTimeout(resolve, ROOM_MS));
+    }
+  }
 }

@@ -3,6 +3,7 @@ import { db } from "./db";
 import type { Conversation, Message } from "./records";
 import type { Settings } from "./settings";
 import { childrenOf, newestLeaf, pathTo, subtree } from "./tree";
+import { unsavedEnd } from "./unsaved";
 
 const LONGEST_TITLE = 60;
 
@@ -61,7 +62,7 @@ const messagesOf = (conversation: string) => db.messages.where("conversation").e
 export async function endedMessages(conversation?: string): Promise<Message[]> {
   const all = await (conversation === undefined ? db.messages.toArray() : messagesOf(conversation).toArray());
   const partials = await db.partials.bulkGet(all.map((one) => one.id));
-  return all.map((one, at) => (one.status === "streaming" ? { ...one, status: "stopped", content: partials[at]?.text ?? one.content } : one));
+  return all.map((one, at) => (one.status === "streaming" ? { ...one, status: "stopped", content: partials[at]?.text ?? one.content, ...unsavedEnd(one.id) } : one));
 }
 
 /** Deletes a conversation; the result puts it back. */

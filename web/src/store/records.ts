@@ -40,6 +40,8 @@ export interface Message {
   answer?: string;
   rating?: "up" | "down";
   corrected?: string;
+  /** The device has no room for its end, which is in this tab alone; never in the database. */
+  unsaved?: true;
 }
 
 export interface Conversation {

@@ -1,4 +1,4 @@
-import { Copy, GitFork, MoreHorizontal, Palette, RefreshCw, StepForward, Trash2 } from "lucide-react";
+import { Copy, GitFork, MoreHorizontal, Palette, RefreshCw, StepForward, Trash2, TriangleAlert } from "lucide-react";
 import { useLiveQuery } from "dexie-react-hooks";
 import { useEffect, useId, useState } from "react";
 import { strings } from "../../lib/strings";
@@ -100,6 +100,12 @@ export function Answer(props: Props) {
       {colours && message.tokens ? <Probabilities tokens={message.tokens} /> : message.content !== "" && <Markdown text={message.content} />}
       {message.failure && message.status !== "done" && message.status !== "stopped" && (
         <Failed failure={message.failure} continues={canContinue(message, last)} onRetry={() => actions.regenerate(message)} />
+      )}
+      {message.unsaved && (
+        <div className="failure" role="alert">
+          <TriangleAlert aria-hidden="true" />
+          <p>{strings.errors.unsaved}</p>
+        </div>
       )}
       {message.corrected !== undefined && <Corrected text={message.corrected} />}
       <Tools {...props} colours={colours} onColours={() => setColours(!colours)} />

@@ -3,6 +3,7 @@ import { useMemo, useState } from "react";
 import { db } from "../../store/db";
 import type { Conversation, Message } from "../../store/records";
 import { childrenOf, keepSame, pathTo } from "../../store/tree";
+import { useUnsaved, withUnsaved } from "../../store/unsaved";
 
 export interface Shown {
   /** undefined while it is read, null where there is none. */
@@ -28,7 +29,9 @@ export function useConversation(id: string | null): Shown {
     return { id, conversation: conversation ?? null, messages: same(records) };
   }, [id, same]);
   const current = found?.id === id ? found : undefined;
-  const messages = current?.messages ?? NONE;
+  const ends = useUnsaved((state) => state.ends);
+  const kept = current?.messages ?? NONE;
+  const messages = useMemo(() => withUnsaved(kept, ends), [kept, ends]);
   const leaf = current?.conversation?.leaf ?? null;
   const children = useMemo(() => childrenOf(messages.values()), [messages]);
   const path = useMemo(() => pathTo(messages, leaf), [messages, leaf]);

@@ -1,1 +1,0 @@
-export{r as Rich}from"./Rich-2KM9tJ0Y.js";
