@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { answered, ask, beginWith, importFile } from "./actions";
+import { answered, answers, ask, beginWith, box, closeDialog, importFile, openSettings } from "./actions";
 import { expectAccessibleInBoth } from "./axe";
 import { expect, test } from "./server";
 
@@ -63,4 +63,57 @@ test("what is not an export says so", async ({ page }) => {
   await importFile(page, { conversations: [{ id: 1 }] });
   await expect(page.getByText("This file is not an export of this page.").first()).toBeVisible();
   await expectAccessibleInBoth(page, "not an export");
+});
+
+test("what is being written belongs to its conversation, and survives a reload", async ({ page }) => {
+  await ask(page, "First");
+  await answered(page, 1);
+  await box(page).fill("More of the first");
+  await page.getByRole("link", { name: "New chat" }).click();
+  await expect(box(page)).toHaveValue("");
+  await box(page).fill("Something new");
+  await page.getByRole("link", { name: "First" }).click();
+  await expect(box(page)).toHaveValue("More of the first");
+  await page.reload();
+  await expect(box(page)).toHaveValue("More of the first");
+  // Once the conversation has been read.
+  await expect(page.locator(".composer .send")).toBeEnabled();
+  await box(page).press("Enter");
+  await answered(page, 2);
+  await page.reload();
+  await expect(answers(page)).toHaveCount(2);
+  await expect(box(page)).toHaveValue("");
+  await page.getByRole("link", { name: "New chat" }).click();
+  await expect(box(page)).toHaveValue("Something new");
+  await page.getByRole("button", { name: "Menu" }).click();
+  await page.getByRole("menuitem", { name: "Delete all conversations" }).click();
+  await page.getByRole("button", { name: "Delete", exact: true }).click();
+  await expect(page.getByText("Your conversations appear here.")).toBeVisible();
+  await page.reload();
+  await expect(box(page)).toHaveValue("");
+});
+
+test("settings of one new conversation are not those of the next", async ({ page }) => {
+  await openSettings(page);
+  await page.getByLabel("Top-k").fill("7");
+  await closeDialog(page);
+  await ask(page, "First");
+  await answered(page, 1);
+  await page.getByRole("link", { name: "New chat" }).click();
+  await expect(page.getByRole("heading", { name: "What would you like to know" })).toBeVisible();
+  await openSettings(page);
+  await expect(page.getByLabel("Top-k")).toHaveValue("");
+});
+
+test("each page has a title of its own", async ({ page }) => {
+  await ask(page, "What is a share?");
+  await expect(page).toHaveTitle("What is a share? – TallyFormer");
+  await page.getByRole("link", { name: "Compare models" }).click();
+  await expect(page).toHaveTitle("Compare models – TallyFormer");
+  await page.getByRole("link", { name: "Models", exact: true }).click();
+  await expect(page).toHaveTitle("Models on this server – TallyFormer");
+  await page.getByRole("link", { name: "New chat" }).click();
+  await expect(page).toHaveTitle("TallyFormer");
+  await page.goto("/c/unknown");
+  await expect(page).toHaveTitle("This conversation is not here – TallyFormer");
 });

@@ -140,6 +140,23 @@ test.describe("code that does not come", () => {
     await expect(page.getByRole("alert")).toContainText(SAYS);
   });
 
+  test("at all leaves the first frame, which says so", async ({ page }) => {
+    await page.route("**/assets/index-*.js", (route) => route.abort());
+    for (const path of ["/", "/runs"]) {
+      await page.goto(path);
+      await expect(page.getByRole("alert")).toContainText(SAYS);
+    }
+    await page.unrouteAll();
+    // Or one that it imports.
+    await page.route("**/assets/rolldown-runtime-*.js", (route) => route.abort());
+    await page.goto("/");
+    await expect(page.getByRole("alert")).toContainText(SAYS);
+    await page.unrouteAll();
+    await page.route("**/assets/index-*.js", (route) => route.fulfill({ contentType: "text/javascript", body: "not a script" }));
+    await page.goto("/");
+    await expect(page.getByRole("alert")).toContainText(SAYS);
+  });
+
   test("or fails at once is said on the page, and on the console why", async ({ page }) => {
     const said: string[] = [];
     page.on("console", (message) => said.push(message.text()));

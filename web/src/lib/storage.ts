@@ -19,3 +19,16 @@ export function writeText(key: string, value: string | null): void {
     // Kept in memory above.
   }
 }
+
+/** Removes all whose keys begin so. */
+export function forgetTexts(beginning: string): void {
+  for (const key of [...memory.keys(), ...storedKeys()]) if (key.startsWith(beginning)) writeText(key, null);
+}
+
+function storedKeys(): string[] {
+  try {
+    return Object.keys(localStorage);
+  } catch {
+    return [];
+  }
+}

@@ -58,8 +58,6 @@ export const strings = {
     placeholder: "Ask about finance…",
     send: "Send",
     stop: "Stop the answer",
-    hint: "Enter sends, Shift+Enter starts a new line",
-    hintTouch: "The button sends",
   },
   context: {
     label: "Context",
@@ -151,7 +149,6 @@ export const strings = {
   settings: {
     open: "Settings",
     title: "Settings of this conversation",
-    titleDefaults: "Settings of new conversations",
     preset: "Preset",
     presets: { model: "Model's own", precise: "Precise", balanced: "Balanced", creative: "Creative" },
     savePreset: "Save as preset",
@@ -173,7 +170,7 @@ export const strings = {
     system: { label: "System prompt", help: "Instructions before the conversation. They use part of the context." },
     stop: { label: "Stop texts", help: "One per line. The answer ends before any of them." },
     mode: { label: "Top-p is measured", help: "Within the top-k tokens, or among all of them.", combined: "within top-k", independent: "among all" },
-    probabilities: { label: "Show probabilities", help: "Ask how sure the model is of each token. Colours appear in the answer's menu." },
+    probabilities: { label: "Show probabilities", help: "Ask how sure the model is of each token. A button below each answer then shows it in colours." },
     problems: {
       number: "Enter a number, such as 0.7.",
       whole: "Enter a whole number.",
@@ -184,7 +181,6 @@ export const strings = {
     saved: "New conversations start with these settings.",
     reset: "Reset",
     close: "Close",
-    advanced: "More",
   },
   compare: {
     title: "Compare models",
@@ -374,7 +370,6 @@ export const strings = {
   },
   missing: { title: "This conversation is not here", text: "It was deleted, or it is in another browser.", back: "Start a new chat" },
   errors: {
-    title: "No answer",
     retry: "Try again",
     wait: (seconds: number) => `The server is busy. Try again in ${seconds} s.`,
     busy: "The server is busy. Try again in a moment.",

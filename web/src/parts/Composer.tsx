@@ -40,7 +40,11 @@ export function Composer(props: Props) {
   }, [text]);
 
   useEffect(() => {
-    if (!matchMedia(TOUCH).matches) box.current?.focus({ preventScroll: true });
+    const area = box.current;
+    if (!area || matchMedia(TOUCH).matches) return;
+    area.focus({ preventScroll: true });
+    // Behind a draft.
+    area.setSelectionRange(area.value.length, area.value.length);
   }, [focusOn]);
 
   /** Send becomes Stop and back: the text takes the focus, but where that would open a keyboard. */

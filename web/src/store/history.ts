@@ -1,5 +1,6 @@
 import { newId } from "../lib/ids";
 import { db } from "./db";
+import { forgetDrafts, keepDraft } from "./drafts";
 import type { Conversation, Message } from "./records";
 import type { Settings } from "./settings";
 import { childrenOf, newestLeaf, pathTo, subtree } from "./tree";
@@ -73,6 +74,7 @@ export async function deleteConversation(id: string): Promise<() => Promise<void
     await db.conversations.delete(id);
     await messagesOf(id).delete();
     await db.partials.bulkDelete(messages.map((message) => message.id));
+    keepDraft(id, "");
     return async () => {
       if (!conversation) return;
       await db.transaction("rw", db.conversations, db.messages, async () => {
@@ -87,6 +89,7 @@ export async function deleteEverything(): Promise<void> {
   await db.transaction("rw", db.conversations, db.messages, db.partials, async () => {
     await Promise.all([db.conversations.clear(), db.messages.clear(), db.partials.clear()]);
   });
+  forgetDrafts();
 }
 
 /** Shows the branch of a message: down to its newest end. */

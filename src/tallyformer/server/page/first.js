@@ -8,3 +8,12 @@ try {
 } catch {
   /* storage is closed to this page: as the system has it */
 }
+// A script that does not come, or cannot be run, would leave what stands in index.html alone.
+addEventListener(
+  "error",
+  function (event) {
+    var notice = document.getElementById("not-started");
+    if (notice && event.target.tagName !== "IMG") notice.hidden = false;
+  },
+  true,
+);

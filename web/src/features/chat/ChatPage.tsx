@@ -4,6 +4,7 @@ import { Link, useLocation } from "wouter";
 import type { ModelCard } from "../../api/types";
 import { copyText } from "../../lib/clipboard";
 import { strings } from "../../lib/strings";
+import { useTitle } from "../../lib/useTitle";
 import { expectMarkdown } from "../../markdown/Markdown";
 import { Composer } from "../../parts/Composer";
 import { ContextBar } from "../../parts/ContextBar";
@@ -24,6 +25,7 @@ import { answerTo, continueAnswer, editQuestion, send, setModel, setSettings, tu
 import { Announcer } from "./Announcer";
 import { Thread, type Actions } from "./Thread";
 import { useConversation } from "./useConversation";
+import { useDraft } from "./useDraft";
 import { useUnseen } from "./useUnseen";
 import { Welcome } from "./Welcome";
 
@@ -95,7 +97,7 @@ function Missing() {
 export function ChatPage({ id }: { id: string | null }) {
   const [, navigate] = useLocation();
   const { conversation, path, children } = useConversation(id);
-  const [text, setText] = useState("");
+  const [text, setText] = useDraft(id);
   const [draftSettings, setDraftSettings] = useState<Settings | null>(null);
   const [settingsOpen, setSettingsOpen] = useState(false);
   const [removing, setRemoving] = useState<Message | null>(null);
@@ -109,18 +111,22 @@ export function ChatPage({ id }: { id: string | null }) {
   const used = useTokenCount(chosen.model, chosen.ready && !answering, [...system, ...turnsOf(path), ...draft]);
   const unseen = useUnseen(chosen.model, path);
 
-  useEffect(() => {
-    document.title = conversation?.title ? `${conversation.title} – ${strings.app}` : strings.app;
-  }, [conversation?.title]);
+  const missing = id !== null && conversation === null;
+  // Until it has been read, a question would begin another one.
+  const canAsk = chosen.model !== null && (id === null || conversation !== undefined);
+  useTitle(missing ? strings.missing.title : conversation?.title);
 
-  if (id !== null && conversation === null) return <Missing />;
+  if (missing) return <Missing />;
   const ask = (question: string) => {
-    if (chosen.model === null) return;
+    if (!canAsk || chosen.model === null) return;
     expectMarkdown();
     setText("");
     const sending = { conversation: conversation ?? null, model: chosen.model, settings: chosen.settings, text: question, parent: last?.id ?? null };
     void send(sending).then((home) => {
-      if (home && home.id !== id) navigate(`/c/${home.id}`);
+      if (home && home.id !== id) {
+        setDraftSettings(null);
+        navigate(`/c/${home.id}`);
+      }
       if (!home) setText(question);
     });
   };
@@ -140,7 +146,7 @@ export function ChatPage({ id }: { id: string | null }) {
           onSend={() => ask(text)}
           onStop={() => last && void stop(last.id)}
           answering={answering}
-          disabled={chosen.model === null}
+          disabled={!canAsk}
           focusOn={id ?? "new"}
         >
           <ModelSelect

@@ -3,6 +3,7 @@ import { useEffect, useState } from "react";
 import { count, duration, rate } from "../../lib/format";
 import { newSeed } from "../../lib/ids";
 import { strings } from "../../lib/strings";
+import { useTitle } from "../../lib/useTitle";
 import { expectMarkdown, Markdown } from "../../markdown/Markdown";
 import { Composer } from "../../parts/Composer";
 import { Failed } from "../../parts/Failed";
@@ -97,6 +98,7 @@ function Announcer({ columns, answering }: { columns: readonly Column[]; answeri
 }
 
 export function ComparePage() {
+  useTitle(words.title);
   useFirstColumns();
   const { columns, question } = useColumns();
   const cards = useModels((state) => state.cards);

@@ -2,6 +2,7 @@ import { useLocation } from "wouter";
 import type { ModelCard } from "../../api/types";
 import { count, parameters } from "../../lib/format";
 import { strings } from "../../lib/strings";
+import { useTitle } from "../../lib/useTitle";
 import { ModelNotice } from "../../parts/ModelNotice";
 import { useModels } from "../../store/models";
 import { usePreferences } from "../../store/preferences";
@@ -44,6 +45,7 @@ function Card({ card }: { card: ModelCard }) {
 }
 
 export function ModelsPage() {
+  useTitle(words.title);
   const cards = useModels((state) => state.cards);
   return (
     <div className="page">

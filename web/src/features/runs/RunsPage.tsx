@@ -1,6 +1,7 @@
 import { useState } from "react";
 import type { Run } from "../../api/types";
 import { strings } from "../../lib/strings";
+import { useTitle } from "../../lib/useTitle";
 import { failureText, needsKey } from "../../parts/failures";
 import { askForKey } from "../../parts/KeyDialog";
 import type { Failure } from "../../store/records";
@@ -80,6 +81,7 @@ export function RunsPage() {
   const [before, setBefore] = useState<Run | null>(null);
   if (run && run !== before) setBefore(run);
   const shown = run ?? (runFailure ? null : before);
+  useTitle(shown ? `${shown.id} – ${words.title}` : words.title);
   return (
     <div className="page runs-page">
       <h1>{words.title}</h1>
