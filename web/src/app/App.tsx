@@ -1,14 +1,17 @@
 import { CSPProvider } from "@base-ui/react/csp-provider";
 import { Dialog } from "@base-ui/react/dialog";
 import { PanelLeft, X } from "lucide-react";
-import { Suspense, useEffect, useState } from "react";
+import { Suspense, useEffect, useRef, useState } from "react";
+import { flushSync } from "react-dom";
 import { Redirect, Route, Switch, useLocation } from "wouter";
 import { ChatPage } from "../features/chat/ChatPage";
 import { Sidebar } from "../features/history/Sidebar";
 import { strings } from "../lib/strings";
 import { readText, writeText } from "../lib/storage";
 import { useMedia } from "../lib/useMedia";
+import { useShortcut } from "../lib/useShortcut";
 import { KeyDialog } from "../parts/KeyDialog";
+import { Shortcuts } from "../parts/LazyShortcuts";
 import { loadModels, showsRunsAlone, useModels } from "../store/models";
 import { ownedAnswers } from "../store/owned";
 import { recoverInterrupted } from "../store/recovery";
@@ -50,12 +53,19 @@ function Pages() {
   );
 }
 
-function Drawer({ open, onClose }: { open: boolean; onClose: () => void }) {
+const BOX = ".composer textarea";
+const SEARCH = "input[type='search']";
+
+const focusOn = (wanted: string): void => document.querySelector<HTMLElement>(wanted)?.focus();
+
+/** @param searching whether one opened it to search. */
+function Drawer({ open, searching, onClose }: { open: boolean; searching: boolean; onClose: () => void }) {
+  const popup = useRef<HTMLDivElement>(null);
   return (
     <Dialog.Root open={open} onOpenChange={(now) => !now && onClose()}>
       <Dialog.Portal>
         <Dialog.Backdrop className="backdrop" />
-        <Dialog.Popup className="drawer" aria-label={strings.nav.label}>
+        <Dialog.Popup ref={popup} className="drawer" aria-label={strings.nav.label} initialFocus={() => (searching && popup.current?.querySelector<HTMLElement>(SEARCH)) || true}>
           <Sidebar close={<Dialog.Close render={<IconButton label={strings.nav.close} icon={<X />} />} />} />
         </Dialog.Popup>
       </Dialog.Portal>
@@ -65,25 +75,42 @@ function Drawer({ open, onClose }: { open: boolean; onClose: () => void }) {
 
 function Shell() {
   const narrow = useMedia(NARROW);
-  const [place] = useLocation();
+  const [place, navigate] = useLocation();
   const [closed, setClosed] = useState(() => readText(CLOSED) === "closed");
-  const [drawer, setDrawer] = useState(false);
+  const [drawer, setDrawer] = useState<"closed" | "open" | "searching">("closed");
   const [seen, setSeen] = useState(place);
   if (seen !== place) {
     setSeen(place);
-    setDrawer(false);
+    setDrawer("closed");
   }
   const toggle = (now: boolean) => {
     setClosed(now);
     writeText(CLOSED, now ? "closed" : null);
   };
+  const runsAlone = useModels(showsRunsAlone);
+  useShortcut(
+    "newChat",
+    runsAlone
+      ? null
+      : () => {
+          navigate("/");
+          focusOn(BOX);
+        },
+  );
+  useShortcut("message", () => focusOn(BOX));
+  useShortcut("sidebar", () => (narrow ? setDrawer("open") : toggle(!closed)));
+  useShortcut("search", () => {
+    if (narrow) return setDrawer("searching");
+    flushSync(() => toggle(false));
+    focusOn(SEARCH);
+  });
   return (
     <div className="shell">
       <a className="skip" href="#main">
         {strings.skip}
       </a>
       {narrow ? (
-        <Drawer open={drawer} onClose={() => setDrawer(false)} />
+        <Drawer open={drawer !== "closed"} searching={drawer === "searching"} onClose={() => setDrawer("closed")} />
       ) : (
         !closed && (
           <aside className="sidebar">
@@ -93,11 +120,12 @@ function Shell() {
       )}
       <main id="main" tabIndex={-1}>
         {(narrow || closed) && (
-          <IconButton className="open-sidebar" label={strings.nav.open} icon={<PanelLeft />} onClick={() => (narrow ? setDrawer(true) : toggle(false))} />
+          <IconButton className="open-sidebar" label={strings.nav.open} icon={<PanelLeft />} onClick={() => (narrow ? setDrawer("open") : toggle(false))} />
         )}
         <Pages />
       </main>
       <KeyDialog />
+      <Shortcuts />
       <Toasts />
     </div>
   );

@@ -37,6 +37,7 @@ export const strings = {
     exportAll: "Export everything",
     importAll: "Import…",
     key: "API key…",
+    shortcuts: "Keyboard shortcuts",
     deleteAll: "Delete all conversations…",
   },
   welcome: {
@@ -346,6 +347,24 @@ export const strings = {
     forget: "Forget",
     forgotten: "The key is forgotten.",
     saved: "The key is stored in this browser.",
+  },
+  shortcuts: {
+    title: "Keyboard shortcuts",
+    anywhere: "Anywhere",
+    names: {
+      newChat: "New chat",
+      search: "Search conversations",
+      message: "Write a message",
+      stop: "Stop the answer",
+      sidebar: "Open or close the sidebar",
+      shortcuts: "Show this list",
+    },
+    writing: "While writing",
+    inMessages: [
+      ["Send", ["Enter"]],
+      ["New line", ["Shift", "Enter"]],
+      ["Give an edit up", ["Esc"]],
+    ],
   },
   confirm: {
     deleteAll: "Delete all conversations?",

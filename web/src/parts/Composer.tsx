@@ -1,7 +1,9 @@
 import { ArrowUp, Square } from "lucide-react";
 import { useEffect, useLayoutEffect, useRef, type KeyboardEvent, type ReactNode } from "react";
 import { strings } from "../lib/strings";
+import { ariaKeysOf } from "../lib/shortcuts";
 import { TOUCH, useMedia } from "../lib/useMedia";
+import { useShortcut } from "../lib/useShortcut";
 import { IconButton } from "../ui/Button";
 
 interface Props {
@@ -53,6 +55,7 @@ export function Composer(props: Props) {
     toText();
     onStop();
   };
+  useShortcut("stop", answering ? stop : null);
   const onKey = (event: KeyboardEvent) => {
     if (!sendsOn(event, touch)) return;
     event.preventDefault();
@@ -74,6 +77,7 @@ export function Composer(props: Props) {
         dir="auto"
         value={text}
         aria-label={strings.composer.label}
+        aria-keyshortcuts={ariaKeysOf("message")}
         placeholder={props.placeholder ?? strings.composer.placeholder}
         onChange={(event) => onText(event.target.value)}
         onKeyDown={onKey}
@@ -83,7 +87,7 @@ export function Composer(props: Props) {
         {children}
         <span className="spring" />
         {answering ? (
-          <IconButton key="stop" look="primary" className="send" label={props.stopLabel ?? strings.composer.stop} icon={<Square fill="currentColor" />} onClick={stop} />
+          <IconButton key="stop" look="primary" className="send" aria-keyshortcuts={ariaKeysOf("stop")} label={props.stopLabel ?? strings.composer.stop} icon={<Square fill="currentColor" />} onClick={stop} />
         ) : (
           <IconButton key="send" type="submit" look="primary" className="send" label={props.sendLabel ?? strings.composer.send} icon={<ArrowUp />} disabled={empty || disabled} />
         )}

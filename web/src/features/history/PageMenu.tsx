@@ -1,9 +1,10 @@
-import { Download, KeyRound, Settings2, Trash2, Upload } from "lucide-react";
+import { Download, Keyboard, KeyRound, Settings2, Trash2, Upload } from "lucide-react";
 import { useRef, useState } from "react";
 import { useLocation } from "wouter";
 import { download } from "../../lib/download";
 import { strings } from "../../lib/strings";
 import { askForKey } from "../../parts/KeyDialog";
+import { showShortcuts } from "../../parts/LazyShortcuts";
 import { isFull } from "../../store/db";
 import { deleteEverything } from "../../store/history";
 import { usePreferences } from "../../store/preferences";
@@ -61,6 +62,9 @@ export function PageMenu() {
         </MenuItem>
         <MenuItem icon={<KeyRound />} onClick={askForKey}>
           {words.key}
+        </MenuItem>
+        <MenuItem icon={<Keyboard />} onClick={showShortcuts}>
+          {words.shortcuts}
         </MenuItem>
         <MenuLine />
         <MenuItem icon={<Trash2 />} danger onClick={() => setDeleting(true)}>

@@ -2,6 +2,7 @@ import { useLiveQuery } from "dexie-react-hooks";
 import { Boxes, ChartSpline, Columns2, MessageSquarePlus, Search } from "lucide-react";
 import { useMemo, useState } from "react";
 import { Link, useLocation } from "wouter";
+import { ariaKeysOf, type Shortcut } from "../../lib/shortcuts";
 import { strings } from "../../lib/strings";
 import { db } from "../../store/db";
 import { search } from "../../store/history";
@@ -29,10 +30,10 @@ function useHistory(wanted: string) {
   return useMemo(() => (found ? conversations?.filter((one) => found.has(one.id)) : conversations), [conversations, found]);
 }
 
-function PageLink({ href, icon, children }: { href: string; icon: React.ReactNode; children: string }) {
+function PageLink({ href, icon, shortcut, children }: { href: string; icon: React.ReactNode; shortcut?: Shortcut; children: string }) {
   const [place] = useLocation();
   return (
-    <Link href={href} className="nav-link" aria-current={place === href ? "page" : undefined}>
+    <Link href={href} className="nav-link" aria-current={place === href ? "page" : undefined} aria-keyshortcuts={shortcut && ariaKeysOf(shortcut)}>
       {icon}
       {children}
     </Link>
@@ -60,7 +61,7 @@ export function Sidebar({ close }: { close?: React.ReactNode }) {
       <nav aria-label={words.label}>
         {!runsAlone && (
           <>
-            <PageLink href="/" icon={<MessageSquarePlus aria-hidden="true" />}>
+            <PageLink href="/" icon={<MessageSquarePlus aria-hidden="true" />} shortcut="newChat">
               {words.new}
             </PageLink>
             <PageLink href="/compare" icon={<Columns2 aria-hidden="true" />}>
@@ -80,7 +81,7 @@ export function Sidebar({ close }: { close?: React.ReactNode }) {
           <>
             <label className="search">
               <Search aria-hidden="true" />
-              <input type="search" value={wanted} aria-label={words.search} placeholder={words.search} onChange={(event) => setWanted(event.target.value)} />
+              <input type="search" value={wanted} aria-label={words.search} aria-keyshortcuts={ariaKeysOf("search")} placeholder={words.search} onChange={(event) => setWanted(event.target.value)} />
             </label>
             <div className="history">
               {conversations?.length === 0 && <p className="history-empty">{wanted.trim() === "" ? words.empty : words.noMatch}</p>}

@@ -1,0 +1,1 @@
+export{r as Rich}from"./Rich-CfVs4934.js";
