@@ -66,6 +66,33 @@ test("edits and new answers are branches that one can go back to", async ({ page
   await expect(page.locator(".bubble")).toHaveText("First wording");
 });
 
+test("an answer is edited as another version of it, which the model goes on from", async ({ page }) => {
+  await beginWith(page);
+  await page.goto("/");
+  await ask(page, "What is a bond?");
+  await answered(page, 1);
+  const made = await answers(page).locator(".markdown").innerText();
+  await answers(page).getByRole("button", { name: "More actions" }).click();
+  await page.getByRole("menuitem", { name: "Edit" }).click();
+  const editor = page.getByLabel("Edit the answer");
+  await expect(editor).toBeFocused();
+  await expectAccessibleInBoth(page, "an answer that is edited");
+  await editor.fill("A bond is");
+  await editor.press("Enter");
+  await editor.pressSequentially("a loan");
+  await page.getByRole("button", { name: "Keep as a new version" }).click();
+  await expect(answers(page).locator(".markdown")).toHaveText("A bond is a loan");
+  await expect(answers(page).locator(".message-end")).toHaveText("Edited");
+  await expect(answers(page).locator(".branches")).toHaveText("2 of 2");
+  const sent = page.waitForRequest((request) => request.url().endsWith("/v1/chat/completions"));
+  await page.getByRole("button", { name: "Continue" }).click();
+  expect((await sent).postDataJSON()).toMatchObject({ messages: [{ role: "user", content: "What is a bond?" }, { role: "assistant", content: "A bond is\na loan" }] });
+  await expect(answers(page).last()).toContainText("12 tokens");
+  await expect(answers(page).locator(".markdown")).toContainText(/^A bond is\s+a loan.+/u);
+  await answers(page).getByRole("button", { name: "Previous version" }).click();
+  await expect(answers(page).locator(".markdown")).toHaveText(made, { useInnerText: true });
+});
+
 test("Enter sends; Shift+Enter does not, nor does Enter while a word is composed", async ({ page }) => {
   await beginWith(page);
   await page.goto("/");
@@ -201,6 +228,8 @@ test.describe("how sure the model was", () => {
     const shown = page.getByRole("option");
     await expect(shown).toHaveText(["A", " loan", " pays"], { useInnerText: false });
     expect(new Set(await shown.evaluateAll((all) => all.map((one) => getComputedStyle(one).backgroundColor))).size).toBe(3);
+    // What they stand for is written below.
+    await expect(page.locator(".levels span").first()).toHaveText("90% or more");
     const others = page.locator(".alternatives li");
     await shown.nth(1).hover();
     await expect(others).toHaveText([/·loan.*49\.7%/u, /·debt.*5%/u]);

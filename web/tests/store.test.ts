@@ -87,7 +87,7 @@ describe("export and import", () => {
     const { home } = await branched();
     const tokens = [{ token: "A", logprob: -0.5, top_logprobs: [{ token: "The", logprob: -1 }] }];
     const failure = { status: 503, code: "overloaded", message: "busy", retryAfter: 3 };
-    const rated = { status: "interrupted", failure, tokens, answer: "chatcmpl-1a", rating: "down", corrected: "A loan." } as const;
+    const rated = { status: "interrupted", failure, tokens, answer: "chatcmpl-1a", rating: "down", corrected: "A loan.", edited: true } as const;
     await addMessage({ conversation: home.id, parent: null, role: "assistant", content: "A", ...rated });
     await addMessage({ conversation: home.id, parent: null, role: "assistant", content: "", status: "failed", failure });
     await importAll(await exportAll());
@@ -171,7 +171,7 @@ describe("export and import", () => {
         messages: [
           {
             ...{ id: "m", conversation: "c", role: "system", content: {}, parent: "other", metrics: "x" },
-            ...{ status: "failed", failure: "x", tokens: [{ token: "a", logprob: "b" }], answer: "../../x", rating: "best", corrected: 3 },
+            ...{ status: "failed", failure: "x", tokens: [{ token: "a", logprob: "b" }], answer: "../../x", rating: "best", corrected: 3, edited: "yes" },
           },
           { id: "other", conversation: "nowhere", role: "user", content: "lost" },
         ],
@@ -181,7 +181,7 @@ describe("export and import", () => {
     expect(conversations[0]).toMatchObject({ title: "", settings: {}, leaf: messages[0]?.id });
     expect(messages).toHaveLength(1);
     expect(messages[0]).toMatchObject({ role: "assistant", content: "", parent: null, status: "stopped" });
-    expect(Object.keys(messages[0] ?? {}).filter((name) => ["failure", "tokens", "answer", "rating", "corrected", "metrics"].includes(name))).toEqual([]);
+    expect(Object.keys(messages[0] ?? {}).filter((name) => ["failure", "tokens", "answer", "rating", "corrected", "edited", "metrics"].includes(name))).toEqual([]);
   });
 });
 

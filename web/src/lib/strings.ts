@@ -86,6 +86,9 @@ export const strings = {
     edit: "Edit",
     editLabel: "Edit your message",
     saveEdit: "Send as a new branch",
+    edited: "Edited",
+    editAnswerLabel: "Edit the answer",
+    saveAnswer: "Keep as a new version",
     cancel: "Cancel",
     regenerate: "Answer again",
     continue: "Continue",
@@ -114,6 +117,8 @@ export const strings = {
     hideProbabilities: "Show as text",
     chance: (p: string) => `${p} sure`,
     instead: "Point at a token, or use the arrow keys, to see the alternatives.",
+    levels: "How sure the model was:",
+    levelNames: ["90% or more", "60%", "30%", "10%", "less"],
     tokenList: "Tokens of the answer",
   },
   rate: {

@@ -14,6 +14,20 @@ export function levelOf(probability: number): 1 | 2 | 3 | 4 | 5 {
 const shown = (token: string): string => token.replaceAll("\n", "↵").replaceAll(" ", "·") || "∅";
 const chanceOf = (choice: { logprob: number }): string => percent(Math.exp(choice.logprob));
 
+/** What the colours stand for. */
+function Levels() {
+  return (
+    <p className="levels">
+      {strings.message.levels}
+      {strings.message.levelNames.map((name, at) => (
+        <span key={name} className={`token-${at + 1}`}>
+          {name}
+        </span>
+      ))}
+    </p>
+  );
+}
+
 function Alternatives({ choice }: { choice: TokenChoice }) {
   return (
     <>
@@ -80,6 +94,7 @@ export function Probabilities({ tokens }: { tokens: TokenChoice[] }) {
         ))}
       </div>
       <div className="token-details">{choice ? <Alternatives choice={choice} /> : strings.message.instead}</div>
+      <Levels />
     </div>
   );
 }

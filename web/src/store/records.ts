@@ -40,6 +40,8 @@ export interface Message {
   answer?: string;
   rating?: "up" | "down";
   corrected?: string;
+  /** Written by the reader, not by the model. */
+  edited?: true;
   /** The device has no room for its end, which is in this tab alone; never in the database. */
   unsaved?: true;
 }

@@ -113,6 +113,7 @@ function readMessage(given: Record<string, unknown>, ids: Ids): Message {
     ...(typeof given.answer === "string" && ANSWER.test(given.answer) ? { answer: given.answer } : {}),
     ...(rating === "up" || rating === "down" ? { rating } : {}),
     ...(typeof given.corrected === "string" ? { corrected: given.corrected } : {}),
+    ...(given.edited === true ? { edited: true as const } : {}),
     ...(given.settings === undefined ? {} : { settings: cleanSettings(given.settings) }),
   };
 }

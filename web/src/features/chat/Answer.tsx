@@ -1,4 +1,4 @@
-import { Copy, GitFork, MoreHorizontal, Palette, RefreshCw, StepForward, Trash2, TriangleAlert } from "lucide-react";
+import { Copy, GitFork, MoreHorizontal, Palette, Pencil, RefreshCw, StepForward, Trash2, TriangleAlert } from "lucide-react";
 import { useLiveQuery } from "dexie-react-hooks";
 import { useEffect, useId, useState } from "react";
 import { strings } from "../../lib/strings";
@@ -13,6 +13,7 @@ import { Menu, MenuItem } from "../../ui/Menu";
 import { AnswerDetails, MetricsLine } from "./AnswerDetails";
 import { Rate } from "./Rate";
 import { Branches } from "./Branches";
+import { Editor } from "./Editor";
 import type { Actions } from "./Thread";
 
 const words = strings.message;
@@ -37,7 +38,8 @@ function Growing({ message }: { message: Message }) {
 function endOf(message: Message): string | null {
   if (message.status === "stopped") return words.stopped;
   if (message.status === "interrupted") return words.interrupted;
-  return message.finish === "length" ? words.lengthReached : null;
+  if (message.finish === "length") return words.lengthReached;
+  return message.edited ? words.edited : null;
 }
 
 /** Whether an answer can be continued where it ended: the last one of a conversation, and only once it has begun. */
@@ -60,7 +62,7 @@ interface Props {
   actions: Actions;
 }
 
-function Tools({ message, siblings, last, actions, colours, onColours }: Props & { colours: boolean; onColours: () => void }) {
+function Tools({ message, siblings, last, actions, colours, onColours, onEdit }: Props & { colours: boolean; onColours: () => void; onEdit: () => void }) {
   const end = endOf(message);
   return (
     <div className="message-tools">
@@ -74,6 +76,9 @@ function Tools({ message, siblings, last, actions, colours, onColours }: Props &
       <AnswerDetails message={message} />
       <Rate message={message} />
       <Menu trigger={<IconButton label={words.more} icon={<MoreHorizontal />} />}>
+        <MenuItem icon={<Pencil />} onClick={onEdit}>
+          {words.edit}
+        </MenuItem>
         <MenuItem icon={<GitFork />} onClick={() => actions.fork(message)}>
           {words.fork}
         </MenuItem>
@@ -90,11 +95,27 @@ function Tools({ message, siblings, last, actions, colours, onColours }: Props &
 export function Answer(props: Props) {
   const { message, last, actions } = props;
   const [colours, setColours] = useState(false);
+  const [editing, setEditing] = useState(false);
   const finished = message.status !== "streaming";
   useEffect(() => {
     if (finished) setLive(message.id, null);
   }, [finished, message.id]);
   if (!finished) return <Growing message={message} />;
+  if (editing) {
+    return (
+      <Editor
+        lines
+        text={message.content}
+        label={words.editAnswerLabel}
+        save={words.saveAnswer}
+        onCancel={() => setEditing(false)}
+        onSave={(text) => {
+          setEditing(false);
+          actions.rewrite(message, text);
+        }}
+      />
+    );
+  }
   return (
     <>
       {colours && message.tokens ? <Probabilities tokens={message.tokens} /> : message.content !== "" && <Markdown text={message.content} />}
@@ -108,7 +129,7 @@ export function Answer(props: Props) {
         </div>
       )}
       {message.corrected !== undefined && <Corrected text={message.corrected} />}
-      <Tools {...props} colours={colours} onColours={() => setColours(!colours)} />
+      <Tools {...props} colours={colours} onColours={() => setColours(!colours)} onEdit={() => setEditing(true)} />
     </>
   );
 }

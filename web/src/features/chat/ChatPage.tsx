@@ -21,7 +21,7 @@ import type { Settings } from "../../store/settings";
 import { IconButton } from "../../ui/Button";
 import { Confirm } from "../../ui/Dialog";
 import { notify } from "../../ui/toasts";
-import { answerTo, continueAnswer, editQuestion, send, setModel, setSettings, turnsOf } from "./actions";
+import { answerTo, continueAnswer, editQuestion, rewriteAnswer, send, setModel, setSettings, turnsOf } from "./actions";
 import { Announcer } from "./Announcer";
 import { Thread, type Actions } from "./Thread";
 import { useConversation } from "./useConversation";
@@ -66,6 +66,7 @@ function useActions(chosen: Chosen, remove: (message: Message) => void, path: Me
     };
     return {
       edit: (message, text) => withModel((model, settings) => editQuestion(message, text, model, settings)),
+      rewrite: (message, text) => void rewriteAnswer(message, text),
       regenerate: (message) => {
         const question = now.current.path.find((one) => one.id === message.parent);
         if (question) withModel((model, settings) => answerTo(question, model, settings));

@@ -1,44 +1,14 @@
 import { Copy, GitFork, MoreHorizontal, Pencil, Trash2 } from "lucide-react";
-import { useEffect, useRef, useState, type KeyboardEvent } from "react";
+import { useEffect, useRef, useState } from "react";
 import { strings } from "../../lib/strings";
 import type { Message } from "../../store/records";
-import { sendsOn } from "../../parts/Composer";
-import { Button, IconButton } from "../../ui/Button";
+import { IconButton } from "../../ui/Button";
 import { Menu, MenuItem } from "../../ui/Menu";
 import { Branches } from "./Branches";
+import { Editor } from "./Editor";
 import type { Actions } from "./Thread";
 
 const words = strings.message;
-
-function Editor({ text, onSave, onCancel }: { text: string; onSave: (text: string) => void; onCancel: () => void }) {
-  const [draft, setDraft] = useState(text);
-  const onKey = (event: KeyboardEvent) => {
-    if (event.key === "Escape") onCancel();
-    else if (sendsOn(event, matchMedia("(pointer: coarse)").matches) && draft.trim() !== "") {
-      event.preventDefault();
-      onSave(draft);
-    }
-  };
-  return (
-    <div className="editor">
-      <textarea
-        autoFocus
-        dir="auto"
-        rows={Math.min(10, draft.split("\n").length + 1)}
-        aria-label={words.editLabel}
-        value={draft}
-        onChange={(event) => setDraft(event.target.value)}
-        onKeyDown={onKey}
-      />
-      <div className="editor-actions">
-        <Button onClick={onCancel}>{words.cancel}</Button>
-        <Button look="primary" disabled={draft.trim() === ""} onClick={() => onSave(draft)}>
-          {words.saveEdit}
-        </Button>
-      </div>
-    </div>
-  );
-}
 
 interface Props {
   message: Message;
@@ -58,6 +28,8 @@ export function Question({ message, siblings, actions }: Props) {
     return (
       <Editor
         text={message.content}
+        label={words.editLabel}
+        save={words.saveEdit}
         onCancel={() => {
           cancelled.current = true;
           setEditing(false);

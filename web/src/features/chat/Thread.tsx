@@ -10,6 +10,8 @@ import { Question } from "./Question";
 
 export interface Actions {
   edit: (message: Message, text: string) => void;
+  /** The answer in the reader's own words, as another version of it. */
+  rewrite: (message: Message, text: string) => void;
   regenerate: (message: Message) => void;
   continue: (message: Message) => void;
   copy: (message: Message) => void;

@@ -85,5 +85,11 @@ export async function editQuestion(message: Message, text: string, model: string
   if (conversation) await send({ conversation, model, settings, text, parent: message.parent });
 }
 
+/** An answer as the reader would have it, beside the one that was made; the model can go on from it. */
+export async function rewriteAnswer({ conversation, parent, model, settings }: Message, content: string): Promise<void> {
+  const made = { ...(model === undefined ? {} : { model }), ...(settings ? { settings } : {}) };
+  await kept(addMessage({ conversation, parent, role: "assistant", content, status: "done", edited: true, ...made }));
+}
+
 export const setModel = (conversation: Conversation, model: string) => setConversation(conversation.id, { model });
 export const setSettings = (conversation: Conversation, settings: Settings) => setConversation(conversation.id, { settings });

@@ -1,1 +1,0 @@
-export{r as Rich}from"./Rich-CfVs4934.js";

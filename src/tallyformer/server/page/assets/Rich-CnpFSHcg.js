@@ -1,0 +1,1 @@
+export{r as Rich}from"./Rich-B9XZVj9F.js";
