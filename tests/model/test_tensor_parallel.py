@@ -62,6 +62,8 @@ for folder in sorted(path for path in place.iterdir() if path.is_dir()):
     for name, parameter in model.model.blocks.named_parameters():
         if parameter.ndim == 2:
             assert 2 * local(parameter).numel() == wanted["sizes"][name], name
+    embedding = local(model.get_input_embeddings().weight)
+    assert len(embedding) in (48, 49), "each process has its half of the 97 rows"
     with torch.no_grad():
         logits = model(ids, attention_mask=mask).logits
     torch.testing.assert_close(logits, wanted["logits"], **order)
@@ -128,10 +130,10 @@ def test_two_processes_compute_what_one_does(build, shapes, ids, tmp_path):
 @pytest.mark.parametrize("mlp_type", ["gelu", "swiglu"])
 def test_the_plan_names_the_matrices_that_there_are(mlp_type, build):
     model = build(mlp_type=mlp_type)
-    linear = {
+    matrices = {
         name.replace(".0.", ".*.").replace(".1.", ".*.")
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.startswith("model.")
+        for name, module in model.model.named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding)
     }
-    assert {f"model.{name}" for name in model.config.base_model_tp_plan} == linear
+    assert set(model.config.base_model_tp_plan) == matrices
     assert "base_model_tp_plan" not in model.config.to_dict()

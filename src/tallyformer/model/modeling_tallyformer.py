@@ -221,11 +221,7 @@ class TallyFormerForCausalLM(TallyFormerPreTrainedModel, GenerationMixin):  # ty
 
     _auto_class = "AutoModelForCausalLM"
     _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.token_embed.weight"}
-    # Both by the vocabulary, since they may be one matrix.
-    _tp_plan: ClassVar[dict[str, str]] = {
-        "model.token_embed": "embedding_rowwise",
-        "lm_head": "colwise_gather_output",
-    }
+    _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
     _fsdp_plan: ClassVar[dict[str, str]] = {"lm_head": "keep_full_weight"}
 
     def __init__(self, config: TallyFormerConfig) -> None:
