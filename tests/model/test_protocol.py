@@ -298,3 +298,11 @@ def test_an_assistant_model_changes_nothing(build, ids):
     options = {"attention_mask": torch.ones_like(row), **GREEDY}
     wanted = model.generate(row, **options)
     assert torch.equal(model.generate(row, assistant_model=build(), **options), wanted)
+
+
+def test_a_draft_by_the_lower_blocks_alone_changes_nothing(shape, build, ids):
+    """transformers leaves early by lowering `config.num_hidden_layers` while it drafts."""
+    model, row = build(**shape), ids[:1]
+    options = {"attention_mask": torch.ones_like(row), **GREEDY}
+    wanted = model.generate(row, **options)
+    assert torch.equal(model.generate(row, assistant_early_exit=1, **options), wanted)

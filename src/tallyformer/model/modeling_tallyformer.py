@@ -156,7 +156,7 @@ class TallyFormerModel(TallyFormerPreTrainedModel):
 
         position_embeddings = self.rotary(inputs_embeds, position_BT)
         hidden_states = self.dropout(inputs_embeds)
-        for block in self.blocks:
+        for block in self.blocks[: self.config.num_hidden_layers]:
             hidden_states = block(
                 hidden_states,
                 attention_mask=mask,
