@@ -5,6 +5,7 @@ Up to 5.23 the cache is `past_key_values`, from 5.24 on `cache`. The installed v
 """
 
 import pytest
+import tokenizers
 import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import (
@@ -12,6 +13,7 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
 )
@@ -306,3 +308,28 @@ def test_a_draft_by_the_lower_blocks_alone_changes_nothing(shape, build, ids):
     options = {"attention_mask": torch.ones_like(row), **GREEDY}
     wanted = model.generate(row, **options)
     assert torch.equal(model.generate(row, assistant_early_exit=1, **options), wanted)
+
+
+def test_generation_ends_after_a_stop_string(build):
+    """`generate` hands the tokenizer that it reads the text with on to the model."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: number for number, character in enumerate(alphabet)}
+    of_bytes = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    of_bytes.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    of_bytes.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=of_bytes)
+    letters = [vocabulary[letter] for letter in "abcdefghijklmnop"]
+    model = build(vocab_size=len(vocabulary), initializer_range=1.0)
+    row = tokenizer("Profit is", return_tensors="pt").input_ids
+    options = {
+        "attention_mask": torch.ones_like(row),
+        "prefix_allowed_tokens_fn": lambda batch, ids: letters,
+        "max_new_tokens": 12,
+        "do_sample": False,
+    }
+    whole = tokenizer.decode(model.generate(row, **options)[0])
+    answer = whole.removeprefix("Profit is")
+    stop = answer[3:5]
+    found = model.generate(row, stop_strings=[stop], tokenizer=tokenizer, **options)
+    assert len(answer) == 12 > answer.index(stop) + 2
+    assert tokenizer.decode(found[0]) == whole[: whole.index(stop, 9) + 2]

@@ -44,6 +44,8 @@ PASSED_ON = frozenset(TransformersKwargs.__annotations__) | {
     "output_hidden_states",
     "return_dict",
     "use_cache",
+    # `generate` reads it, for its stop strings, and hands it on.
+    "tokenizer",
 }
 """Keyword arguments that transformers' Trainer, generation and attention pass through a model."""
 
