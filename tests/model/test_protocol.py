@@ -16,10 +16,16 @@ from transformers import (
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
+    pipeline,
 )
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from tallyformer.model.modeling_tallyformer import (
+    TallyFormerForCausalLM,
+    TallyFormerForSequenceClassification,
+    TallyFormerForTokenClassification,
+)
 from tallyformer.model.protocol import CACHE_NAME, CACHE_NAMES
 
 ORDER = {"atol": 2e-5, "rtol": 1e-5}
@@ -209,6 +215,16 @@ def test_attention_in_both_directions_is_refused_unless_a_mask_says_it(build, id
 # --- callers -----------------------------------------------------------------------------------
 
 
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: number for number, character in enumerate(alphabet)}
+    of_bytes = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    of_bytes.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    of_bytes.decoder = tokenizers.decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=of_bytes)
+
+
 def test_the_loss_takes_the_arguments_of_transformers_loss(build, ids):
     model = build()
     mean = model(ids, labels=ids).loss
@@ -245,6 +261,34 @@ def test_transformers_trainer_trains_and_evaluates(accumulate, build, ids, tmp_p
     trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=rows)
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < before
+
+
+def test_transformers_trainer_smooths_the_labels_of_the_next_token(build, ids, tmp_path):
+    rows = [{"input_ids": row, "labels": row} for row in ids]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        label_smoothing_factor=0.2,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    model = build()
+    found = Trainer(model, arguments, eval_dataset=rows).evaluate()["eval_loss"]
+    wanted = torch.nn.functional.cross_entropy(
+        model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), label_smoothing=0.2
+    )
+    assert found == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_a_pipeline_knows_every_model_with_a_head(build, caplog):
+    config = build().config
+    for task, cls in {
+        "text-generation": TallyFormerForCausalLM,
+        "text-classification": TallyFormerForSequenceClassification,
+        "token-classification": TallyFormerForTokenClassification,
+    }.items():
+        pipeline(task, model=cls(config), tokenizer=byte_tokenizer())
+    assert "not supported" not in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT uses transformers' older names
@@ -312,14 +356,9 @@ def test_a_draft_by_the_lower_blocks_alone_changes_nothing(shape, build, ids):
 
 def test_generation_ends_after_a_stop_string(build):
     """`generate` hands the tokenizer that it reads the text with on to the model."""
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {character: number for number, character in enumerate(alphabet)}
-    of_bytes = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
-    of_bytes.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    of_bytes.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=of_bytes)
-    letters = [vocabulary[letter] for letter in "abcdefghijklmnop"]
-    model = build(vocab_size=len(vocabulary), initializer_range=1.0)
+    tokenizer = byte_tokenizer()
+    letters = tokenizer.convert_tokens_to_ids(list("abcdefghijklmnop"))
+    model = build(vocab_size=len(tokenizer), initializer_range=1.0)
     row = tokenizer("Profit is", return_tensors="pt").input_ids
     options = {
         "attention_mask": torch.ones_like(row),

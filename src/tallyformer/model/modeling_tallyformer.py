@@ -19,6 +19,11 @@ from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+)
 from transformers.utils import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
@@ -340,6 +345,15 @@ def auto_map() -> dict[str, str]:
         cls._auto_class: f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}" for cls in classes
     }
 
+
+# transformers asks these tables by name. Without its entry the Trainer would not shift the labels
+# that it smooths, and a pipeline would say that it does not support the model.
+for _names, _cls in (
+    (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, TallyFormerForCausalLM),
+    (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, TallyFormerForSequenceClassification),
+    (MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES, TallyFormerForTokenClassification),
+):
+    _names[TallyFormerConfig.model_type] = _cls.__name__
 
 __all__ = [
     "TallyFormerAttention",
