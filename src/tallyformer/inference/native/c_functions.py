@@ -10,7 +10,7 @@ from ctypes import c_char_p, c_double, c_float, c_int, c_int32, c_size_t, c_void
 from pathlib import Path
 from typing import Any, ClassVar
 
-VERSION = 3
+VERSION = 4
 """Of the functions; `api.cpp` has the same number."""
 
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
@@ -54,6 +54,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "tally_destroy": (None, [c_void_p]),
     "tally_shape_matrix": (c_int, [c_void_p, *[c_int] * 6]),
     "tally_fill_matrix": (None, [c_void_p, *[c_int] * 4, c_void_p, c_void_p]),
+    "tally_pack_matrix": (c_int, [c_void_p, c_int, c_int]),
     "tally_set_bias": (c_int, [c_void_p, c_int, c_int, c_void_p]),
     "tally_set_norm": (c_int, [c_void_p, c_int, c_int, c_void_p, c_void_p]),
     "tally_set_angles": (None, [c_void_p, c_int, c_int, c_void_p, c_void_p]),

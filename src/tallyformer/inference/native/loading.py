@@ -160,9 +160,10 @@ class Loader:
                 None if scales is None else scales.ctypes.data,
             )
             row += count
+        self._call("tally_pack_matrix", *place)
 
     def _call(self, name: str, *arguments: int | None) -> None:
-        if getattr(self._library, name)(self._handle, *arguments):
+        if getattr(self._library, name)(self._handle, *arguments) < 0:
             raise MemoryError("the weights do not fit into memory")
 
 

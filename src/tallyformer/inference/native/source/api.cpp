@@ -1,5 +1,5 @@
-// What Python calls, through ctypes: plain C functions. Those that return an int return 0, or a
-// negative number where memory is lacking.
+// What Python calls, through ctypes: plain C functions. Those that return an int return a negative
+// number where memory is lacking, else 0 if nothing else is said.
 
 #include <atomic>
 #include <new>
@@ -36,7 +36,7 @@ int guarded(const F& work) noexcept {
 extern "C" {
 
 // Grows with every change of what is here.
-API int tally_version() { return 3; }
+API int tally_version() { return 4; }
 
 // The kernels that would run, or those with this name; null where the processor lacks them.
 API const char* tally_kernels(const char* name) {
@@ -66,6 +66,14 @@ API int tally_shape_matrix(void* handle, int part, int layer, int kind, int outp
 API void tally_fill_matrix(void* handle, int part, int layer, int first, int count, const void* rows,
                        const uint16_t* scales) {
   ((Handle*)handle)->model.matrix((Part)part, layer).fill(first, count, rows, scales);
+}
+
+// 1: it is packed.
+API int tally_pack_matrix(void* handle, int part, int layer) {
+  bool packed = false;
+  const int lacking =
+      guarded([&] { packed = ((Handle*)handle)->model.pack_matrix((Part)part, layer); });
+  return lacking ? lacking : packed;
 }
 
 API int tally_set_bias(void* handle, int part, int layer, const float* bias) {

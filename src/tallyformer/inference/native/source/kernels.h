@@ -16,6 +16,29 @@ constexpr int kKeyBlock = 16;  // positions whose keys lie together
 constexpr int kStripe = 64;    // numbers that a maximum covers
 constexpr int kChunk = 256;    // numbers that are summed together
 
+// bfloat16 weights in 12 bits each instead of 16, for kernels that read them faster so: nearly all
+// upper bytes of a panel (a sign and seven bits of an exponent) are one of 16, so that four bits
+// tell which. Nothing is lost: a block that has another upper byte is kept as it is, too.
+constexpr int kBlock = 4;                          // inputs of a block, of 32 outputs
+constexpr int kWholeBlock = kBlock * kPanel * 2;   // bytes
+constexpr int kPackedBlock = kBlock * kPanel * 3 / 2;
+
+// A packed block is two steps. The lower bytes of the first are followed by those of the second,
+// and these by the numbers of the upper bytes: of the first in the lower halves. Within a step
+// the bytes of 16 outputs and of the other 16 take turns, eight at a time.
+struct Packed {
+  const uint8_t* uppers = nullptr;   // [panel][16]; null: not packed
+  const uint64_t* whole = nullptr;   // [panel][words]: a bit for each block that is kept whole
+  const uint8_t* const* blocks = nullptr;  // [panel]: its whole blocks, one after the other
+  int words = 0;
+
+  // Where a step keeps an output's first input (0) or second (1).
+  ALWAYS static int place(int output, int input) {
+    const int at = output % 16 * 2 + input;
+    return at / 8 * 16 + output / 16 * 8 + at % 8;
+  }
+};
+
 // A weight matrix, outputs x inputs, cut into panels of 32 outputs. Within a panel the inputs
 // follow each other, in steps of 1 (f32), 2 (bf16), 4 (int8) or 8 (int4); a step holds its inputs
 // of the 32 outputs one output after the other. int8 is stored + 128, int4 + 8. In an int4 step
@@ -29,6 +52,7 @@ struct Matrix {
   const uint8_t* data = nullptr;
   const uint16_t* scales = nullptr;
   const float* bias = nullptr;  // one for each output and 0 up to a whole panel, or null
+  Packed packed;
 
   // Always inlined: a copy that one kind of kernels was compiled with must not serve another.
   ALWAYS int panels() const { return (outputs + kPanel - 1) / kPanel; }
@@ -37,7 +61,7 @@ struct Matrix {
     const size_t all = (size_t)padded * kPanel;
     switch (kind) {
       case Kind::f32: return 4 * all;
-      case Kind::bf16: return 2 * all;
+      case Kind::bf16: return packed.uppers ? all * 3 / 2 : 2 * all;
       case Kind::int8: return all;
       default: return all / 2;
     }
@@ -63,6 +87,7 @@ struct Norm {
 
 struct Kernels {
   const char* name;
+  bool packs;  // whether `panel` and `row` read packed weights, faster than others
 
   // out = norm(x), float32, `width` numbers; without a weight a copy.
   void (*norm)(const Norm&, const float* x, float* out, int width);

@@ -32,11 +32,13 @@ struct Bfloat16 {
   static constexpr int kStep = 2;
   using Input = uint32_t;
   INLINE Floats add(Floats sum, const uint8_t* weights, uint32_t pair) {
+    return add(sum, load<Words>(weights), pair);
+  }
+  INLINE Floats add(Floats sum, Words w, uint32_t pair) {
 #if defined(__AVX512BF16__)
-    const __m512i w = _mm512_loadu_si512(weights), x = _mm512_set1_epi32((int)pair);
+    const __m512i x = _mm512_set1_epi32((int)pair);
     return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x);
 #else
-    const Words w = load<Words>(weights);
     float low, high;
     const uint32_t low_bits = pair << 16, high_bits = pair & 0xffff0000u;
     std::memcpy(&low, &low_bits, 4);
@@ -66,6 +68,15 @@ INLINE Ints dot4(Ints sum, Ints weights, int32_t inputs) {
 #endif
 }
 
+// Weights come from memory once in a step, for the first rows that meet them. They are asked for
+// further ahead than the processor looks by itself, and not to be kept for the next step.
+constexpr int kAhead = 8192;  // bytes
+
+template <int Bytes>
+INLINE void fetch_ahead(const uint8_t* weights) {
+  for (int line = 0; line < Bytes; line += 64) __builtin_prefetch(weights + kAhead + line, 0, 0);
+}
+
 // --- One panel --------------------------------------------------------------------------------
 
 template <int R>
@@ -85,6 +96,7 @@ static void float_rows(const Matrix& m, int panel, const Prepared& a, int row, f
   const uint8_t* inputs = a.data + row * a.row_bytes;
   Floats sums[R][kParts] = {};
   for (int k = 0; k < m.padded; k += Type::kStep) {
+    if (row == 0) fetch_ahead<kPanel * 4>(weights);
     for (int r = 0; r < R; ++r) {
       typename Type::Input x;
       std::memcpy(&x, inputs + r * a.row_bytes + (k / Type::kStep) * sizeof x, sizeof x);
@@ -96,8 +108,74 @@ static void float_rows(const Matrix& m, int panel, const Prepared& a, int row, f
   finish<R>(m, panel, sums, out, stride);
 }
 
+#if defined(__AVX512BW__)
+
+constexpr bool kPacks = true;
+
+// Both steps of a packed block as they were.
+INLINE void unpack(const uint8_t* block, __m512i uppers, Words (&steps)[2][kParts]) {
+  const __m512i numbers = _mm512_loadu_si512(block + 128), low = _mm512_set1_epi8(15);
+  for (int s = 0; s < 2; ++s) {
+    const __m512i lower = _mm512_loadu_si512(block + s * 64);
+    const __m512i which = _mm512_and_si512(s ? _mm512_srli_epi16(numbers, 4) : numbers, low);
+    const __m512i upper = _mm512_shuffle_epi8(uppers, which);
+    steps[s][0] = (Words)_mm512_unpacklo_epi8(lower, upper);
+    steps[s][1] = (Words)_mm512_unpackhi_epi8(lower, upper);
+  }
+}
+
+template <int R>
+INLINE void add_step(Floats (&sums)[R][kParts], const Words (&weights)[kParts],
+                     const uint8_t* inputs, size_t next) {
+  for (int r = 0; r < R; ++r) {
+    uint32_t pair;
+    std::memcpy(&pair, inputs + r * next, sizeof pair);
+    for (int j = 0; j < kParts; ++j) sums[r][j] = Bfloat16::add(sums[r][j], weights[j], pair);
+  }
+}
+
+template <int R>
+static void packed_rows(const Matrix& m, int panel, const Prepared& a, int row, float* out,
+                        size_t stride) {
+  const Packed& p = m.packed;
+  const uint8_t* packed = m.data + panel * m.panel_bytes();
+  const uint8_t* whole = p.blocks[panel];
+  const uint64_t* is_whole = p.whole + (size_t)panel * p.words;
+  const __m512i uppers =
+      _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)(p.uppers + panel * 16)));
+  const uint8_t* inputs = a.data + row * a.row_bytes;
+  Floats sums[R][kParts] = {};
+  uint64_t bits = 0;
+  for (int b = 0; b < m.padded / kBlock; ++b, bits >>= 1) {
+    if (b % 64 == 0) bits = is_whole[b / 64];
+    Words steps[2][kParts];
+    if (__builtin_expect(bits & 1, 0)) {
+      for (auto& step : steps)
+        for (int j = 0; j < kParts; ++j, whole += 64) step[j] = load<Words>(whole);
+    } else {
+      unpack(packed, uppers, steps);
+    }
+    if (row == 0) fetch_ahead<kPackedBlock>(packed);
+    packed += kPackedBlock;
+    for (const auto& step : steps) {
+      add_step<R>(sums, step, inputs, a.row_bytes);
+      inputs += 4;
+    }
+  }
+  finish<R>(m, panel, sums, out, stride);
+}
+
+#else
+
+constexpr bool kPacks = false;
+
+template <int R>
+static void packed_rows(const Matrix&, int, const Prepared&, int, float*, size_t) {}
+
+#endif
+
 struct Int8 {
-  static constexpr int kStep = 4, kZero = 128, kAhead = 0;
+  static constexpr int kStep = 4, kZero = 128;
   template <int R>
   INLINE void add(Ints (&sums)[R][kParts], const uint8_t* weights, const uint8_t* x, size_t next) {
     for (int j = 0; j < kParts; ++j) {
@@ -112,8 +190,7 @@ struct Int8 {
 };
 
 struct Int4 {
-  // Bytes ahead at which weights are fetched for a row alone, past the processor's own look-ahead.
-  static constexpr int kStep = 8, kZero = 8, kAhead = 8192;
+  static constexpr int kStep = 8, kZero = 8;
   template <int R>
   INLINE void add(Ints (&sums)[R][kParts], const uint8_t* weights, const uint8_t* x, size_t next) {
     for (int j = 0; j < kParts; ++j) {
@@ -142,9 +219,7 @@ static void whole_rows(const Matrix& m, int panel, const Prepared& a, int row, f
       for (int j = 0; j < kParts; ++j)
         part[r][j] = all_ints(-Type::kZero * a.sums[(row + r) * a.groups + g]);
     for (int k = 0; k < m.group; k += Type::kStep) {
-      if (R == 1 && Type::kAhead && row == 0)
-        for (int line = 0; line < kPanel * 4; line += 64)
-          __builtin_prefetch(weights + Type::kAhead + line, 0, 0);  // used once: not to be kept
+      if (row == 0) fetch_ahead<kPanel * 4>(weights);
       Type::template add<R>(part, weights, inputs + k, a.row_bytes);
       weights += kPanel * 4;
     }
@@ -164,7 +239,9 @@ static void some_rows(const Matrix& m, int panel, const Prepared& a, int row, fl
                       size_t stride) {
   switch (m.kind) {
     case Kind::f32: return float_rows<Float32, R>(m, panel, a, row, out, stride);
-    case Kind::bf16: return float_rows<Bfloat16, R>(m, panel, a, row, out, stride);
+    case Kind::bf16:
+      if (m.packed.uppers) return packed_rows<R>(m, panel, a, row, out, stride);
+      return float_rows<Bfloat16, R>(m, panel, a, row, out, stride);
     case Kind::int8: return whole_rows<Int8, R>(m, panel, a, row, out, stride);
     case Kind::int4: return whole_rows<Int4, R>(m, panel, a, row, out, stride);
   }
@@ -265,7 +342,26 @@ static void prepare(const Matrix& m, const float* x, uint8_t* out, float* scales
   }
 }
 
+static void packed_row(const Matrix& m, int output, float* out) {
+  const Packed& p = m.packed;
+  const int panel = output / kPanel, inside = output % kPanel;
+  const uint8_t* packed = m.data + panel * m.panel_bytes();
+  const uint8_t* whole = p.blocks[panel];
+  for (int b = 0; b < m.padded / kBlock; ++b, packed += kPackedBlock) {
+    const bool is_whole = p.whole[(size_t)panel * p.words + b / 64] >> b % 64 & 1;
+    for (int i = 0; i < kBlock && b * kBlock + i < m.inputs; ++i) {
+      const int place = Packed::place(inside, i % 2), number = packed[128 + place] >> i / 2 * 4 & 15;
+      uint16_t half = (uint16_t)(p.uppers[panel * 16 + number] << 8 | packed[i / 2 * 64 + place]);
+      if (is_whole) std::memcpy(&half, whole + (i / 2 * kPanel + inside) * 4 + i % 2 * 2, 2);
+      const uint32_t bits = (uint32_t)half << 16;
+      std::memcpy(out + b * kBlock + i, &bits, 4);
+    }
+    if (is_whole) whole += kWholeBlock;
+  }
+}
+
 static void row(const Matrix& m, int output, float* out) {
+  if (m.packed.uppers) return packed_row(m, output, out);
   const int inside = output % kPanel;
   const size_t panel = output / kPanel;
   const uint8_t* data = m.data + panel * m.panel_bytes();
@@ -519,8 +615,8 @@ static void exp_all(const float* x, int count, float most, float factor, float* 
 }
 
 constexpr Kernels make_table(const char* name) {
-  return Kernels{name, norm,   prepare, panel,  row,    gelu_all, silu_times, add,
-                 rotate, keep, attend,  maxima, at_least, sum_exp, exp_all};
+  return Kernels{name,   kPacks, norm, prepare, panel,  row,      gelu_all, silu_times,
+                 add,    rotate, keep, attend,  maxima, at_least, sum_exp,  exp_all};
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ void OwnMatrix::shape(Kind kind, int outputs, int inputs, int group) {
   view.kind = kind;
   view.outputs = outputs;
   view.inputs = inputs;
-  view.group = kind == Kind::f32 ? 1 : kind == Kind::bf16 ? 2 : group;
+  view.group = kind == Kind::f32 ? 1 : kind == Kind::bf16 ? kBlock : group;
   view.padded = up_to(inputs, view.group);
   data_ = Buffer<uint8_t>(view.panels() * view.panel_bytes(), Pages::large);
   // Inputs and outputs that are not there weigh nothing.

@@ -3,6 +3,7 @@
 
 #include "kernels.h"
 #include "memory.h"
+#include "pool.h"
 
 namespace tally {
 
@@ -16,9 +17,14 @@ class OwnMatrix {
   // bfloat16 bits, `groups` for each row.
   void fill(int first, int count, const void* rows, const uint16_t* scales);
   void set_bias(const float* bias);
+  // bfloat16 in less memory, once all rows are there; whether the weights allow it. Throws
+  // std::bad_alloc.
+  bool pack(Pool& pool);
 
  private:
-  Buffer<uint8_t> data_;
+  Buffer<uint8_t> data_, uppers_, whole_blocks_;
+  Buffer<uint64_t> whole_;
+  Buffer<const uint8_t*> blocks_;
   Buffer<uint16_t> scales_;
   Buffer<float> bias_;
 };

@@ -56,6 +56,11 @@ void Model::shape_matrix(Part part, int layer, Kind kind, int outputs, int input
   if (part == Part::head) tied_ = false;
 }
 
+bool Model::pack_matrix(Part part, int layer) {
+  OwnMatrix& m = matrix(part, layer);
+  return kernels_.packs && m.view.kind == Kind::bf16 && m.pack(pool_);
+}
+
 void Model::set(Norm& norm, const float* weight, const float* bias) {
   norm.eps = shape_.eps;
   norm.centred = shape_.layer_norm;

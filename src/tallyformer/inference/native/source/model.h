@@ -27,6 +27,8 @@ class Model {
 
   void shape_matrix(Part part, int layer, Kind kind, int outputs, int inputs, int group);
   OwnMatrix& matrix(Part part, int layer);
+  // Keep a matrix whose rows are all there in less memory, where kernels and weights allow it.
+  bool pack_matrix(Part part, int layer);
   void set_norm(Scale which, int layer, const float* weight, const float* bias);
 
   // How heads turn at `count` positions from `first` on: [count][head_size / 2] each. Known of a
