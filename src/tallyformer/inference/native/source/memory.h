@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -9,6 +10,7 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace tally {
@@ -46,6 +48,18 @@ class Buffer {
     munmap(data_, bytes_);
 #else
     std::free(data_);
+#endif
+  }
+
+  // Give back what is behind the first `count`, to a whole page.
+  void shrink(size_t count) {
+#if defined(__linux__)
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t left = (count * sizeof(T) + page - 1) / page * page;
+    if (left >= bytes_ || munmap((uint8_t*)data_ + left, bytes_ - left)) return;
+    bytes_ = left;
+#else
+    (void)count;
 #endif
   }
 
