@@ -45,7 +45,7 @@ def _of_all_sizes(_: str, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _runner(change: Change, name: str) -> NativeRunner:
-    """Nothing is a whole number of panels or blocks; some rows have more blocks than a word bits."""
+    """Nothing is a whole number of panels or blocks; some panels have over 64 blocks."""
     torch.manual_seed(0)
     config = TallyFormerConfig(
         vocab_size=99,
