@@ -30,6 +30,8 @@ export default defineConfig({
             { name: "react", test: /node_modules\/(react|react-dom|scheduler)\//u },
             { name: "database", test: /node_modules\/dexie/u },
             { name: "kit", test: /node_modules\/(@base-ui|@floating-ui)\//u },
+            // One file instead of many small ones, each of which would be asked for with a head of its own.
+            { name: "shared", test: /src\/(lib|api|store|ui)\/|node_modules\/(lucide-react|wouter|zustand|regexparam|eventsource-parser)\//u },
           ],
         },
       },

@@ -37,8 +37,8 @@ export async function beginWith(page: Page, settings: object = { max_tokens: 12,
   }, settings);
 }
 
-/** Long enough to do something meanwhile. */
-export const LONG = { max_tokens: 100_000, temperature: 0 };
+/** Minutes, even of the tiny model: on however slow a machine a test stops it before it ends. */
+export const LONG = { max_tokens: 1_000_000, temperature: 0 };
 
 export async function importFile(page: Page, content: unknown): Promise<void> {
   const buffer = Buffer.from(JSON.stringify(content));

@@ -44,6 +44,21 @@ test("an answer that ended early is continued where it ended", async ({ page }) 
   expect((await answers(page).last().locator(".markdown").innerText()).startsWith(text)).toBe(true);
 });
 
+test("an answer that goes on keeps the colours of all of its tokens", async ({ page }) => {
+  await beginWith(page, { max_tokens: 6, temperature: 0, probabilities: true });
+  await page.goto("/");
+  await ask(page, "What is inflation?");
+  await answered(page, 1);
+  const shown = page.getByRole("option");
+  await page.getByRole("button", { name: "Show how sure the model was" }).click();
+  await expect(shown).toHaveCount(6);
+  await page.getByRole("button", { name: "Continue" }).click();
+  await expect(shown).toHaveCount(12);
+  await page.reload();
+  await page.getByRole("button", { name: "Show how sure the model was" }).click();
+  await expect(shown).toHaveCount(12);
+});
+
 test("edits and new answers are branches that one can go back to", async ({ page }) => {
   await beginWith(page);
   await page.goto("/");

@@ -223,10 +223,15 @@ test("two runs in one plot, with smoothing, a log scale and another axis", async
   };
   await page.getByLabel("Log scale").check();
   await changed();
+  const values = () => legend.locator("b").allTextContents();
+  const exact = await values();
   await page.getByLabel("Smoothing").focus();
   for (let press = 0; press < 20; press += 1) await page.keyboard.press("ArrowRight");
   await expect(page.getByText("0.40")).toBeVisible();
   await changed();
+  // Steps are smoothed, a validation is what was measured.
+  expect((await values())[0]).not.toBe(exact[0]);
+  expect((await values())[1]).toBe(exact[1]);
   await page.getByRole("combobox", { name: "Horizontal axis" }).click();
   await page.getByRole("option", { name: "Tokens" }).click();
   await page.getByText("Show as a table: Loss").click();

@@ -206,7 +206,7 @@ test.describe("with problems that the browser reports on its console", () => {
 /** Takes every place of the first model; what is returned leaves them. */
 async function fill(server: Server): Promise<() => void> {
   const controller = new AbortController();
-  const body = JSON.stringify({ model: "sft", messages: [{ role: "user", content: "Go on" }], max_tokens: 60_000, temperature: 0, stream: true });
+  const body = JSON.stringify({ model: "sft", messages: [{ role: "user", content: "Go on" }], max_tokens: 1_000_000, temperature: 0, stream: true });
   const places = await server.sum("tallyformer_slots", "sft");
   for (let place = 0; place < places; place++) {
     void fetch(`${server.url}/v1/chat/completions`, { method: "POST", body, headers: { "Content-Type": "application/json" }, signal: controller.signal })

@@ -98,7 +98,8 @@ describe("an answer that the server still makes", () => {
 
   it("is joined once, however often and slowly it is looked for, and Stop ends it", async () => {
     const messages = [await asked(), await asked()];
-    for (const { id } of messages) await db.partials.put({ message: id, text: "A loan", at: 0, place: { id: `chatcmpl-${id}`, event: 3 } });
+    const coloured = { tokens: [{ token: " loan", logprob: -0.1, top_logprobs: [] }], bare: 1 };
+    for (const { id } of messages) await db.partials.put({ message: id, text: "A loan", at: 0, place: { id: `chatcmpl-${id}`, event: 3 }, ...coloured });
     const ids = new Set(messages.map(({ id }) => id));
     const found = await Promise.all([recoverInterrupted(ids), recoverInterrupted(), recoverInterrupted(ids)]);
     expect(found.reduce((sum, one) => sum + one)).toBe(2);
@@ -107,7 +108,7 @@ describe("an answer that the server still makes", () => {
       await stop(id);
       await vi.waitFor(() => expect(isAnswering(id)).toBe(false));
       await vi.waitFor(() => expect(heard).toContain(`DELETE /v1/generations/chatcmpl-${id}`));
-      expect(await db.messages.get(id)).toMatchObject({ status: "stopped", content: "A loan" });
+      expect(await db.messages.get(id)).toMatchObject({ status: "stopped", content: "A loan", ...coloured });
     }
     expect(heard.filter((one) => one.startsWith("GET"))).toHaveLength(2);
   });

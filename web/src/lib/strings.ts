@@ -120,6 +120,7 @@ export const strings = {
     levels: "How sure the model was:",
     levelNames: ["90% or more", "60%", "30%", "10%", "less"],
     tokenList: "Tokens of the answer",
+    unknownTokens: "How sure the model was of this part is not known.",
   },
   rate: {
     up: "Good answer",

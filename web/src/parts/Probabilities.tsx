@@ -55,7 +55,13 @@ const STEPS: Record<string, (at: number, last: number) => number> = {
 };
 
 /** An answer's tokens, coloured by how sure the model was; hover, arrow keys or touch shows the others. */
-export function Probabilities({ tokens }: { tokens: TokenChoice[] }) {
+interface Props {
+  tokens: TokenChoice[];
+  /** Text before them, of which no tokens are known. */
+  before?: string;
+}
+
+export function Probabilities({ tokens, before = "" }: Props) {
   const id = useId();
   const [at, setAt] = useState<number | null>(null);
   const choice = at === null ? undefined : tokens[at];
@@ -67,6 +73,14 @@ export function Probabilities({ tokens }: { tokens: TokenChoice[] }) {
   };
   return (
     <div className="probabilities">
+      {before !== "" && (
+        <div className="untold">
+          <p className="as-written" dir="auto">
+            {before}
+          </p>
+          <small>{strings.message.unknownTokens}</small>
+        </div>
+      )}
       <div
         className="tokens"
         dir="auto"

@@ -9,11 +9,13 @@ import { changeMessage } from "./history";
 import { lasting } from "./lasting";
 import { setLive } from "./live";
 import { setOwned } from "./owned";
-import type { Failure, Message, Partial, Place, Status } from "./records";
+import type { Coloured, Failure, Message, Partial, Place, Status } from "./records";
 import type { Settings } from "./settings";
 import { setUnsaved, type End } from "./unsaved";
 
 const SAVE_MS = 500;
+/** Of longer answers no tokens are kept while they are made: twice a second all of them would be too many. */
+const MOST_TOKENS = 1000;
 /** After this long without a word from the tab that makes an answer, that tab is gone. */
 const SILENT_MS = 4000;
 export const isSilent = (since: number, now = Date.now()): boolean => now - since >= SILENT_MS;
@@ -28,8 +30,9 @@ export interface Asked {
   model: string;
   turns: ChatTurn[];
   settings: Settings;
-  /** Text that the answer continues. */
+  /** Text that the answer continues, and its tokens where they are known. */
   before?: string;
+  known?: Coloured | undefined;
 }
 
 /** The request of a conversation: our settings have the API's names. */
@@ -58,28 +61,33 @@ export async function stop(id: string): Promise<void> {
 /** Makes one answer, to its end however it comes. */
 export function answer(asked: Asked): Promise<void> {
   const request = requestOf(asked.model, asked.turns, asked.settings);
-  return follow(asked.message.id, asked.before ?? "", null, (signal) => streamChat(request, signal));
+  return follow(asked.message.id, { text: asked.before ?? "", known: asked.known, place: null }, (signal) => streamChat(request, signal));
 }
 
 /** Goes on with an answer whose connection or page is gone. */
 export function resume(partial: Partial): Promise<void> {
-  return follow(partial.message, partial.text, partial.place, () => null);
+  const { text, place, tokens, bare } = partial;
+  return follow(partial.message, { text, known: tokens && bare !== undefined ? { tokens, bare } : undefined, place }, () => null);
 }
 
-async function follow(
-  id: string,
-  before: string,
-  begun: Place | null,
-  start: (signal: AbortSignal) => AsyncGenerator<StreamEvent> | null,
-): Promise<void> {
+interface Begun {
+  text: string;
+  known: Coloured | undefined;
+  place: Place | null;
+}
+
+async function follow(id: string, begun: Begun, start: (signal: AbortSignal) => AsyncGenerator<StreamEvent> | null): Promise<void> {
   const controller = new AbortController();
   running.set(id, controller);
   setOwned(running.keys());
   setUnsaved(id, null);
-  const collected = new Collector(before, () => performance.now());
-  const place = { now: begun };
+  const collected = new Collector(begun.text, () => performance.now(), begun.known);
+  const place = { now: begun.place };
   const show = () => setLive(id, { text: collected.text, tokens: [...collected.tokens], waiting: collected.waiting });
-  const save = () => void db.partials.put({ message: id, text: collected.text, at: Date.now(), place: place.now }).catch(() => undefined);
+  const save = () => {
+    const coloured = collected.tokens.length <= MOST_TOKENS ? collected.coloured : null;
+    void db.partials.put({ message: id, text: collected.text, at: Date.now(), place: place.now, ...coloured }).catch(() => undefined);
+  };
   const frames = perFrame(show);
   show();
   save();
@@ -130,7 +138,7 @@ async function keep(id: string, collected: Collector, came: Status, failed: Fail
     metrics: collected.metrics(),
     ...(place ? { answer: place.id } : {}),
     ...(collected.finish ? { finish: collected.finish } : {}),
-    ...(collected.tokens.length > 0 ? { tokens: collected.tokens } : {}),
+    ...collected.coloured,
     ...(failure ? { failure } : {}),
   });
   await db.partials.delete(id);

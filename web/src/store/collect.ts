@@ -1,7 +1,7 @@
 import { ApiError } from "../api/errors";
 import type { StreamEvent } from "../api/stream";
 import type { TokenChoice, Usage } from "../api/types";
-import type { Failure, Metrics } from "./records";
+import type { Coloured, Failure, Metrics } from "./records";
 
 /** Shorter than this, two readings of the clock say nothing. */
 const SHORTEST_MS = 5;
@@ -14,18 +14,27 @@ function rateOf(tokens: number, streamedMs: number, totalMs: number): number | n
 
 /** What has come of an answer, and how fast. Pure but for the clock that it is given. */
 export class Collector {
-  readonly tokens: TokenChoice[] = [];
+  readonly tokens: TokenChoice[];
   finish: string | null = null;
   private usage: Usage | null = null;
   private first: number | null = null;
   private last = 0;
   private readonly began: number;
 
+  /** @param known tokens of the text that there is already. */
   constructor(
     public text: string,
     private readonly clock: () => number,
+    private readonly known: Coloured = { tokens: [], bare: text.length },
   ) {
+    this.tokens = [...known.tokens];
     this.began = clock();
+  }
+
+  /** What is known of its tokens; nothing where they were not asked for, or are those of its beginning alone. */
+  get coloured(): Coloured | null {
+    const ends = this.waiting || this.tokens.length > this.known.tokens.length;
+    return ends && this.tokens.length > 0 ? { tokens: this.tokens, bare: this.known.bare } : null;
   }
 
   get waiting(): boolean {

@@ -49,6 +49,11 @@ export async function changeMessage(id: string, changes: globalThis.Partial<Mess
 export async function reopenMessage(id: string, content: string, changes: Pick<Message, "model" | "settings">): Promise<void> {
   await db.transaction("rw", db.messages, db.partials, async () => {
     await changeMessage(id, { ...changes, content, status: "streaming" });
+    // They are those of its text as it was.
+    await db.messages.where("id").equals(id).modify((message) => {
+      delete message.tokens;
+      delete message.bare;
+    });
     await putBegun({ id, content });
   });
 }

@@ -20,7 +20,13 @@ export interface Failure {
   retryAfter: number | null;
 }
 
-export interface Message {
+/** Tokens of a text behind its first `bare` characters, of which none are known. */
+export interface Coloured {
+  tokens: TokenChoice[];
+  bare: number;
+}
+
+export interface Message extends globalThis.Partial<Coloured> {
   id: string;
   conversation: string;
   parent: string | null;
@@ -34,7 +40,6 @@ export interface Message {
   finish?: string;
   metrics?: Metrics;
   failure?: Failure;
-  tokens?: TokenChoice[];
   settings?: Settings;
   /** Its id at the server, by which it can be rated. */
   answer?: string;
@@ -64,7 +69,7 @@ export interface Place {
 }
 
 /** Text of an answer that is still being made; a table of its own, as it changes often. */
-export interface Partial {
+export interface Partial extends globalThis.Partial<Coloured> {
   message: string;
   text: string;
   at: number;

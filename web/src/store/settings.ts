@@ -33,7 +33,7 @@ export const NUMBER_FIELDS: readonly NumberField[] = [
   { name: "min_p", low: 0, high: 1, step: 0.01, whole: false },
   { name: "frequency_penalty", low: -2, high: 2, step: 0.1, whole: false },
   { name: "presence_penalty", low: -2, high: 2, step: 0.1, whole: false },
-  { name: "max_tokens", low: 1, high: 100_000, step: 1, whole: true },
+  { name: "max_tokens", low: 1, high: 1_000_000, step: 1, whole: true },
   { name: "seed", low: 0, high: Number.MAX_SAFE_INTEGER, step: 1, whole: true },
 ];
 

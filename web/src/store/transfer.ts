@@ -109,7 +109,7 @@ function readMessage(given: Record<string, unknown>, ids: Ids): Message {
     ...(typeof given.finish === "string" ? { finish: given.finish } : {}),
     ...(metrics ? { metrics } : {}),
     ...(failure ? { failure } : {}),
-    ...(tokens ? { tokens } : {}),
+    ...(tokens ? { tokens, bare: bareOf(given) } : {}),
     ...(typeof given.answer === "string" && ANSWER.test(given.answer) ? { answer: given.answer } : {}),
     ...(rating === "up" || rating === "down" ? { rating } : {}),
     ...(typeof given.corrected === "string" ? { corrected: given.corrected } : {}),
@@ -134,6 +134,11 @@ function readFailure(given: unknown): Failure | null {
     message: textOf(given.message),
     retryAfter: finite(given.retryAfter),
   };
+}
+
+/** Characters before the first of an answer's tokens. */
+function bareOf({ bare, content }: Record<string, unknown>): number {
+  return Math.max(0, Math.min(Math.trunc(finite(bare) ?? 0), textOf(content).length));
 }
 
 /** All of an answer's tokens, or none: some of them alone would be another text. */

@@ -118,7 +118,7 @@ export function Answer(props: Props) {
   }
   return (
     <>
-      {colours && message.tokens ? <Probabilities tokens={message.tokens} /> : message.content !== "" && <Markdown text={message.content} />}
+      {colours && message.tokens ? <Probabilities tokens={message.tokens} before={message.content.slice(0, message.bare ?? 0)} /> : message.content !== "" && <Markdown text={message.content} />}
       {message.failure && message.status !== "done" && message.status !== "stopped" && (
         <Failed failure={message.failure} continues={canContinue(message, last)} onRetry={() => actions.regenerate(message)} />
       )}

@@ -68,9 +68,11 @@ export async function continueAnswer(message: Message, model: string, settings: 
   await kept(
     (async () => {
       const before = message.content.trimEnd();
+      const { tokens, bare = 0 } = message;
+      const known = tokens && before === message.content ? { tokens, bare } : undefined;
       const turns = turnsOf(await pathOf(message));
       await reopenMessage(message.id, before, { model, settings });
-      void kept(answer({ message, model, turns, settings, before }));
+      void kept(answer({ message, model, turns, settings, before, known }));
     })(),
   );
 }

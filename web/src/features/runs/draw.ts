@@ -17,13 +17,17 @@ const SPARSE = 40;
 
 type Values = (number | null | undefined)[];
 
+/** Validations are few, and each is a mean already: an average of them would lag behind what was measured. */
+const smoothingOf = (line: Line, look: Look): number => (line.noisy ? look.smoothing : 0);
+
 /** The columns that a line needs: the band's ends, the values as they are, the smoothed ones. */
 function columnsOf(line: Line, look: Look): Values[] {
   const shown = (values: readonly (number | null)[]): Values => (look.log ? values.map((one) => (one !== null && one > 0 ? one : null)) : [...values]);
-  const main = look.smoothing > 0 ? smoothed(line.ys, look.smoothing) : line.ys;
+  const smoothing = smoothingOf(line, look);
+  const main = smoothing > 0 ? smoothed(line.ys, smoothing) : line.ys;
   return [
     ...(line.lows && line.highs ? [shown(line.highs), shown(line.lows)] : []),
-    ...(look.smoothing > 0 ? [shown(line.ys)] : []),
+    ...(smoothing > 0 ? [shown(line.ys)] : []),
     shown(main),
   ];
 }
@@ -49,7 +53,7 @@ function seriesOf(line: Line, look: Look): uPlot.Series[] {
   const faint: uPlot.Series = { stroke: translucent(stroke, 0.28), width: 1, points: { show: false }, spanGaps: true };
   const points = line.xs.length <= SPARSE ? { show: true, size: 5, fill: stroke } : { show: false };
   const main: uPlot.Series = { stroke, width: 1.75, points, spanGaps: true, ...(line.dashed ? { dash: DASH } : {}) };
-  return [...(line.lows ? [hidden, hidden] : []), ...(look.smoothing > 0 ? [faint] : []), main];
+  return [...(line.lows ? [hidden, hidden] : []), ...(smoothingOf(line, look) > 0 ? [faint] : []), main];
 }
 
 function bandsOf(lines: readonly Line[], look: Look): uPlot.Band[] {

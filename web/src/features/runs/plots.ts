@@ -54,6 +54,8 @@ export interface Line {
   colour: number;
   label: string;
   dashed: boolean;
+  /** Of single steps, not of validations. */
+  noisy: boolean;
   xs: number[];
   ys: (number | null)[];
   lows: (number | null)[] | null;
@@ -87,6 +89,7 @@ export function linesOf(plot: PlotKind, runs: readonly { id: string; colour: num
           colour,
           label,
           dashed,
+          noisy: kind === "train",
           xs: pick(places) as number[],
           ys: pick(column.means),
           lows: column.lows && pick(column.lows),

@@ -1,1 +1,0 @@
-export{r as Rich}from"./Rich-B9XZVj9F.js";

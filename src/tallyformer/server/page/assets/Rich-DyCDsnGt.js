@@ -1,0 +1,1 @@
+export{r as Rich}from"./Rich-DHsgio6O.js";
