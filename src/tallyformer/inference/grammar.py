@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from tallyformer.quoting import quoted
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
 MakeMask = Callable[[], TokenMask]
+_COMPACT = {"whitespace_flexible": False}
+"""Where white space may stand between the tokens of JSON, a small model writes nothing else."""
 
 
 class Grammars:
@@ -47,11 +50,15 @@ class Grammars:
     def json_schema(self, schema: Any) -> MakeMask:
         """JSON that fits a schema (a mapping, or its text); `{}` or True is any JSON.
 
+        It has no white space between its tokens, unless the schema says otherwise in llguidance's
+        words, as {"x-guidance": {"whitespace_flexible": true}}.
+
         Raises:
             InvalidRequestError: the schema cannot be used.
         """
         text = schema if isinstance(schema, str) else _written(schema)
-        return self._masks("json_schema", self._library.LLMatcher.grammar_from_json_schema, text)
+        grammar_from = self._library.LLMatcher.grammar_from_json_schema
+        return self._masks("json_schema", partial(grammar_from, defaults=_COMPACT), text)
 
     def regex(self, pattern: str) -> MakeMask:
         """Text that a regular expression matches as a whole. Errors: as for `json_schema`."""

@@ -17,8 +17,6 @@ _UNUSABLE = {
     "regex": "it is not a regular expression that can be used. Use a simpler one",
     "grammar": "it is not a grammar, as GBNF or in Lark's notation. Correct it",
 }
-_COMPACT = {"x-guidance": {"whitespace_flexible": False}}
-"""Where white space may stand between the tokens of JSON, a small model writes nothing else."""
 
 
 async def mask_of(model: ServedModel, form: AnswerForm | None) -> MakeMask | None:
@@ -42,7 +40,7 @@ def _mask(model: ServedModel, form: AnswerForm) -> MakeMask:
     if model.grammars is None:
         model.grammars = Grammars(model.llm.llm.tokenizer)
     if form.kind == "json":
-        return model.grammars.json_schema({**_schema(form.value), **_COMPACT})
+        return model.grammars.json_schema(_schema(form.value))
     if form.kind == "regex":
         return model.grammars.regex(form.value)
     return model.grammars.gbnf(form.value)
