@@ -248,6 +248,15 @@ def test_a_difference_in_the_last_digits_does_not_look_like_a_large_one() -> Non
     assert "1e" not in "".join(re.findall(r"<text[^>]*>([^<]*)</text>", found.svg))
 
 
+def test_a_level_curve_above_zero_is_wholly_in_sight() -> None:
+    found = line_plot("Goodput", [Line("good", [50], [146])], y_label="a second", limits=(0, None))
+    assert found is not None
+    _, frame = re.findall(r'd="M ([^"]*) z "', found.svg)[:2]
+    top = min(float(y) for y in re.findall(r"[\d.]+ ([\d.]+)", frame))
+    [mark] = re.findall(r'<use [^>]* y="([\d.]+)" style="(?!fill: currentColor)', found.svg)
+    assert float(mark) - top > 4
+
+
 def test_every_row_of_a_table_is_as_wide_as_its_head(
     tiny: tuple[Recipe, RunFolder], tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
@@ -124,10 +125,8 @@ def line_plot(
         whole = all(float(x).is_integer() for line in drawn for x in line.x)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=whole))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        _scale(axes, drawn, log)
+        _scale(axes, drawn, log, limits)
         axes.set_xlim(left=0)
-        if limits and axes.get_yscale() == "linear":
-            axes.set_ylim(*limits)
         if len(drawn) > 1:
             axes.legend().set_in_layout(False)
         svg = _as_svg(figure)
@@ -152,23 +151,28 @@ def standalone(plot: Plot) -> str:
     return text.replace("var(--grid)", "#e4e7eb").replace("currentColor", "#1b1f24")
 
 
-def _scale(axes: object, lines: Sequence[Line], log: bool) -> None:
+def _scale(
+    axes: Axes, lines: Sequence[Line], log: bool, limits: tuple[float, float | None] | None
+) -> None:
     values = [value for line in lines for value in line.y]
     if log and 0 < LOG_FROM * min(values) < max(values):
-        axes.set_yscale("log")  # type: ignore[attr-defined]
-        axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # type: ignore[attr-defined]
-        axes.yaxis.set_minor_formatter(NullFormatter())  # type: ignore[attr-defined]
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        return
+    if limits:
+        axes.set_ylim(*limits)
     else:
         _keep_in_sight(axes, min(values), max(values))
-        if max(abs(v) for v in values) >= 1000:
-            axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # type: ignore[attr-defined]
+    if max(abs(v) for v in values) >= 1000:
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _keep_in_sight(axes: object, low: float, high: float) -> None:
+def _keep_in_sight(axes: Axes, low: float, high: float) -> None:
     """Widen a vertical axis on which the last digits of a number would look like much."""
     lacking = LEAST_RANGE * max(abs(low), abs(high)) - (high - low)
     if lacking > 0:
-        axes.set_ylim(low - lacking / 2, high + lacking / 2)  # type: ignore[attr-defined]
+        axes.set_ylim(low - lacking / 2, high + lacking / 2)
 
 
 def _as_svg(figure: Figure) -> str:
