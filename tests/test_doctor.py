@@ -60,6 +60,9 @@ def test_the_doctor_says_what_became_of_the_native_library(
     assert found.state == "limited" and "torch answers" in found.value and "too old" in found.fix
     # Nobody is told of a build that will not be.
     assert "too old" in str(library_problem()) and not caplog.records
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    found = native()
+    assert found.state == "limited" and "there is no such program" in found.fix
     # Another compiler would be tried.
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", str(tmp_path))

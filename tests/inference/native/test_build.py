@@ -101,7 +101,7 @@ def test_a_compiler_that_is_not_there_is_named(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "/nowhere/c++ -m64")
-    with pytest.raises(BuildError, match=r"/nowhere/c\+\+: cannot be run"):
+    with pytest.raises(BuildError, match=r"CXX: /nowhere/c\+\+ -m64: there is no such program"):
         library_file()
 
 

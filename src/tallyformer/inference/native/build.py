@@ -113,9 +113,12 @@ def find_compiler() -> list[str]:
     """
     if chosen := os.environ.get("CXX", "").strip():
         try:
-            return shlex.split(chosen)
+            command = shlex.split(chosen)
         except ValueError as error:  # a quotation mark without its second
             raise BuildError(f"CXX: {chosen}: is not a command ({error}). {HOW_TO_GET}") from None
+        if shutil.which(command[0]) is None:
+            raise BuildError(f"CXX: {chosen}: there is no such program. {HOW_TO_GET}")
+        return command
     for name in ("c++", "g++", "clang++"):
         if found := shutil.which(name):
             return [found]
