@@ -17,6 +17,7 @@ from tallyformer.cli.failures import exit_status_of
 from tallyformer.cli.main import invoke
 
 from ..cli.conftest import command
+from ..inference.conftest import CONTEXT
 from ..server.conftest import until
 from ..server.test_process import process
 from .conftest import PATIENCE, FakeServer
@@ -73,6 +74,19 @@ def test_a_folders_report_has_every_cell_in_every_form(tally_folder: Path, tmp_p
     assert "<h1>" in page and page.count("<table>") >= 6 and "No request failed" in page
     plots = list((out / "plots").glob("*.svg"))
     assert plots and all("var(" not in plot.read_text() for plot in plots)
+
+
+def test_prompts_that_a_model_does_not_read_whole_are_left_out(
+    tally_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    lengths = ("--prompt-tokens", f"4,{CONTEXT},{CONTEXT + 1},250", "--load", "none")
+    status, _, said = _run(tally_folder, *SHORT, *lengths, "--device", "cpu", "--out", out)
+    assert status == 0, said
+    assert f"prompts of {CONTEXT + 1}/250 are left out" in said
+    [variant] = json.loads((out / "results.json").read_text())["variants"]
+    assert {c["prompt_tokens"] for c in variant["closed_loops"]} == {4, CONTEXT}
+    assert f"prompts of {CONTEXT + 1}/250 tokens" in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
@@ -154,7 +168,11 @@ def test_what_is_wrong_is_one_line(
         ([tally_folder, "--load", "nan"], 2, "--load"),
         ([tally_folder, "--prompt-tokens", ""], 2, "--prompt-tokens"),
         ([tally_folder, "--model", "x"], 2, "--model"),
+        ([tally_folder, "--prompt-tokens", "33,250"], 2, "--prompt-tokens"),
         ([tally_folder, "--dtype", "float31"], 2, "dtype"),
+        # Before anything is measured.
+        ([tally_folder, *SHORT, "--dtype", "float32,float31"], 2, "dtype"),
+        ([tally_folder, *SHORT, "--device", "cpu,tpu"], 2, "device"),
         ([url, "--dtype", "float32"], 2, "--dtype"),
         ([url, "--device", "cpu"], 2, "--device"),
         ([url, "--runner", "torch"], 2, "--runner"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from tallyformer.bench.loads import LoadRecord, closed_loop, open_loop
 from tallyformer.bench.settings import BenchSettings
 from tallyformer.bench.summary import Summary, summarise
 from tallyformer.bench.target import Counts, Target
-from tallyformer.errors import RunError
+from tallyformer.errors import RunError, UsageError
 from tallyformer.keyed_random import RandomStream
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,24 +89,36 @@ class Measuring:
         self.variant = Variant(target.name, target.facts)
         self._target = target
         self._settings = settings
+        self._lengths: tuple[int, ...] = ()
         self._tell = tell
 
     async def run(self) -> None:
         """Measure all cells.
 
         Raises:
+            UsageError: the model reads none of the prompts whole.
             RunError: the target cannot be reached any more.
         """
-        for length in self._settings.prompt_tokens:
-            await self._target.prepare(length)
-        for length in self._settings.prompt_tokens:
+        asked = self._settings.prompt_tokens
+        self._lengths = tuple([length for length in asked if await self._target.prepare(length)])
+        if left_out := "/".join(str(length) for length in asked if length not in self._lengths):
+            self._leave_out(left_out)
+        for length in self._lengths:
             for streams in self._settings.streams:
                 self.variant.grid.append(await self._closed("grid", (length,), streams))
         if self._settings.loads:
             await self._under_load()
 
+    def _leave_out(self, lengths: str) -> None:
+        context = self.variant.facts["context"]
+        told = f"{self.variant.name} reads {context} tokens at once"
+        if not self._lengths:
+            raise UsageError(f"--prompt-tokens: {told}, and not {lengths}. Give shorter ones")
+        self.variant.facts["left_out"] = f"prompts of {lengths} tokens"
+        _log.warning("%s: prompts of %s are left out", told, lengths)
+
     async def _under_load(self) -> None:
-        lengths = self._settings.prompt_tokens
+        lengths = self._lengths
         capacity = await self._closed("capacity", lengths, max(self._settings.streams))
         self.variant.capacity = capacity
         rate = capacity.summary.requests_per_second

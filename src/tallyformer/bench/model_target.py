@@ -41,8 +41,9 @@ class ModelTarget:
         """Load a folder. Args, errors: as for `LLM.from_pretrained`."""
         return cls(LLM.from_pretrained(folder, **how), str(folder))
 
-    async def prepare(self, prompt_tokens: int) -> None:
-        """Nothing has to be found out: the tokenizer is here."""
+    async def prepare(self, prompt_tokens: int) -> bool:
+        """Whether the context is long enough; of a longer prompt the end alone would be read."""
+        return prompt_tokens <= self._llm.context_length
 
     def prompt(self, tokens: int, *key: int | str) -> Any:
         """So many ids, and the seed of the answer."""

@@ -76,7 +76,7 @@ def _card(variant: Variant, caption: str, results: Results) -> Card:
         ("goodput", _goodput(variant)),
     ]
     facts = [
-        *((name, str(value)) for name, value in variant.facts.items()),
+        *((name.replace("_", " "), str(value)) for name, value in variant.facts.items()),
         ("measured from", _machine_text(results.machine)),
         ("date", results.date),
     ]

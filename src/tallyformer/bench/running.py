@@ -43,6 +43,20 @@ class ModelWanted:
     device: str | None = None
     runner: RunnerName | None = None
 
+    def check(self) -> None:
+        """Refuse, before anything is measured, what cannot be loaded so.
+
+        Raises:
+            ArtifactError, UsageError: as for `LLM.from_pretrained`.
+        """
+        from tallyformer.inference.runners import choose_runner
+
+        how = {"dtype": self.dtype, "device": self.device, "runner": self.runner}
+        if choose_runner(self.folder, **how).name == "torch":
+            from tallyformer.model.device import choose_device  # loads torch
+
+            choose_device(self.device)
+
     @contextlib.asynccontextmanager
     async def made(self, timeout: float) -> AsyncIterator[Target]:
         """Load it; its memory is free after the block."""

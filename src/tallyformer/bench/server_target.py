@@ -61,8 +61,11 @@ class ServerTarget:
         self._client = client
         self._words: dict[int, int] = {}
 
-    async def prepare(self, prompt_tokens: int) -> None:
-        """Find out how many words make a prompt of so many tokens, by asking."""
+    async def prepare(self, prompt_tokens: int) -> bool:
+        """Find out how many words make a prompt of so many tokens, by asking.
+
+        Always true: what the server refuses are failures.
+        """
         words = prompt_tokens
         found: dict[int, int] = {}
         refused: set[int] = set()
@@ -78,6 +81,7 @@ class ServerTarget:
                 words = max(1, words + round(lacking / _slope(found)))
         nearest = min(found, key=lambda w: abs(found[w] - prompt_tokens), default=prompt_tokens)
         self._words[prompt_tokens] = nearest
+        return True
 
     def prompt(self, tokens: int, *key: int | str) -> Any:
         """A text of words."""

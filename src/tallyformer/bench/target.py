@@ -40,8 +40,12 @@ class Target(Protocol):
     name: str
     facts: dict[str, Any]
 
-    async def prepare(self, prompt_tokens: int) -> None:
-        """Find out how prompts of this length are made, before any is timed."""
+    async def prepare(self, prompt_tokens: int) -> bool:
+        """Find out how prompts of this length are made, before any is timed.
+
+        Returns:
+            Whether the model reads so long ones whole.
+        """
 
     def prompt(self, tokens: int, *key: int | str) -> Any:
         """A prompt of about so many tokens; each key gives another."""

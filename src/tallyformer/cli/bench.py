@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +192,7 @@ def bench(target: str, out: Path | None, **options: Any) -> None:
     click.echo(f"report: {folder / 'report.html'}")
 
 
-def _server(url: str, options: dict[str, Any]) -> list[Wanted]:
+def _server(url: str, options: dict[str, Any]) -> Sequence[Wanted]:
     from tallyformer.bench.running import ServerWanted
     from tallyformer.bench.server_target import api_url, read_key
 
@@ -213,7 +213,7 @@ def _server(url: str, options: dict[str, Any]) -> list[Wanted]:
     ]
 
 
-def _models(folder: str, options: dict[str, Any]) -> list[Wanted]:
+def _models(folder: str, options: dict[str, Any]) -> Sequence[Wanted]:
     from tallyformer.bench.running import ModelWanted
 
     for name in ("model", "api_key_file", "endpoint", "count_chunks"):
@@ -225,15 +225,21 @@ def _models(folder: str, options: dict[str, Any]) -> list[Wanted]:
             f"{folder}: is neither a model's folder (it has no config.json) nor a URL. Give a "
             "folder as runs/quickstart/model, or a URL as http://127.0.0.1:8000/v1"
         )
-    return [
+    wanted = [
         ModelWanted(Path(folder), dtype=dtype, device=device, runner=options["runner"])
         for device in _names(options["device"])
         for dtype in _names(options["dtype"])
     ]
+    for one in wanted:
+        one.check()
+    return wanted
 
 
 def _names(given: str | None) -> list[str | None]:
-    return [None] if given is None else [name.strip() for name in given.split(",")]
+    """Each once."""
+    if given is None:
+        return [None]
+    return list(dict.fromkeys(name.strip() for name in given.split(",")))
 
 
 def _say(cell: Cell) -> None:
