@@ -14,6 +14,7 @@ from transformers import TypicalLogitsWarper
 
 from tallyformer.inference.llm import LLM
 from tallyformer.inference.sampling_params import SamplingParams
+from tallyformer.keyed_random import key_of, uniform_at
 
 _PAGE = Path(__file__).parents[2] / "docs" / "inference.md"
 
@@ -65,6 +66,28 @@ def test_what_it_leaves_out_is_never_drawn(llm: LLM, typical: Callable[[float], 
     assert all(i in ids for i, ids in zip(output.token_ids, kept, strict=True))
     [usual] = llm.generate("A bond", SamplingParams(seed=3, max_tokens=60, ignore_eos=True))
     assert usual.token_ids != output.token_ids
+
+
+def test_a_method_that_draws_numbers_of_its_own_gives_the_same_answer_anywhere(llm: LLM) -> None:
+    class ExcludeTopChoices:
+        """XTC: half of the time, the likely ids but the last of them leave."""
+
+        def __init__(self) -> None:
+            self._key = key_of("exclude top choices", 5)
+
+        def __call__(self, logits_V: np.ndarray, ids: Sequence[int]) -> np.ndarray:
+            likely = logits_V.argsort()[::-1][: 1 + (logits_V > logits_V.max() - 2).sum()]
+            if uniform_at(self._key, len(ids)) < 0.5:
+                logits_V[likely[:-1]] = -np.inf
+            return logits_V
+
+    usual = SamplingParams(seed=5, max_tokens=30, ignore_eos=True)
+    params = replace(usual, logits_processor=ExcludeTopChoices)
+    [alone] = llm.generate("A bond", params)
+    assert alone.token_ids != llm.generate("A bond", usual)[0].token_ids
+    assert llm.generate(["A bond", *["Revenue"] * 9], params)[0].token_ids == alone.token_ids
+    assert "".join(piece.text for piece in llm.stream("A bond", params)) == alone.text
+    assert llm.generate("A bond", replace(params, n=3))[0].token_ids == alone.token_ids
 
 
 def test_bans_hold_whatever_it_returns_and_logprobs_stay_the_models_own(llm: LLM) -> None:
