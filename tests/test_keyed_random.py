@@ -24,6 +24,7 @@ from tallyformer.keyed_random import (
     permutation,
     random_numbers,
     uniform_at,
+    uniforms_at,
 )
 from tallyformer.training.loop import train
 from tallyformer.training.metrics import read_metrics
@@ -51,6 +52,7 @@ def test_a_number_at_its_place_is_the_streams_as_a_fraction() -> None:
     fractions = [uniform_at(key_of("a", 1), index) for index in range(50)]
     assert [int(fraction * 2**53) for fraction in fractions] == [n >> 11 for n in numbers]
     assert all(0 <= fraction < 1 for fraction in fractions)
+    assert uniforms_at(key_of("a", 1), 7, 43) == fractions[7:]
 
 
 @given(st.integers(0, 300), st.integers(0, 9))

@@ -36,6 +36,8 @@ def checked_ids(ids: Iterable[Any], size: int) -> list[int]:
         values = list(ids)
     except TypeError:  # an array without a dimension
         raise InvalidIdError("ids: must be a list of token ids; it is one number") from None
+    if {*map(type, values)} == {int} and min(values) >= 0 and max(values) < size:
+        return values
     return [checked_id(value, size, place) for place, value in enumerate(values)]
 
 
@@ -45,7 +47,9 @@ def checked_id(value: Any, size: int, place: int | None = None) -> int:
     Raises:
         InvalidIdError: it is not a whole number from 0 to `size - 1`.
     """
-    token_id = value if type(value) is int else as_id(value)
+    if type(value) is int and 0 <= value < size:
+        return value
+    token_id = as_id(value)
     if token_id is None or not 0 <= token_id < size:
         where = "" if place is None else f" at place {place}"
         raise InvalidIdError(

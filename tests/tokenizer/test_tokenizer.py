@@ -230,6 +230,17 @@ def test_streamed_pieces_join_to_the_decoded_text(tokenizer: Tokenizer, ids: lis
     assert "".join(pieces) + stream.finish() == tokenizer.decode(ids)
 
 
+@given(st.lists(st.lists(st.integers(0, 479), max_size=9), max_size=9))
+@settings(max_examples=300)
+def test_several_ids_at_once_are_the_pieces_of_one_after_another(
+    tokenizer: Tokenizer, several: list[list[int]]
+) -> None:
+    one, many = tokenizer.stream_decoder(), tokenizer.stream_decoder()
+    for ids in several:
+        assert many.push_all(ids) == "".join(one.push(i) for i in ids)
+    assert many.finish() == one.finish()
+
+
 @given(texts)
 def test_streamed_pieces_are_whole_characters(tokenizer: Tokenizer, text: str) -> None:
     stream = tokenizer.stream_decoder()

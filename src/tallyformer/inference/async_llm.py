@@ -165,7 +165,7 @@ class AsyncLLM:
         return self.llm.asked(self.llm.chat_prompt(messages), settings, prefix_key)
 
     async def _outputs(self, asked: EngineRequest) -> list[Output]:
-        async with contextlib.aclosing(self._pieces(asked)) as pieces:
+        async with contextlib.aclosing(self._pieces(asked._replace(at_end=True))) as pieces:
             samples = by_sample([piece async for piece in pieces])
         return [joined(asked.prompt_ids, sample) for sample in samples]
 

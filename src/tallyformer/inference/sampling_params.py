@@ -141,6 +141,12 @@ class SamplingParams:
         return self.temperature == 0
 
     @property
+    def has_penalties(self) -> bool:
+        """Whether ids that were generated are drawn more or less often afterwards."""
+        penalised = self.frequency_penalty != 0 or self.presence_penalty != 0
+        return penalised or self.repetition_penalty != 1
+
+    @property
     def stop_strings(self) -> tuple[str, ...]:
         """`stop`, always as a tuple."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)

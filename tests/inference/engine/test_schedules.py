@@ -54,6 +54,7 @@ PARAMS = [
     SamplingParams(seed=5, max_tokens=20, bad_token_ids=[6], token_mask=lambda: _only_even),
     SamplingParams(seed=6, max_tokens=15, forced_ids=lambda: _three_after_eight, logprobs=0),
     SamplingParams(seed=7, max_tokens=20, n=2, logits_processor=_Falling, look_up=2, logprobs=0),
+    SamplingParams(seed=8, max_tokens=30, top_k=5, stop=["(((", "('"]),
 ]
 PROMPTS = [[5] * n + [7] for n in (0, 2, 5, CONTEXT - 2, CONTEXT - 1, CONTEXT + 4)]
 _ARRIVALS = st.lists(
@@ -63,6 +64,7 @@ _ARRIVALS = st.lists(
         st.sampled_from([None, "a", "b"]),
         st.integers(0, 6),  # steps until the next one comes
         st.booleans(),  # whether it is given up then
+        st.booleans(),  # whether it is one piece, at its end
     ),
     min_size=1,
     max_size=8,
@@ -117,18 +119,19 @@ def test_an_answer_does_not_depend_on_the_schedule(
             pieces[number].append(piece)
 
     kept = []
-    for prompt, params, key, count, given_up in arrivals:
-        numbers = engine.add(prompt, params, prefix_key=key)
+    for prompt, params, key, count, given_up, at_end in arrivals:
+        numbers = engine.add(prompt, params, prefix_key=key, at_end=at_end)
         for _ in range(count):
             step()
         for number in numbers if given_up else ():
             engine.abort(number)
         if not given_up:
-            kept.append((numbers, prompt, params))
+            kept.append((numbers, prompt, params, at_end))
     everything = [number for numbers, *_ in kept for number in numbers]
     while not all(pieces[n] and pieces[n][-1].finish_reason for n in everything):
         step()
-    for numbers, prompt, params in kept:
+    for numbers, prompt, params, at_end in kept:
+        assert not at_end or all(len(pieces[number]) == 1 for number in numbers)
         found = [joined(prompt, pieces[number]) for number in numbers]
         assert _without_guesses(found) == _without_guesses(_answer(tokenizer, prompt, params))
     step()

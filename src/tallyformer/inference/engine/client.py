@@ -13,11 +13,12 @@ from tallyformer.inference.sampling_params import SamplingParams
 
 
 class EngineRequest(NamedTuple):
-    """A prompt's ids, its settings, and whose it is; as `Engine.add` takes them."""
+    """A prompt's ids, its settings, whose it is, and how it is answered; see `Engine.add`."""
 
     prompt_ids: list[int]
     params: SamplingParams
     prefix_key: Hashable = None
+    at_end: bool = False
 
 
 Receive = Callable[[Got], None]
@@ -75,7 +76,7 @@ class EngineClient:
     def answer(
         self, asked: list[EngineRequest], on_finished: Callable[[], object] = lambda: None
     ) -> list[Output]:
-        """Answer several prompts, in their order, each with all its samples.
+        """Answer several prompts, in their order, each with all its samples, `at_end`.
 
         Args:
             asked: the prompts.
@@ -85,7 +86,7 @@ class EngineClient:
         numbers: list[int] = []
         try:
             for one, box in zip(asked, boxes, strict=True):
-                numbers += self.join(one, _into(box, on_finished))
+                numbers += self.join(one._replace(at_end=True), _into(box, on_finished))
             return [
                 joined(one.prompt_ids, pieces)
                 for one, box in zip(asked, boxes, strict=True)
@@ -107,7 +108,8 @@ class EngineClient:
         """
         # Within the lock, as nothing is handed out then: what is new has its receiver.
         with self._turn:
-            numbers = self._engine.add(asked.prompt_ids, asked.params, prefix_key=asked.prefix_key)
+            ids, params, prefix_key, at_end = asked
+            numbers = self._engine.add(ids, params, prefix_key=prefix_key, at_end=at_end)
             self._receivers |= dict.fromkeys(numbers, receive)
             self._turn.notify_all()
         return numbers

@@ -6,10 +6,9 @@ import itertools
 import secrets
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable
-from typing import NamedTuple
 
 from tallyformer.errors import TallyFormerError
-from tallyformer.inference.engine.runner import LogitsRow, Runner, Work
+from tallyformer.inference.engine.runner import Runner, Work
 from tallyformer.inference.engine.scheduler import Fork, Scheduler
 from tallyformer.inference.engine.sequence import Sequence
 from tallyformer.inference.outputs import Piece
@@ -24,12 +23,6 @@ _LEAST_IDLE = 4
 
 Got = Piece | Exception
 """A sequence's new piece, or what went wrong with it alone; it has been forgotten then."""
-
-
-class _Part(NamedTuple):
-    sequence: Sequence
-    work: Work
-    rows: list[LogitsRow]
 
 
 class Engine:
@@ -78,7 +71,12 @@ class Engine:
         )
 
     def add(
-        self, prompt_ids: Iterable[int], params: SamplingParams, *, prefix_key: Hashable = None
+        self,
+        prompt_ids: Iterable[int],
+        params: SamplingParams,
+        *,
+        prefix_key: Hashable = None,
+        at_end: bool = False,
     ) -> list[int]:
         """Let a prompt wait for its turn.
 
@@ -87,6 +85,7 @@ class Engine:
             params: its settings; without a seed it gets a fresh one.
             prefix_key: the caller. Where prompts with the same key begin alike, that part is
                 computed once, and kept for a while after their end. None shares nothing.
+            at_end: each sample is one piece, at its end, which takes less work.
 
         Returns:
             The numbers of the sequences, one for each of `params.n` samples.
@@ -115,6 +114,7 @@ class Engine:
                 leader=samples[0] if samples else None,
                 prefix_key=prefix_key,
                 stays=stays,
+                at_end=at_end,
             )
             samples.append(sequence)
         self._asked.extend(samples)
@@ -152,7 +152,7 @@ class Engine:
             self._follow()
             schedule = self._scheduler.schedule()
             self._move(schedule.moves)
-            pieces = self._taken(self._planned(schedule.parts))
+            pieces = self._advanced(schedule.parts)
             self._release([sequence.number for sequence in self._scheduler.settle()])
         except BaseException:
             self._kept.clear()
@@ -193,28 +193,21 @@ class Engine:
             else:
                 self._release([move])
 
-    def _planned(self, parts: list[tuple[Sequence, int]]) -> list[_Part]:
-        """The step in the runner's words; a sequence whose hook fails is left out."""
-        planned = []
-        for sequence, count in parts:
-            try:
-                work = sequence.work(count)
-                planned.append(_Part(sequence, work, sequence.rows(work)))
-            except Exception as error:
-                self._fail(sequence, error)
-        return planned
-
-    def _taken(self, planned: list[_Part]) -> dict[int, Piece]:
+    def _advanced(self, parts: list[tuple[Sequence, int]]) -> dict[int, Piece]:
         """Compute, choose, and give each sequence what is its own."""
-        if not planned:
+        works = self._works(parts)
+        if not works:
             return {}
-        logits = self._runner.compute([part.work for part in planned])
-        self._kept.update(part.work.number for part in planned)
-        rows = [row for part in planned for row in part.rows]
-        choices = iter(self._runner.choose(logits, rows) if rows else ())
+        logits = self._runner.compute([work for _, work in works])
+        self._kept.update([work.number for _, work in works])
+        # Only now, as a device may be computing meanwhile.
+        rows = [row for sequence, work in works for row in sequence.rows(work)]
+        choices = self._runner.choose(logits, rows) if rows else []
         pieces = {}
-        for sequence, work, its_rows in planned:
-            chosen = [next(choices) for _ in its_rows]
+        first = 0
+        for sequence, work in works:
+            chosen = choices[first : first + work.logits]
+            first += work.logits
             if sequence.failure is not None:
                 self._fail(sequence, sequence.failure)
                 continue
@@ -226,6 +219,16 @@ class Engine:
             if piece is not None:
                 pieces[sequence.number] = piece
         return pieces
+
+    def _works(self, parts: list[tuple[Sequence, int]]) -> list[tuple[Sequence, Work]]:
+        """The step in the runner's words; a sequence whose hook fails is left out."""
+        works = []
+        for sequence, count in parts:
+            try:
+                works.append((sequence, sequence.work(count)))
+            except Exception as error:
+                self._fail(sequence, error)
+        return works
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         """This one alone ends, with an error."""

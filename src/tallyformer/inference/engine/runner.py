@@ -40,15 +40,16 @@ class Work:
 
 @dataclass(slots=True, kw_only=True)
 class LogitsRow:
-    """What a sampler has to know to choose an id for one row of logits.
+    """What a sampler has to know to choose an id for one row of logits, in this step alone.
 
     Attributes:
         params: of these, the settings that change the distribution.
-        counts: how often each id was generated before this place.
+        counts: how often each id was generated before this place; empty where `params` has no
+            penalties.
         prompt_ids: the prompt's ids, for the repetition penalty.
-        uniform: the row's random number in [0, 1). An id is drawn by inverting the cumulative
-            distribution, the most probable id first where something is filtered, so that the
-            same number draws the same id whatever computes it.
+        uniform: the row's random number in [0, 1); 0 where `params` is greedy. An id is drawn by
+            inverting the cumulative distribution, the most probable id first where something is
+            filtered, so that the same number draws the same id whatever computes it.
         given: an id that is not chosen but known, for its log-probability (scoring of prompts).
         banned: ids that are not drawn here.
         process: None, or what changes the row's logits (V,), float32, before all settings.

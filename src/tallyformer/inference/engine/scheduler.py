@@ -88,12 +88,9 @@ class Scheduler:
 
     def schedule(self) -> Schedule:
         """Admit waiting sequences, the first ones first, and say what is computed now."""
-        missing = [sequence.missing for sequence in self.running]
-        schedule = Schedule(
-            parts=[(s, 1) for s, ids in zip(self.running, missing, strict=True) if ids == 1]
-        )
+        schedule = Schedule(parts=[(s, 1) for s in self.running if s.missing == 1])
         room = _Room(self._prefill_tokens, self._prefill_chunk)
-        if len(schedule.parts) < len(missing):
+        if len(schedule.parts) < len(self.running):
             for sequence in self.running:
                 if sequence.missing > 1 and (count := room.take(sequence)):
                     schedule.parts.append((sequence, count))
@@ -113,10 +110,10 @@ class Scheduler:
 
     def settle(self) -> list[Sequence]:
         """After a step: return those whose place is free again, finished or with a full window."""
-        left = [s for s in self.running if s.finish_reason or s.full]
+        left = [s for s in self.running if s.leaves]
         if not left:
             return []
-        self.running = [s for s in self.running if not (s.finish_reason or s.full)]
+        self.running = [s for s in self.running if not s.leaves]
         free = []
         for sequence in left:
             if sequence.finish_reason:

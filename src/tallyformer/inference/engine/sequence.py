@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable
 from collections.abc import Sequence as Several
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,12 +21,14 @@ from tallyformer.inference.engine.runner import Choice, Chosen, LogitsRow, Work
 from tallyformer.inference.engine.text import AnswerText
 from tallyformer.inference.outputs import FinishReason, Piece, TokenLogprob
 from tallyformer.inference.sampling_params import SamplingParams
-from tallyformer.keyed_random import key_of, uniform_at
+from tallyformer.keyed_random import key_of, uniforms_at
 from tallyformer.token_ids import checked_ids
 
 if TYPE_CHECKING:
     from tallyformer.tokenizer.stream import StreamDecoder
 
+_UNIFORMS = 32
+"""Random numbers that are made at first; then twice as many."""
 State = Literal["waiting", "running", "finished"]
 """`waiting`: it has no place. `running`: it has one, where its first `kept` ids are kept."""
 
@@ -51,6 +53,7 @@ class Sequence:
         leader: the sequence of the first sample, whose prefill the others share.
         prefix_key: sequences with the same one may share what they begin with alike.
         stays: whether its keys and values are of use after its end.
+        at_end: whether all that is new is given in one piece at the end.
         clock: seconds that never go back.
 
     Attributes:
@@ -58,7 +61,7 @@ class Sequence:
         kept: how many of them are computed and kept.
         generated: ids of the answer.
         state: the scheduler's.
-        failure: None, or what went wrong while a hook changed logits; the answer ends with it.
+        failure: None, or what went wrong in a hook; the answer ends with it.
 
     Raises:
         InvalidRequestError: all ids are banned.
@@ -80,6 +83,7 @@ class Sequence:
         leader: Sequence | None = None,
         prefix_key: Hashable = None,
         stays: bool = False,
+        at_end: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         ids = list(prompt_ids)
@@ -94,7 +98,9 @@ class Sequence:
         self.window = ids if len(ids) <= context else ids[-(context - 1) :]
         self.kept = 0
         self.generated: list[int] = []
+        # How often each id was generated; empty where no setting asks.
         self.counts: Counter[int] = Counter()
+        self._counts_ids = params.has_penalties
         self.state: State = "waiting"
         self.failure: Exception | None = None
         self._clock, self._asked_at = clock, clock()
@@ -108,9 +114,18 @@ class Sequence:
         self._bad_first = self._bad.union(i for i in end_ids if 0 <= i < vocab_size)
         if len(self._bad_first if params.min_tokens else self._bad) >= vocab_size:
             raise nothing_may_follow("bad_token_ids")
-        self._text = AnswerText(decoder, params.stop_strings, end_ids, params.max_tokens)
         self._mask = None if params.token_mask is None else params.token_mask()
         self._force = None if params.forced_ids is None else params.forced_ids()
+        self._at_end = at_end
+        self._text = AnswerText(
+            decoder,
+            params.stop_strings,
+            end_ids,
+            params.max_tokens,
+            at_end=at_end and self._force is None,
+        )
+        # What is certain and was not given yet.
+        self._ready = ""
         self._processor = None if params.logits_processor is None else params.logits_processor()
         self._forced: list[int] = []
         self._ahead: list[int] = []
@@ -121,8 +136,16 @@ class Sequence:
         # Where a scored prompt's ids are; emptied when they are sent.
         self._unscored = sample == 0 and params.prompt_logprobs is not None
         self._scores: list[TokenLogprob | None] = [None] * (len(ids) if self._unscored else 0)
-        self._unsent: list[TokenLogprob | int] = []
+        # How many ids of the answer have been given, and the log-probabilities of those after them.
+        self._sent = 0
+        self._logprobs: list[TokenLogprob] = []
         self._guessed = self._accepted = 0
+        self._greedy = params.greedy
+        self._uniforms: list[float] = []
+        # The row of a step of one id, where it differs by its random number and bans alone.
+        self._row: LogitsRow | None = None
+        if self._goes_by_one and self._mask is None:
+            self._row = self._next_row(0)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -133,6 +156,11 @@ class Sequence:
     def full(self) -> bool:
         """Whether the window has outgrown the context."""
         return len(self.window) > self._context
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it has no use for its place now: it is finished or `full`."""
+        return self._text.finish_reason is not None or len(self.window) > self._context
 
     @property
     def missing(self) -> int:
@@ -179,27 +207,36 @@ class Sequence:
     def rows(self, work: Work) -> list[LogitsRow]:
         """What the sampler has to know for each row of logits of `work`.
 
-        Raises:
-            InvalidRequestError: nothing may follow.
-            Exception: what a hook raises.
+        Where a hook fails, `failure` says so, and no row asks for anything.
         """
-        if not self._unscored and not self._ahead:
-            return [self._next_row(0)] if work.logits else []
+        if self._row is not None:
+            if not work.logits:
+                return []
+            index = len(self.generated)
+            self._row.uniform = self._uniform(index)
+            self._row.banned = self._bad_first if index < self.params.min_tokens else self._bad
+            return [self._row]
         first = _first_place(work)
         inside = range(first, min(first + work.logits, len(self.window)))
         rows = [self._scored_row(self.window[place]) for place in inside]
-        return rows + [self._next_row(i) for i in range(work.logits - len(rows))]
+        try:
+            return rows + [self._next_row(i) for i in range(work.logits - len(rows))]
+        except Exception as error:
+            self.failure = error
+            return [self._scored_row(0)] * work.logits
 
     def take(self, work: Work, choices: Several[Chosen]) -> Piece | None:
         """Take what was chosen; return what is certain now, if there is text or it ends here.
 
+        With `at_end` only the latter counts.
+
         Raises:
             TallyFormerError: of a row for which nothing could be chosen.
         """
+        if self._goes_by_one and choices:
+            self._ready += self._took(_chosen(choices[0]))
+            return self._piece_if_due()
         self.kept = min(work.start + len(work.ids), len(self.window))
-        if len(choices) == 1 and self._draws_one:
-            text = self._took(_chosen(choices[0]))
-            return self._piece(text) if text or self.finish_reason else None
         first = _first_place(work)
         scored = choices[: max(0, len(self.window) - first)]
         self._keep_scores(first, scored)
@@ -209,16 +246,9 @@ class Sequence:
         self._unscored = False
         if self.params.max_tokens == 0:
             self._text.finish_reason = "length"
-            return self._piece("")
-        text = "".join(self._taken(drawn))
-        if not text and self.finish_reason is None:
-            return None
-        return self._piece(text)
-
-    @property
-    def _draws_one(self) -> bool:
-        """Whether the next row of logits is for one more id, and no other."""
-        return not self._unscored and not self._ahead and self.params.max_tokens > 0
+        else:
+            self._ready += "".join(self._taken(drawn))
+        return self._piece_if_due()
 
     def _looked_ahead(self) -> list[int]:
         """Ids that follow the window: forced, or guessed."""
@@ -258,13 +288,22 @@ class Sequence:
             params=self.params,
             counts=self.counts + Counter(known) if known else self.counts,
             prompt_ids=self.prompt_ids,
-            uniform=uniform_at(self._key, index),
+            uniform=self._uniform(index),
             given=given,
             banned=banned,
             process=None if self._processor is None else self._processed,
             allowed=allowed,
             logprobs=self.params.logprobs,
         )
+
+    def _uniform(self, index: int) -> float:
+        """The random number for an id of the answer; a greedy answer needs none."""
+        if self._greedy:
+            return 0.0
+        known = self._uniforms
+        while index >= len(known):
+            known += uniforms_at(self._key, len(known), _UNIFORMS + len(known))
+        return known[index]
 
     def _processed(self, logits_V: np.ndarray) -> np.ndarray:
         """What the hook makes of the logits that follow the window; as they are if it fails."""
@@ -290,6 +329,7 @@ class Sequence:
             self._guessed += len(ahead)
         for i, choice in enumerate(map(_chosen, drawn)):
             yield self._took(choice)
+            self._forced = self._forced[1:]
             right = i < len(ahead) and choice.id == ahead[i]
             self._accepted += right and self._force is None
             if not right or self.finish_reason or self.full:
@@ -300,28 +340,29 @@ class Sequence:
         token_id = choice.id
         self.window.append(token_id)
         self.generated.append(token_id)
-        self.counts[token_id] = self.counts.get(token_id, 0) + 1
-        self._unsent.append(token_id if self.params.logprobs is None else _logprob(choice))
-        if self._forced:
-            self._forced = self._forced[1:]
+        if self._counts_ids:
+            self.counts[token_id] = self.counts.get(token_id, 0) + 1
+        if self.params.logprobs is not None:
+            self._logprobs.append(_logprob(choice))
         self.kept = len(self.window) - 1
         return self._text.push(token_id)
 
-    def _piece(self, text: str) -> Piece:
-        unsent, self._unsent = self._unsent, []
+    def _piece_if_due(self) -> Piece | None:
+        ends = self._text.finish_reason
+        if not ends and (self._at_end or not self._ready):
+            return None
+        text, self._ready = self._ready, ""
+        token_ids = self.generated[self._sent :]
+        self._sent += len(token_ids)
+        logprobs, self._logprobs = self._logprobs, []
         scores, self._scores = self._scores, []
-        logprobs: list[TokenLogprob] = []
-        token_ids: list[Any] = unsent
-        if self.params.logprobs is not None:
-            logprobs = [one for one in unsent if isinstance(one, TokenLogprob)]
-            token_ids = [one.id for one in logprobs]
         queue_seconds, self._queue_seconds = self._queue_seconds, None
         guessed, accepted = self._guessed, self._accepted
         self._guessed = self._accepted = 0
         return Piece(
             text=text,
             token_ids=token_ids,
-            finish_reason=self.finish_reason,
+            finish_reason=ends,
             index=self.sample,
             logprobs=logprobs,
             prompt_logprobs=scores,
