@@ -30,11 +30,8 @@ class StreamDecoder:
             InvalidIdError: it is not an id of the vocabulary.
         """
         text_bytes = self._bytes_of_id[checked_id(token_id, len(self._bytes_of_id))]
-        if not self._waits:
-            try:
-                return text_bytes.decode()
-            except UnicodeDecodeError:
-                pass
+        if text_bytes.isascii() and not self._waits:  # what the decoder does, at once
+            return text_bytes.decode()
         return self._decoded(text_bytes)
 
     def push_all(self, ids: Sequence[int]) -> str:

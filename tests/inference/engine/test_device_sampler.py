@@ -57,11 +57,11 @@ def test_the_draw_of_groups_is_the_samplers_though_many_logits_are_equal(
         LogitsRow(params=SamplingParams(**kind), counts={}, prompt_ids=[1], uniform=uniform)
         for kind, uniform in zip(kinds, uniforms, strict=True)
     ]
-    fitting, method = planned(rows)
-    settings_N6 = torch.tensor([fitting[i] for i in range(len(rows))], dtype=torch.float64)
+    places, settings_N6, method = planned(rows)
+    assert places == list(range(len(rows)))
     beyond = room(V) - V
     with_room_NV = torch.nn.functional.pad(logits_NV, (0, beyond), value=-torch.inf)
-    found = drawn(with_room_NV, settings_N6, method).tolist()
+    found = drawn(with_room_NV, torch.from_numpy(settings_N6), method).tolist()
 
     expected = choose(logits_NV, rows)
     for kind, token_id, choice in zip(kinds, found, expected, strict=True):

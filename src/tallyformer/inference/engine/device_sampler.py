@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,37 +36,42 @@ _MEASURES = 4
 """The place of whether the vocabulary's mass is measured."""
 
 
-def planned(rows: Sequence[LogitsRow]) -> tuple[dict[int, tuple[float, ...]], Method]:
-    """What `drawn` has to know of the rows that it can draw, by their place, and how it draws them.
+def planned(rows: Sequence[LogitsRow]) -> tuple[list[int], np.ndarray, Method]:
+    """Which rows `drawn` can draw, what it has to know of each of them, and how it draws them.
 
-    For each row: temperature, most candidates, the mass that is kept, the least weight, whether
-    that mass is of the whole vocabulary, and the random number.
+    Returns:
+        Places of F rows; of each temperature, most candidates, the mass that is kept, the least
+        weight, whether that mass is of the whole vocabulary, and the random number, (F, 6); and
+        the method.
     """
     # Rows of one request share their settings, which are looked at once.
-    kinds: dict[int, tuple[float, ...] | None] = {}
-    fitting: dict[int, tuple[float, ...]] = {}
+    known: dict[int, int | None] = {}
+    kinds: list[tuple[float, ...]] = []
+    places, kind_of, uniforms = [], [], []
     for i, row in enumerate(rows):
         name = id(row.params)
-        if name not in kinds:
-            kinds[name] = _settings_of(row.params)
-        settings = kinds[name]
-        if settings is not None and _is_as_it_is(row):
-            fitting[i] = GREEDY if settings is GREEDY else (*settings, row.uniform)
-    taken = [settings for settings in kinds.values() if settings and settings is not GREEDY]
+        if name not in known:
+            settings = _settings_of(row.params)
+            known[name] = None if settings is None else len(kinds)
+            kinds += [settings] if settings else []
+        kind = known[name]
+        # Nothing but the request's settings may concern it.
+        plain = row.given is None and row.allowed is None and row.process is None
+        if plain and kind is not None and row.logprobs is None and not row.banned:
+            places.append(i)
+            kind_of.append(kind)
+            uniforms.append(row.uniform)
+    settings_F6 = np.array(kinds or [GREEDY])[kind_of]
+    settings_F6[:, -1] = uniforms
+    taken = [settings for settings in kinds if settings is not GREEDY]
     if not taken:
-        return fitting, "greedy"
+        return places, settings_F6, "greedy"
     measures = any(settings[_MEASURES] for settings in taken)
-    return fitting, "of the vocabulary" if measures else "of candidates"
-
-
-def _is_as_it_is(row: LogitsRow) -> bool:
-    """Whether nothing but the request's settings concerns a row."""
-    hooks = row.given is None and row.allowed is None and row.process is None
-    return hooks and row.logprobs is None and not row.banned
+    return places, settings_F6, "of the vocabulary" if measures else "of candidates"
 
 
 def _settings_of(p: SamplingParams) -> tuple[float, ...] | None:
-    """All but the random number; None where the device cannot draw so."""
+    """All with 0 for the random number; None where the device cannot draw so."""
     changes = p.repetition_penalty != 1 or p.frequency_penalty != 0 or p.presence_penalty != 0
     if changes or p.logit_bias:
         return None
@@ -75,7 +81,7 @@ def _settings_of(p: SamplingParams) -> tuple[float, ...] | None:
         return None
     measures = p.top_p < 1 and (p.top_k == 0 or p.mode == "independent")
     mass = p.top_p if p.top_p < 1 else math.inf
-    return (p.temperature, p.top_k or math.inf, mass, p.min_p, float(measures))
+    return (p.temperature, p.top_k or math.inf, mass, p.min_p, float(measures), 0.0)
 
 
 def room(vocab_size: int) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,6 +120,8 @@ class GraphRunner(TorchRunner):
         """Compute these sequences' ids and keep them."""
         self._begin(work)
         decoded = [i for i, w in enumerate(work) if len(w.ids) == w.logits == 1]
+        if len(decoded) == len(work):
+            return SlotLogits(self._steps.logits_SV, self._decode(work))
         windows = [i for i, w in enumerate(work) if len(w.ids) > w.logits == 1]
         if len(windows) > _FEW and not self._invariant:
             windows = []
@@ -148,13 +151,15 @@ class GraphRunner(TorchRunner):
         """Choose an id for each row of what was computed last."""
         if isinstance(logits, TorchLogits):
             return super().choose(logits, rows)
-        found: dict[int, Chosen] = {**self._drawn(logits.slots, rows)}
-        if len(found) < len(rows):
-            left = [i for i in range(len(rows)) if i not in found]
+        drawn = self._drawn(logits.slots, rows)
+        left = [i for i, token_id in enumerate(drawn) if token_id == device_sampler.NOT_DRAWN]
+        choices: list[Chosen] = [Choice(token_id) for token_id in drawn]
+        if left:
             left_NV = self._steps.logits_SV[[logits.slots[i] for i in left]]
-            choices = self._choose(left_NV, [rows[i] for i in left])
-            found |= dict(zip(left, choices, strict=True))
-        return [found[i] for i in range(len(rows))]
+            others = self._choose(left_NV, [rows[i] for i in left])
+            for i, choice in zip(left, others, strict=True):
+                choices[i] = choice
+        return choices
 
     @torch.inference_mode()
     def release(self, numbers: Collection[int]) -> None:
@@ -162,17 +167,20 @@ class GraphRunner(TorchRunner):
         for number in numbers:
             self._forget(number)
 
-    def _decode(self, work: list[Work]) -> None:
-        """Take sequences on by one id; their logits come to lie in their slots' rows."""
+    def _decode(self, work: Sequence[Work]) -> list[int]:
+        """Take sequences on by one id; their logits come to lie in the rows of their slots."""
         size = self._size(len(work))
-        self._bring_forward({w.number for w in work}, size)
+        self._bring_forward(work, size)
         slot_of = self._slot_of()
-        rows = [(0, 0, self._spare)] * size
-        for w in work:
-            rows[slot_of[w.number]] = (w.ids[0], w.start, w.start)
-        width = _least(self._widths, 1 + max(w.start for w in work))
-        self._inputs.send(rows)
+        slots = [slot_of[w.number] for w in work]
+        starts = [w.start for w in work]
+        rows_B3 = np.full((size, 3), (0, 0, self._spare))
+        rows_B3[slots, 0] = [w.ids[0] for w in work]
+        rows_B3[slots, 1:] = np.array(starts)[:, None]
+        width = _least(self._widths, 1 + max(starts))
+        self._inputs.send(rows_B3)
         self._graphs.run(("decode", size, width), lambda: self._steps.decode(size, width))
+        return slots
 
     def _prefill(self, w: Work) -> None:
         """Take a sequence on by several ids; the logits of the last come to lie in its slot's row.
@@ -182,7 +190,7 @@ class GraphRunner(TorchRunner):
         length = _least(self._window_lengths, len(w.ids))
         width = _least(self._widths, w.start + len(w.ids))
         slot = self._slot_of()[w.number]
-        self._window.send([(slot, 0, 0), *self._padded(w, length)])
+        self._window.send(np.array([(slot, 0, 0), *self._padded(w, length)]))
         self._graphs.run(("prefill", length, width), lambda: self._steps.prefill(length, width))
 
     def _padded(self, w: Work, length: int) -> list[tuple[int, int, int]]:
@@ -191,21 +199,23 @@ class GraphRunner(TorchRunner):
         pads = [(0, 0, self._spare)] * (length - len(w.ids))
         return [*pads, *zip(w.ids, places, places, strict=True)]
 
-    def _drawn(self, slots: list[int], rows: Sequence[LogitsRow]) -> dict[int, Choice]:
-        """Choices of the rows that the device can draw, by their place."""
-        fitting, method = device_sampler.planned(rows)
-        if self._settings is None or not fitting:
-            return {}
+    def _drawn(self, slots: list[int], rows: Sequence[LogitsRow]) -> list[int]:
+        """An id for each row that the device can draw, and `NOT_DRAWN` for the others."""
+        places, settings_F6, method = device_sampler.planned(rows)
+        not_drawn = [device_sampler.NOT_DRAWN] * len(rows)
+        if self._settings is None or not places:
+            return not_drawn
         size = self._size(max(slots) + 1)
-        settings: list[tuple[float, ...]] = [device_sampler.GREEDY] * size
-        for i, row_settings in fitting.items():
-            settings[slots[i]] = row_settings
-        self._settings.send(settings)
+        settings_B6 = np.full((size, device_sampler.SETTINGS), device_sampler.GREEDY)
+        settings_B6[[slots[i] for i in places]] = settings_F6
+        self._settings.send(settings_B6)
         self._graphs.run((method, size), lambda: self._steps.draw(size, method))
         ids = self._ids.fetch(size)
-        return {
-            i: Choice(ids[slots[i]]) for i in fitting if ids[slots[i]] != device_sampler.NOT_DRAWN
-        }
+        if len(places) == len(rows):
+            return [ids[slot] for slot in slots]
+        for i in places:
+            not_drawn[i] = ids[slots[i]]
+        return not_drawn
 
     def _rows(self, work: list[Work], slots: list[int]) -> list[Tensor]:
         """As in `TorchRunner`, in parts that memory suffices for."""
@@ -237,9 +247,12 @@ class GraphRunner(TorchRunner):
         """The rows of the smallest graph that holds so many."""
         return _least(self._sizes, rows)
 
-    def _bring_forward(self, numbers: set[int], size: int) -> None:
+    def _bring_forward(self, work: Sequence[Work], size: int) -> None:
         """Let these sequences be among the first slots, before those that only are kept."""
         here = self._slots
+        if len(here) <= size:
+            return
+        numbers = {w.number for w in work}
         late = [slot for slot in range(size, len(here)) if here[slot] in numbers]
         idle = [slot for slot in range(min(size, len(here))) if here[slot] not in numbers]
         for slot, other in zip(late, idle, strict=False):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,13 +21,14 @@ class Staging:
         self._there = there
         self._pinned = there.device.type == "cuda"
         self._here = torch.zeros(there.shape, dtype=there.dtype, pin_memory=self._pinned)
+        self._array = self._here.numpy()
         self._sent = torch.cuda.Event() if self._pinned else None  # type: ignore[no-untyped-call]
 
-    def send(self, rows: Sequence[Any]) -> None:
+    def send(self, rows: np.ndarray) -> None:
         """Set the first rows on the device, without waiting for it."""
         if self._sent is not None:
             self._sent.synchronize()  # what was sent before has left the host
-        self._here.numpy()[: len(rows)] = rows
+        self._array[: len(rows)] = rows
         self._there[: len(rows)].copy_(self._here[: len(rows)], non_blocking=True)
         if self._sent is not None:
             self._sent.record(torch.cuda.current_stream(self._there.device))
