@@ -105,7 +105,10 @@ def _measure() -> dict[str, float]:
     torch.set_num_threads(1)
     found = {}
     tokenizer = Tokenizer.train([TEXT], VOCABULARY)
-    runners = {"engine": AtOnce(tokenizer.encode(TEXT)), "graphs": _without_a_device(tokenizer.encode("e"))}
+    runners = {
+        "engine": AtOnce(tokenizer.encode(TEXT)),
+        "graphs": _without_a_device(tokenizer.encode("e")),
+    }
     for runner_name, runner in runners.items():
         for settings_name, settings in SETTINGS.items():
             params = SamplingParams(max_tokens=TOKENS, ignore_eos=True, **settings)

@@ -21,9 +21,8 @@ class StopMatcher:
     def __init__(self, stops: Sequence[str]) -> None:
         assert all(stops), "an empty stop string matches everywhere"
         self._stops = tuple(stops)
+        # What a text must have for any of them to begin in it.
         self._firsts = tuple({stop[0] for stop in stops})
-        self._beginnings = {stop[:i] for stop in stops for i in range(1, len(stop))}
-        self._longest = max(map(len, self._beginnings), default=0)
         self._held = ""
         self.matched = False
 
@@ -37,7 +36,7 @@ class StopMatcher:
         for first in self._firsts:
             if first in self._held:
                 break
-        else:  # as with almost every piece
+        else:
             return self.finish()
         start = self._first_match()
         if start is not None:
@@ -62,7 +61,9 @@ class StopMatcher:
 
     def _possible_start(self) -> int:
         """Length of the longest end of the held text that begins some stop string."""
-        for length in range(min(self._longest, len(self._held)), 0, -1):
-            if self._held[-length:] in self._beginnings:
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        for length in range(min(longest, len(self._held)), 0, -1):
+            end = self._held[-length:]
+            if any(stop.startswith(end) for stop in self._stops):
                 return length
         return 0
