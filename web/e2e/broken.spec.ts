@@ -11,8 +11,7 @@ test("an answer goes on where it was after a reload", async ({ page, server }) =
   await page.goto("/");
   await ask(page, "Tell me everything.");
   await expect.poll(async () => (await textOf(page)).length).toBeGreaterThan(200);
-  // Until the text is in the database.
-  await page.waitForTimeout(1200);
+  await expect.poll(async () => ((await stored(page, "partials"))[0]?.text as string | undefined)?.length ?? 0).toBeGreaterThan(200);
   // A tab is shown as a space or as a tab by what markdown makes of the text around it, which grows.
   const beginning = async () => (await textOf(page)).replace(/\s+/g, " ").slice(0, 100);
   const before = await beginning();
@@ -117,16 +116,22 @@ test.describe("a line that breaks for good", () => {
 });
 
 /** The answers as the page's database has them, to the letter. */
-function kept(page: Page): Promise<unknown> {
-  return page.evaluate(async () => {
+async function kept(page: Page): Promise<unknown> {
+  const all = await stored(page, "messages");
+  return all.filter((one) => one.role === "assistant").map(({ content, status, finish }) => ({ content, status, finish }));
+}
+
+/** All that a table of the page's database holds. */
+function stored(page: Page, table: string): Promise<Record<string, unknown>[]> {
+  return page.evaluate(async (name) => {
     const result = <T>(request: IDBRequest<T>) =>
       new Promise<T>((resolve, reject) => {
         request.onsuccess = () => resolve(request.result);
         request.onerror = () => reject(new Error(String(request.error)));
       });
     const base = await result(indexedDB.open("tallyformer"));
-    const all = await result(base.transaction("messages").objectStore("messages").getAll() as IDBRequest<Record<string, unknown>[]>);
+    const all = await result(base.transaction(name).objectStore(name).getAll() as IDBRequest<Record<string, unknown>[]>);
     base.close();
-    return all.filter((one) => one.role === "assistant").map(({ content, status, finish }) => ({ content, status, finish }));
-  });
+    return all;
+  }, table);
 }

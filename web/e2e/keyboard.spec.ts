@@ -64,6 +64,7 @@ test("Escape stops the answer, but not where it closes something else", async ({
   await box(page).focus();
   // An input method closes its list with it.
   await box(page).dispatchEvent("keydown", { key: "Escape", isComposing: true });
+  await box(page).dispatchEvent("keydown", { key: "Escape", keyCode: 229 });
   expect(await server.running()).toBe(1);
   await page.keyboard.press("Escape");
   await answered(page, 1);

@@ -73,7 +73,8 @@ test("scrolling up releases the end, and going back follows it again", async ({ 
   const top = await scroller.evaluate((box) => box.scrollTop);
   const height = await scroller.evaluate((box) => box.scrollHeight);
   await expect.poll(() => scroller.evaluate((box) => box.scrollHeight)).toBeGreaterThan(height + 50);
-  expect(await scroller.evaluate((box) => box.scrollTop)).toBe(top);
+  // Never back to the end; of the wheel's steps the last may come late.
+  expect(await scroller.evaluate((box) => box.scrollTop)).toBeLessThanOrEqual(top);
   await page.getByRole("button", { name: "Jump to the newest message" }).click();
   await expect.poll(() => scroller.evaluate((box) => box.scrollHeight - box.scrollTop - box.clientHeight)).toBeLessThan(64);
   await page.getByRole("button", { name: "Stop the answer" }).click();

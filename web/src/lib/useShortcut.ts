@@ -7,7 +7,8 @@ const FIELDS = "input, textarea";
 
 /** Whether a key belongs to something that is open, or to a field that has a use for it. */
 function isTaken(event: KeyboardEvent, name: Shortcut): boolean {
-  if (event.defaultPrevented || document.querySelector(ABOVE)) return true;
+  // Some browsers tell of an input method by this code alone.
+  if (event.defaultPrevented || event.keyCode === 229 || document.querySelector(ABOVE)) return true;
   const { target } = event;
   return name === "stop" && target instanceof Element && target.matches(FIELDS) && !target.closest(".composer");
 }

@@ -1,0 +1,1 @@
+export{r as Rich}from"./Rich-BmoKKY-0.js";

@@ -1,1 +1,0 @@
-export{r as Rich}from"./Rich-DHsgio6O.js";
