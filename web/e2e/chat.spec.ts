@@ -91,6 +91,8 @@ test("an answer is edited as another version of it, which the model goes on from
   await page.getByRole("menuitem", { name: "Edit" }).click();
   const editor = page.getByLabel("Edit the answer");
   await expect(editor).toBeFocused();
+  // It is as tall as its text.
+  expect(await editor.evaluate((area) => area.scrollHeight - area.clientHeight)).toBe(0);
   await expectAccessibleInBoth(page, "an answer that is edited");
   await editor.fill("A bond is");
   await editor.press("Enter");

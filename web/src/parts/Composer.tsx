@@ -1,9 +1,10 @@
 import { ArrowUp, Square } from "lucide-react";
-import { useEffect, useLayoutEffect, useRef, type KeyboardEvent, type ReactNode } from "react";
+import { useEffect, type KeyboardEvent, type ReactNode } from "react";
 import { strings } from "../lib/strings";
 import { ariaKeysOf } from "../lib/shortcuts";
 import { TOUCH, useMedia } from "../lib/useMedia";
 import { useShortcut } from "../lib/useShortcut";
+import { useTall } from "../lib/useTall";
 import { IconButton } from "../ui/Button";
 
 interface Props {
@@ -31,15 +32,8 @@ export function sendsOn(event: KeyboardEvent, touch: boolean): boolean {
 export function Composer(props: Props) {
   const { text, onText, onSend, onStop, answering, disabled = false, focusOn, children } = props;
   const touch = useMedia(TOUCH);
-  const box = useRef<HTMLTextAreaElement>(null);
+  const box = useTall(text);
   const empty = text.trim() === "";
-
-  useLayoutEffect(() => {
-    const area = box.current;
-    if (!area) return;
-    area.style.blockSize = "auto";
-    area.style.blockSize = `${area.scrollHeight}px`;
-  }, [text]);
 
   useEffect(() => {
     const area = box.current;
@@ -47,7 +41,7 @@ export function Composer(props: Props) {
     area.focus({ preventScroll: true });
     // Behind a draft.
     area.setSelectionRange(area.value.length, area.value.length);
-  }, [focusOn]);
+  }, [box, focusOn]);
 
   /** Send becomes Stop and back: the text takes the focus, but where that would open a keyboard. */
   const toText = () => !touch && box.current?.focus({ preventScroll: true });

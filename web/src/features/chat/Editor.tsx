@@ -1,6 +1,7 @@
 import { useState, type KeyboardEvent } from "react";
 import { strings } from "../../lib/strings";
 import { TOUCH } from "../../lib/useMedia";
+import { useTall } from "../../lib/useTall";
 import { sendsOn } from "../../parts/Composer";
 import { Button } from "../../ui/Button";
 
@@ -16,6 +17,7 @@ interface Props {
 
 export function Editor({ text, label, save, lines = false, onSave, onCancel }: Props) {
   const [draft, setDraft] = useState(text);
+  const box = useTall(draft);
   const onKey = (event: KeyboardEvent) => {
     if (event.key === "Escape") onCancel();
     else if (sendsOn(event, lines || matchMedia(TOUCH).matches) && draft.trim() !== "") {
@@ -26,9 +28,10 @@ export function Editor({ text, label, save, lines = false, onSave, onCancel }: P
   return (
     <div className="editor">
       <textarea
+        ref={box}
         autoFocus
         dir="auto"
-        rows={Math.min(lines ? 20 : 10, draft.split("\n").length + 1)}
+        rows={2}
         aria-label={label}
         value={draft}
         onChange={(event) => setDraft(event.target.value)}

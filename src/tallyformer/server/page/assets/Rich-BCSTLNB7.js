@@ -1,1 +1,0 @@
-export{r as Rich}from"./Rich-BmoKKY-0.js";

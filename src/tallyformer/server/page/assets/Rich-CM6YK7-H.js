@@ -1,0 +1,1 @@
+export{r as Rich}from"./Rich-BxNo3Nh0.js";
