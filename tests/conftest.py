@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,6 +34,9 @@ GPU_TESTS_ON = "TALLYFORMER_GPU_TESTS_ON"
 settings.register_profile("tallyformer", deadline=None)
 settings.load_profile("tallyformer")
 
+
+# With `nohup` in front of them the tests, and all that they start, would ignore it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _LONGEST = "test_flows_in_a_browser"
 

@@ -228,6 +228,10 @@ def _raw(answer: bytes, *, for_ever: bytes = b"") -> Iterator[str]:
                     connection.sendall(answer)
                     while for_ever:
                         connection.sendall(for_ever)
+                    # What is closed with bytes that nobody has read is broken off.
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65536):
+                        pass
 
     threading.Thread(target=work, daemon=True).start()
     try:

@@ -210,7 +210,7 @@ async function fill(server: Server): Promise<() => void> {
   const places = await server.sum("tallyformer_slots", "sft");
   for (let place = 0; place < places; place++) {
     void fetch(`${server.url}/v1/chat/completions`, { method: "POST", body, headers: { "Content-Type": "application/json" }, signal: controller.signal })
-      .then((response) => response.text())
+      .then((response) => response.body?.pipeTo(new WritableStream()))
       .catch(() => undefined);
   }
   await expect.poll(() => server.running()).toBe(places);
