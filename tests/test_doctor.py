@@ -63,6 +63,9 @@ def test_the_doctor_says_what_became_of_the_native_library(
     monkeypatch.setenv("CXX", "/nowhere/c++")
     found = native()
     assert found.state == "limited" and "there is no such program" in found.fix
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "torch", None)
+        assert native().state == "missing" and "nothing answers" in native().value
     # Another compiler would be tried.
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", str(tmp_path))

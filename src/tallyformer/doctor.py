@@ -20,7 +20,7 @@ import psutil
 
 from tallyformer.errors import UsageError
 from tallyformer.inference.native.cores import usable_cores
-from tallyformer.packages import how_to_get
+from tallyformer.packages import how_to_get, missing
 
 if TYPE_CHECKING:
     import torch
@@ -154,6 +154,9 @@ def _native() -> Finding:
     except BuildError as error:
         reason = str(error)
     if reason := reason or available():
+        if missing("torch"):
+            nothing = "not here, nor is torch: nothing answers"
+            return Finding("native runner", nothing, "missing", reason)
         return Finding("native runner", "not here: torch answers, slower", "limited", reason)
     return Finding("native runner", f"answers on this CPU; kernels: {kernels()}")
 
@@ -206,11 +209,11 @@ def _device() -> Iterator[Finding]:
 def _compiler(device: torch.device) -> Finding:
     from tallyformer.training.compiling import missing_tools
 
-    missing = missing_tools(device)
-    if not missing:
+    lacking = missing_tools(device)
+    if not lacking:
         return Finding("torch.compile", f"works, so long runs on this {device.type} are faster")
-    value = f"lacks {', '.join(tool.name for tool in missing)}"
-    fixes = "; ".join(f"{tool.name}: {tool.fix}" for tool in missing)
+    value = f"lacks {', '.join(tool.name for tool in lacking)}"
+    fixes = "; ".join(f"{tool.name}: {tool.fix}" for tool in lacking)
     return Finding("torch.compile", value, "limited", f"training works without, slower. {fixes}")
 
 

@@ -163,6 +163,7 @@ def test_what_is_wrong_is_one_line(
         ([tmp_path], 2, "has no config.json"),
         (["localhost:8000"], 2, "nor a URL"),
         (["ftp://x"], 2, "is not a server's URL"),
+        (["http://me:secret@127.0.0.1:1/v1"], 2, "--api-key-file"),
         ([tally_folder, "--streams", "0"], 2, "--streams"),
         ([tally_folder, "--streams", "a"], 2, "--streams"),
         ([tally_folder, "--load", "nan"], 2, "--load"),

@@ -225,6 +225,11 @@ def api_url(url: str) -> str:
             f"{quoted(url)} is not a server's URL. Write scheme, host and port, as "
             "http://127.0.0.1:8000/v1"
         )
+    if "@" in parts.netloc:
+        raise UsageError(
+            "a URL with a user or a password would stand so in the report. Leave them out, and "
+            "give a server's key with --api-key-file"
+        )
     base = url.strip().rstrip("/")
     for path in _PATHS.values():
         base = base.removesuffix("/v1" + path) + ("/v1" if base.endswith("/v1" + path) else "")
