@@ -130,6 +130,22 @@ def test_cors_stands_before_everything(http: httpx2.Client) -> None:
     assert "x-request-id" in refused.headers["access-control-expose-headers"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"method": "PUT"}, "method"),
+        ({"method": "GET", "private-network": "true"}, "private-network"),
+    ],
+)
+def test_a_refused_preflight_is_an_error_as_all_are(
+    http: httpx2.Client, asked: dict[str, str], why: str
+) -> None:
+    headers = {f"access-control-request-{name}": value for name, value in asked.items()}
+    answer = http.options("/health", headers={"origin": "http://page.example", **headers})
+    assert check_envelope(answer, 400)["message"].endswith(why)
+    assert answer.headers["access-control-allow-origin"] == "http://page.example"
+
+
 def test_every_answer_has_a_request_id_and_a_usable_one_is_kept(http: httpx2.Client) -> None:
     assert (
         http.get("/health").headers["x-request-id"] != http.get("/health").headers["x-request-id"]

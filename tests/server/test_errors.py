@@ -202,9 +202,15 @@ def test_an_empty_name_of_a_model_is_none(http: httpx2.Client) -> None:
         assert answer.status_code == 200, (path, answer.text)
 
 
-def test_a_compressed_body_is_a_415(http: httpx2.Client) -> None:
+def test_a_compressed_body_is_a_415(http: httpx2.Client, served: Running) -> None:
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
     check_envelope(http.post("/v1/models", content=b"x", headers=headers), 415)
+    answer = http.post("/tokenize", json={"prompt": "a"}, headers={"content-encoding": "Identity"})
+    assert answer.status_code == 200
+    head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Connection: close\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
+    sent = raw(served, head, b'f\r\n{"prompt": "a"}\r\n0\r\n\r\n')
+    assert sent.startswith(b"HTTP/1.1 415 ")
 
 
 def test_a_declared_body_that_is_too_long_is_a_413(http: httpx2.Client) -> None:

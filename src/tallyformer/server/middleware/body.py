@@ -45,12 +45,13 @@ class Bodies:
         length = headers.value(scope, b"content-length")
         if length is not None and length.isdecimal() and int(length[:19]) > self._most:
             return _too_long(self._most)
-        is_chunked = headers.value(scope, b"transfer-encoding") is not None
-        if length in (None, "0") and not is_chunked:
+        coded = headers.values(scope, b"transfer-encoding")
+        if length in (None, "0") and not coded:
             return None
         if not is_json(headers.value(scope, b"content-type") or ""):
             return ApiError(415, "A body must be JSON. Send it with Content-Type: application/json")
-        if headers.value(scope, b"content-encoding") not in (None, "identity"):
+        encoding = headers.value(scope, b"content-encoding") or "identity"
+        if encoding.lower() != "identity" or any(one.lower() != "chunked" for one in coded):
             return ApiError(415, "A body must not be compressed. Send it without Content-Encoding")
         return None
 

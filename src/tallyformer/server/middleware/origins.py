@@ -7,10 +7,12 @@ import ipaddress
 import re
 from collections.abc import Collection
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tallyformer.server import headers
+from tallyformer.server import headers, sse
 from tallyformer.server.api_error import ApiError
 
 _MOST_KEPT = 256
@@ -40,7 +42,7 @@ class Origins:
         exposed: Collection[str],
     ) -> None:
         self._app = app
-        self._app_for_pages = CORSMiddleware(
+        self._app_for_pages = _Cors(
             app,
             allow_origins=tuple(origins),
             allow_methods=("GET", "POST", "DELETE"),
@@ -80,6 +82,20 @@ class Origins:
 
     def _may_call(self, origin: str, host: str) -> bool:
         return origin in self._origins or origin in (f"http://{host}", f"https://{host}")
+
+
+class _Cors(CORSMiddleware):
+    """What pages may read; a preflight is refused in the form of all errors."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to the browser that asks first."""
+        answer = super().preflight_response(request_headers)
+        if answer.status_code < 400:
+            return answer
+        refused = bytes(answer.body).decode().removeprefix("Disallowed CORS ")
+        error = ApiError(400, f"A page may not send such a request: {refused}", code="preflight")
+        kept = {name: value for name, value in answer.headers.items() if "content" not in name}
+        return Response(sse.json_bytes(error.envelope), 400, kept, "application/json")
 
 
 @functools.lru_cache(_MOST_KEPT)
