@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -61,6 +62,23 @@ def test_requests_are_counted_by_how_they_ended(
     route = '"route": "/v1/chat/completions"}'
     assert found["tallyformer_requests_total", f'{{"outcome": "ok", {route}'] == 2
     assert found["tallyformer_requests_total", f'{{"outcome": "refused", {route}'] == 1
+
+
+@pytest.mark.parametrize("rejoin", [True, False])
+def test_a_stream_that_ends_with_an_error_has_failed(
+    tally_folder: Path, caplog: pytest.LogCaptureFixture, rejoin: bool
+) -> None:
+    caplog.set_level(logging.INFO, "tallyformer.access")
+    late = ServerSettings(models={"tiny": tally_folder}, request_timeout=0.2)
+    with running(late) as server, server.client() as http:
+        server.wait_until_ready()
+        asked = {**ENDLESS, "stream": True, "stream_options": {"rejoin": rejoin}}
+        assert '"code":"timeout"' in http.post(CHAT, json=asked).text
+        found = values(http.get("/metrics").text)
+    labels = f'{{"outcome": "failed", "route": "{CHAT}"}}'
+    assert found["tallyformer_requests_total", labels] == 1
+    fields = [vars(r)["fields"] for r in caplog.records if r.name == "tallyformer.access"]
+    assert [f["failed"] for f in fields if f["route"] == CHAT] == [503]
 
 
 def test_tokens_and_times_are_those_of_the_answers(

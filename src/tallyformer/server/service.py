@@ -162,7 +162,11 @@ class Service:
         headers = {**started.headers, **ask.headers}
         if ask.stream:
             remember = functools.partial(self._remember, ask, request.state.owner)
-            events = _stream(started.generation, ask, remember)
+
+            def failed(error: ApiError) -> None:
+                request.state.failed = error.status
+
+            events = _stream(started.generation, ask, remember, failed)
             if not ask.rejoin:
                 return self._streamed(events, headers, started.place)
             with contextlib.ExitStack() as unless_it_stays:
@@ -323,9 +327,12 @@ async def _outputs(generation: Generation, wanted: list[WantedAnswers]) -> list[
 
 
 async def _stream(
-    generation: Generation, ask: Ask, remember: Callable[[list[str]], Awaitable[None]]
+    generation: Generation,
+    ask: Ask,
+    remember: Callable[[list[str]], Awaitable[None]],
+    failed: Callable[[ApiError], object],
 ) -> AsyncGenerator[bytes, None]:
-    """The events of a stream; what fails after its begin is one of them."""
+    """The events of a stream; what fails after its begin is one of them, and told to `failed`."""
     completion = 0
     texts = [""] * sum(w.params.n for w in ask.wanted)
     # Sent with the first piece, unless that is long in coming: a part less to write and to read.
@@ -343,6 +350,7 @@ async def _stream(
                     yield begin + written
                     begin = b""
     except ApiError as error:
+        failed(error)
         yield begin + ask.shape.failed(error)
         return
     finally:

@@ -21,7 +21,8 @@ class AccessLog:
 
     Args:
         app: what is served.
-        ended: called with route, status, and whether the answer was sent to its end.
+        ended: called with route, status, and whether the answer was sent to its end; the status is
+            that of the error which a stream ends with, where it does.
         clock: seconds that never go back.
     """
 
@@ -51,7 +52,8 @@ class AccessLog:
                 return
             ended = True
             seconds = self._clock() - began
-            self._ended(getattr(scope.get("route"), "path", None), status, whole)
+            told = scope.get("state", {}).get("failed", status)
+            self._ended(getattr(scope.get("route"), "path", None), told, whole)
             self._logger.info("request", extra={"fields": _fields(scope, status, seconds, whole)})
 
         async def watching(message: Message) -> None:
@@ -77,6 +79,7 @@ def _fields(scope: Scope, status: int, seconds: float, finished: bool) -> dict[s
         "method": scope["method"],
         "route": getattr(route, "path", None),
         "status": status,
+        "failed": state.get("failed"),
         "ms": round(seconds * 1000, 1),
         "whole": finished,
         "key": state.get("owner"),
