@@ -128,6 +128,7 @@ def test_every_status_has_the_one_envelope(tally_folder: Path, status: int) -> N
         ({"user": "x" * 257}, "user: it must have at most 256 characters"),
         ({"messages": []}, "messages: it must have at least 1 item, not 0"),
         ({"logit_bias": [1]}, "logit_bias: it must be an object"),
+        ({"logit_bias": {"5": 101}}, "logit_bias: it must be less than or equal to 100"),
         ({"stop_token_ids": [-1]}, "stop_token_ids.0: it must be greater than or equal to 0"),
         ({"user": "\ud800"}, "user: it must be a string, without unpaired surrogates"),
     ],

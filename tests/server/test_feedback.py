@@ -102,6 +102,23 @@ def test_streams_and_choices_are_rated_too(http: httpx2.Client, database: Path) 
     assert rows(database) == []
 
 
+def test_what_was_deleted_is_in_no_file(http: httpx2.Client, database: Path) -> None:
+    secret = "Nobody else may know."
+    for number in range(3):
+        asked = [{"role": "user", "content": f"{secret} {number}"}]
+        answer = http.post(CHAT, json={**SHORT, "messages": asked, "user": "u3"}).json()
+        said = {"id": answer["id"], "rating": "down", "corrected": secret}
+        assert http.post("/v1/feedback", json=said).is_success
+
+    def found() -> int:
+        files = database.parent.glob(database.name + "*")
+        return sum(file.read_bytes().count(secret.encode()) for file in files)
+
+    assert found()
+    assert http.delete("/v1/feedback", params={"user": "u3"}).json()["deleted"] == 3
+    assert not found()
+
+
 def test_another_key_neither_rates_nor_deletes(http: httpx2.Client, database: Path) -> None:
     answer = http.post(CHAT, json=SHORT).json()
     said = {"id": answer["id"], "rating": "up"}

@@ -140,12 +140,20 @@ class FeedbackStore:
         return next(self._rows(sa.select(_TABLE).where(*where)), None)
 
     def delete(self, *, owner: str, user: str | None = None, answer_id: str | None = None) -> int:
-        """Delete what a key rated: one answer, or all of a user; how many there were."""
+        """Delete what a key rated: one answer, or all of a user; how many there were.
+
+        SQLite's files do not have their texts any more, unless another process reads just then.
+        """
         of_user = _TABLE.c.user == _storable(user)
         which = of_user if answer_id is None else _TABLE.c.answer_id == _storable(answer_id)
-        with _reached(), self._engine.begin() as connection:
-            gone = sa.delete(_TABLE).where(_TABLE.c.owner == owner, which)
-            return int(connection.execute(gone).rowcount)
+        with _reached():
+            with self._engine.begin() as connection:
+                gone = sa.delete(_TABLE).where(_TABLE.c.owner == owner, which)
+                count = int(connection.execute(gone).rowcount)
+            if count and self._engine.dialect.name == "sqlite":
+                with self._engine.connect() as connection:
+                    connection.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"))
+        return count
 
     def all(self) -> Iterator[RatedAnswer]:
         """All rated answers, the oldest first."""
@@ -195,9 +203,13 @@ def _same(rated: RatedAnswer) -> Any:
 
 
 def _durable(connection: Any, record: Any) -> None:
-    """What SQLite has acknowledged is on the disk, and readers do not stop a writer."""
+    """What SQLite has acknowledged is on the disk, and readers do not stop a writer.
+
+    What is deleted is overwritten.
+    """
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA secure_delete=ON")
     cursor.execute(f"PRAGMA busy_timeout={round(LOCK_SECONDS * 1000)}")
     cursor.close()

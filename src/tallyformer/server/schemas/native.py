@@ -19,7 +19,7 @@ from tallyformer.inference.sampling_params import SamplingParams
 from tallyformer.server.schemas.chat import MOST_MESSAGES, ChatMessage
 from tallyformer.server.schemas.completions import CompletionRequest, is_ids
 from tallyformer.server.schemas.request import RequestBody, example, renamed
-from tallyformer.server.schemas.sampling import MOST_BIASED, MOST_DIGITS
+from tallyformer.server.schemas.sampling import MOST_BIAS, MOST_BIASED, MOST_DIGITS
 from tallyformer.server.schemas.tokens import ADD_GENERATION_PROMPT, CONTINUE_FINAL_MESSAGE
 from tallyformer.tokenizer.tokenizer import Tokenizer
 
@@ -42,7 +42,6 @@ _BIASES: dict[str, Any] = {
 }
 _BIAS = 'must be an object, or a list of pairs as [5, -1.5] or ["a string", false]'
 _NO_ID = f"its token ids must be integers from 0, of at most {MOST_DIGITS} digits"
-_NEVER = -100.0
 
 
 def _either(field: str) -> AliasChoices:
@@ -229,7 +228,9 @@ def _biased(named: Any) -> int | str:
 
 def _bias(added: Any) -> float:
     if added is False:
-        return _NEVER
+        return -MOST_BIAS
     if isinstance(added, bool) or not isinstance(added, int | float):
         raise ValueError(_BIAS)
+    if not -MOST_BIAS <= added <= MOST_BIAS:
+        raise ValueError(f"what it adds must be from -{MOST_BIAS} to {MOST_BIAS}")
     return added

@@ -29,12 +29,16 @@ _ENGINE_FIELDS = (
 _SEEDS = 1 << 63
 ALL_TOKENS = -1
 """vLLM's word for a `top_k` that keeps all."""
+MOST_BIAS = 100
 MOST_BIASED = 1024
 MOST_DIGITS = 9
 """Of an id; every vocabulary has fewer tokens."""
 _COUNTED = "stream_options.continuous_usage_stats"
 _LEAST_MASS = 1e-9
 """A mass that any most probable token has; the engine wants one above 0."""
+
+
+_Bias = Annotated[float, Field(ge=-MOST_BIAS, le=MOST_BIAS)]
 
 
 class StreamOptions(RequestPart):
@@ -90,7 +94,7 @@ class SamplingFields(FormFields, RequestBody):
     seed: int | None = Field(None, description="The same seed gives the same answer.")
     repetition_penalty: float | None = Field(None, description="Above 1 repeats less.")
     min_tokens: int | None = Field(None, description="The answer does not end before this many.")
-    logit_bias: dict[str, float] | None = Field(
+    logit_bias: dict[str, _Bias] | None = Field(
         None,
         max_length=MOST_BIASED,
         description="Added to the logits of token ids, from -100 to 100.",
