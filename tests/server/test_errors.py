@@ -57,10 +57,16 @@ def test_an_unknown_path_is_a_404(http: httpx2.Client) -> None:
     assert check_envelope(http.get("/no/such/../path"), 404)["type"] == "not_found_error"
 
 
-def test_a_wrong_method_is_a_405_that_names_the_right_one(http: httpx2.Client) -> None:
-    answer = http.post("/v1/models", json={})
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/v1/models", "GET"), ("/v1/generations/x", "DELETE, GET"), ("/ready", "GET, HEAD")],
+)
+def test_a_wrong_method_is_a_405_that_names_all_right_ones(
+    http: httpx2.Client, path: str, methods: str
+) -> None:
+    answer = http.put(path, json={})
     check_envelope(answer, 405)
-    assert answer.headers["allow"] == "GET"
+    assert answer.headers["allow"] == methods
 
 
 @pytest.mark.parametrize("route", sorted(MOST_ASKED))

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from tallyformer.errors import InvalidRequestError
 from tallyformer.server import sse
@@ -99,7 +100,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code
     # What Starlette says of a body that is not UTF-8, or has endless numbers, names no fix.
     message = _NOT_JSON if status == 400 else usual_message(status, str(error.detail))
-    return _respond(ApiError(status, message, headers=error.headers or {}))
+    headers = {"Allow": _allowed(request)} if status == 405 else error.headers
+    return _respond(ApiError(status, message, headers=headers))
+
+
+def _allowed(request: Request) -> str:
+    """The methods that a path takes; Starlette tells those of the first route alone."""
+    routes = [route for route in request.app.router.routes if isinstance(route, Route)]
+    of_path = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in of_path for method in route.methods or ()}))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
