@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,6 +174,62 @@ def test_a_client_that_asks_and_leaves_at_once_leaves_nothing_that_runs(served: 
         with socket.create_connection(served.address, timeout=PATIENCE) as connection:
             connection.sendall(asked)
     until(lambda: nothing_runs(served))
+
+
+@pytest.fixture(scope="module")
+def narrow(tally_folder: Path) -> Iterator[Running]:
+    """A server that holds few connections."""
+    settings = ServerSettings(models={"tiny": tally_folder}, max_connections=4)
+    with running(settings) as server:
+        server.wait_until_ready()
+        yield server
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /health HTTP/1.1\r\nHost: local",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+    ids=["silent", "slow", "idle"],
+)
+def test_whoever_opens_connections_without_end_keeps_nobody_out(
+    narrow: Running, sent: bytes
+) -> None:
+    with contextlib.ExitStack() as opened, contextlib.closing(stream_of(narrow)) as stream:
+        for _ in range(40):
+            connection = socket.create_connection(narrow.address, timeout=PATIENCE)
+            opened.enter_context(connection)
+            connection.sendall(sent)
+        with narrow.client() as http:
+            assert http.get("/health").status_code == 200
+        assert b"data: " in stream.recv(65536)
+
+
+def test_one_connection_more_than_can_be_answered_is_a_503(narrow: Running) -> None:
+    with contextlib.ExitStack() as opened:
+        streams = [opened.enter_context(contextlib.closing(stream_of(narrow))) for _ in range(4)]
+        answer = raw(narrow, b"")
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        envelope_of(answer)
+        assert all(b"data: " in stream.recv(65536) for stream in streams)
+    until(lambda: raw(narrow, b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")[9:12] == b"200")
+
+
+def test_a_process_may_open_as_many_files_as_its_connections_need() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    code = "import resource; from tallyformer.server.listening import connections_at_once as most; "
+    code += "print(most({}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    for limit, wanted, expected in (
+        ("-Sn 256", 1000, "1000 1128"),
+        ("-n 256", 1000, "128 256"),
+        ("-n 256", 100, "100 256"),
+    ):
+        command = f"ulimit {limit} && exec {sys.executable} -c '{code.format(wanted)}'"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == expected.split()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
 def test_many_requests_are_not_taken_ahead_of_their_answers(served: Running) -> None:

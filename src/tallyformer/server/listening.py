@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
 from tallyformer.errors import RunError
+
+_OTHER_FILES = 128
+"""That a process has open besides connections of clients: weights, libraries, databases."""
 
 
 @contextlib.contextmanager
@@ -33,6 +37,23 @@ def listening(
         raise RunError(f"{host}:{port}: {reason}. {fix}") from None
     with listener:
         yield listener
+
+
+def connections_at_once(wanted: int) -> int:
+    """How many connections this process can hold; its own bound of open files is raised for them.
+
+    Args:
+        wanted: as many as this, if the system allows it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if 0 <= soft < needed:
+        most = needed if hard < 0 else min(needed, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+        return max(1, min(wanted, soft - _OTHER_FILES))
+    return wanted
 
 
 def url_of(listener: socket.socket) -> str:

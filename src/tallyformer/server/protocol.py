@@ -1,4 +1,4 @@
-"""uvicorn's connection, with bounds in bytes and in time on what is not a request's body.
+"""uvicorn's connection, with bounds in number, in bytes and in time on what is no request's body.
 
 What is not HTTP gets the envelope too.
 """
@@ -20,18 +20,29 @@ MOST_UNREAD = 16 << 20
 """Bytes of a body that are taken after its answer."""
 MOST_AHEAD = 64
 """Requests of a connection that may come before the answer to an earlier one is whole."""
-_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+_REASONS = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
+}
 
 
-def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protocol]:
-    """The class of connections whose requests' heads are bounded.
+def bounded_protocol(
+    *, most_connections: int, most_bytes: int, seconds: float
+) -> type[asyncio.Protocol]:
+    """The class of connections that are bounded, and whose requests' heads are.
 
     Args:
+        most_connections: at once; one more closes that which has waited longest for a whole head,
+            or is refused where all have requests that are answered.
         most_bytes: of the request line and all headers; and of what a chunked body has besides
             data: its chunks' sizes and extensions, and its trailers.
         seconds: in which a new connection's first head, and the rest of a begun one, must arrive;
             and after an answer the rest of a body that it did not wait for.
     """
+
+    waiting: dict[BoundedProtocol, None] = {}
 
     class BoundedProtocol(HttpToolsProtocol):
         """A connection."""
@@ -44,9 +55,16 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
             self._body_goes_on = False
             self._answered: Any = None
             super().connection_made(transport)
+            if len(self.connections) > most_connections:
+                if not waiting:
+                    self._refuse(503, "Too many connections are open. Try again later")
+                    return
+                next(iter(waiting))._make_room()
+            waiting[self] = None
 
         def connection_lost(self, exc: Exception | None) -> None:
             """The other side has gone."""
+            waiting.pop(self, None)
             self._head_timer.cancel()
             self._stop_waiting_for_rest()
             self._tell_answered()
@@ -78,6 +96,7 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
 
         def on_headers_complete(self) -> None:
             """A head is whole; a body may follow, or the next request."""
+            waiting.pop(self, None)
             self._head_bytes = None
             self._head_timer.cancel()
             self._body_goes_on, self._beside_data = True, 0
@@ -112,6 +131,8 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
         def on_response_complete(self) -> None:
             """An answer is whole; the request may not be."""
             super().on_response_complete()
+            if self.cycle.response_complete and not self.transport.is_closing():
+                waiting[self] = None
             if self._body_goes_on and not self.transport.is_closing():
                 self._rest_timer = self.loop.call_later(seconds, self.transport.close)
 
@@ -133,6 +154,10 @@ def bounded_protocol(*, most_bytes: int, seconds: float) -> type[asyncio.Protoco
             if self._answered is not None and not self._answered.response_complete:
                 self._answered.disconnected = True
                 self._answered.message_event.set()
+
+        def _make_room(self) -> None:
+            del waiting[self]
+            self.transport.close()
 
         def _leave(self) -> None:
             self._tell_answered()

@@ -24,7 +24,7 @@ from tallyformer.server.developing import served_while_edited
 from tallyformer.server.drain import Drain
 from tallyformer.server.ending import LAST_SECONDS, TimedEnd, ended
 from tallyformer.server.keys import ApiKeys
-from tallyformer.server.listening import listening, url_of
+from tallyformer.server.listening import connections_at_once, listening, url_of
 from tallyformer.server.middleware.access_log import JsonLines
 from tallyformer.server.models import Models
 from tallyformer.server.protocol import bounded_protocol
@@ -134,7 +134,11 @@ def uvicorn_config(
     """How uvicorn serves the application."""
     return uvicorn.Config(
         create_app(settings, models, drain, keys),
-        http=bounded_protocol(most_bytes=settings.max_head_bytes, seconds=settings.receive_timeout),
+        http=bounded_protocol(
+            most_connections=connections_at_once(settings.max_connections),
+            most_bytes=settings.max_head_bytes,
+            seconds=settings.receive_timeout,
+        ),
         ws="none",
         lifespan="on",
         log_config=None,

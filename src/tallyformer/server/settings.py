@@ -67,6 +67,11 @@ class ServerSettings(BaseModel):
     keep_alive: _Seconds = Field(
         75.0, description="Seconds that an idle connection is kept for its next request."
     )
+    max_connections: _Count = Field(
+        4096,
+        description="Connections at once, if the system allows as many open files; past it the one "
+        "that has waited longest for a request is closed.",
+    )
     max_waiting: int = Field(
         256, ge=0, description="Answers that may wait for a model; more are refused with 429."
     )

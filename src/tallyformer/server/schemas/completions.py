@@ -29,7 +29,10 @@ class CompletionRequest(SamplingFields):
     prompt: Any = Field(json_schema_extra=_PROMPT)
     echo: bool = Field(False, description="Put the prompt before the answer.")
     best_of: int | None = Field(
-        None, ge=1, le=MOST_CHOICES, description="Make so many answers and give the n most probable."
+        None,
+        ge=1,
+        le=MOST_CHOICES,
+        description="Make so many answers and give the n most probable.",
     )
     suffix: Any = Field(None, description="Is refused, unless it is empty.")
     logprobs: int | None = Field(
