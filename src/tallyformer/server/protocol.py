@@ -1,4 +1,4 @@
-"""uvicorn's connection, with bounds in number, in bytes and in time on what is no request's body.
+"""uvicorn's connection, with bounds in number, in bytes and in time on all but requests' bodies.
 
 What is not HTTP gets the envelope too.
 """
