@@ -93,7 +93,7 @@ class SamplingFields(FormFields, RequestBody):
     ignore_eos: bool | None = Field(None, description="Continue after the model's end-of-text.")
     seed: int | None = Field(None, description="The same seed gives the same answer.")
     repetition_penalty: float | None = Field(None, description="Above 1 repeats less.")
-    min_tokens: int | None = Field(None, description="The answer does not end before this many.")
+    min_tokens: int | None = Field(None, description="No end-of-text before this many tokens.")
     logit_bias: dict[str, _Bias] | None = Field(
         None,
         max_length=MOST_BIASED,
