@@ -325,7 +325,7 @@ export interface components {
             repetition_penalty?: number | null;
             /**
              * Min Tokens
-             * @description The answer does not end before this many.
+             * @description No end-of-text before this many tokens.
              */
             min_tokens?: number | null;
             /**
