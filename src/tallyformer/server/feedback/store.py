@@ -146,13 +146,12 @@ class FeedbackStore:
         """
         of_user = _TABLE.c.user == _storable(user)
         which = of_user if answer_id is None else _TABLE.c.answer_id == _storable(answer_id)
-        with _reached():
-            with self._engine.begin() as connection:
-                gone = sa.delete(_TABLE).where(_TABLE.c.owner == owner, which)
-                count = int(connection.execute(gone).rowcount)
-            if count and self._engine.dialect.name == "sqlite":
-                with self._engine.connect() as connection:
-                    connection.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"))
+        with _reached(), self._engine.begin() as connection:
+            gone = sa.delete(_TABLE).where(_TABLE.c.owner == owner, which)
+            count = int(connection.execute(gone).rowcount)
+        if count and self._engine.dialect.name == "sqlite":
+            with contextlib.suppress(sa.exc.OperationalError), self._engine.connect() as connection:
+                connection.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"))
         return count
 
     def all(self) -> Iterator[RatedAnswer]:
