@@ -200,6 +200,9 @@ def test_what_is_not_known_changes_nothing_and_is_named(http: httpx2.Client) -> 
     }
     assert answer.json()["choices"] == answer_of(http)["choices"]
     assert "x-ignored-fields" not in post(http).headers
+    part = {"type": "text", "text": "Profit?", "cache_control": {"type": "x"}, "none": None}
+    in_parts = post(http, messages=[{"role": "user", "content": [part, part]}])
+    assert in_parts.headers["x-ignored-fields"] == "messages.content.cache_control"
     within = post(http, stream=True, stream_options={"include_usage": True, "foo": 1})
     assert within.headers["x-ignored-fields"] == "stream_options.foo"
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tallyformer.server.schemas.request import RequestPart, example
 from tallyformer.server.schemas.sampling import SamplingFields, refuse_unless
@@ -22,9 +29,22 @@ _CONTENT: dict[str, Any] = {
 class ChatMessage(RequestPart):
     """One message; the parts of a content are joined by line breaks."""
 
+    fields_of_parts: ClassVar[frozenset[str]] = frozenset({"type", "text"})
+    """Others have no effect, and are named."""
     role: Literal["system", "developer", "user", "assistant"]
     content: str = Field("", json_schema_extra=_CONTENT)
     name: str | None = Field(None, max_length=256, description="Has no effect.")
+    _in_parts: list[str] = PrivateAttr(default_factory=list)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_names_in_parts(cls, given: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        message = read(given)
+        parts = given.get("content") if isinstance(given, dict) else None
+        if isinstance(parts, list):
+            names = dict.fromkeys(name for part in parts for name in part if part[name] is not None)
+            message._in_parts = [f"content.{n}" for n in names if n not in cls.fields_of_parts]
+        return message
 
     @field_validator("content", mode="before")
     @classmethod
@@ -36,7 +56,7 @@ class ChatMessage(RequestPart):
 
     def ignored(self) -> list[str]:
         """Names of fields that have no effect."""
-        return [*(["name"] if self.name else []), *super().ignored()]
+        return [*self._in_parts, *(["name"] if self.name else []), *super().ignored()]
 
 
 class ChatRequest(SamplingFields):

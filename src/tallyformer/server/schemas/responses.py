@@ -23,6 +23,8 @@ _TEXT_PARTS = ("input_text", "output_text")
 class InputMessage(ChatMessage):
     """One message; its parts are of type input_text or output_text."""
 
+    fields_of_parts = ChatMessage.fields_of_parts | {"annotations", "logprobs"}
+    """Those that an answer's parts have too, which are sent back."""
     type: Literal["message"] = "message"
 
     @field_validator("content", mode="before")
