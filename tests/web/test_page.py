@@ -32,8 +32,8 @@ BUILT = ROOT / "src/tallyformer/server/page"
 INDEX = "index.html"
 FIRST_LOAD = 250_000
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-HANG = 600
-"""Seconds after which a check is taken to hang."""
+HANG = 1800
+"""Seconds after which a check is taken to hang; all flows take minutes, on a busy machine many."""
 
 needs_node = pytest.mark.skipif(
     "CI" not in os.environ and not (WEB / "node_modules").is_dir(),
