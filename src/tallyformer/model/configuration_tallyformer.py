@@ -117,16 +117,14 @@ class TallyFormerConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def base_model_tp_plan(self) -> dict[str, str]:
-        """How transformers splits the matrices over devices (`tp_plan="auto"`).
+        """How transformers splits the blocks' matrices over devices (`tp_plan="auto"`).
 
         A device has some of the heads and some of the MLP's channels: what makes them is split
         by output, what reads them by input, and the sum over the devices is what a block adds.
-        The embedding is split by the vocabulary, as is the head, which may be the same matrix.
         The number of devices must divide the number of heads.
         """
         gate = {"blocks.*.mlp.gate": "colwise"} if self.mlp_type == "swiglu" else {}
         return {
-            "token_embed": "embedding_rowwise",
             "blocks.*.attention.query": "colwise",
             "blocks.*.attention.key": "colwise",
             "blocks.*.attention.value": "colwise",

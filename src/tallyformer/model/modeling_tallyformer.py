@@ -81,6 +81,9 @@ class TallyFormerModel(TallyFormerPreTrainedModel):
     """Token ids to the last hidden states."""
 
     _auto_class = "AutoModel"
+    # By the vocabulary, as is the head, which may be the same matrix. Not in the configuration's
+    # plan: transformers 5.4 reads that one alone, and cannot split an odd vocabulary.
+    _tp_plan: ClassVar[dict[str, str]] = {"token_embed": "embedding_rowwise"}
 
     def __init__(self, config: TallyFormerConfig) -> None:
         super().__init__(config)
