@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -207,3 +210,20 @@ def test_a_slot_grows_without_a_change_of_what_it_keeps(dtype: str) -> None:
     runner.release([3])
     runner.fork(2, 3, 1499)
     assert np.array_equal(runner.compute([Work(3, 1499, ids[1499:])])[0], whole[-1])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+def test_threads_that_were_woken_may_run_wherever_their_caller_may(default: Made) -> None:
+    tasks = Path("/proc/self/task")
+    before = set(tasks.iterdir())
+    runner = default.runner(threads=3)
+    workers = [int(task.name) for task in set(tasks.iterdir()) - before]
+    assert len(workers) == 2
+    limit = time.monotonic() + 120
+    while True:
+        _alone(runner, _IDS)
+        allowed = os.sched_getaffinity(0)
+        if all(os.sched_getaffinity(worker) == allowed for worker in workers):
+            break
+        assert time.monotonic() < limit
+        time.sleep(0.01)

@@ -9,6 +9,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 namespace tally {
 
 // Whoever is free takes the next part. Nobody waits for a thread that the system has put aside,
@@ -46,6 +50,7 @@ class Pool {
   void share(int parts, Call call, const void* work);
   bool take(int thread);
   void look_for_work(int thread);
+  void wake();
 
   // Which piece of work (32 bits), its parts (16) and the next one to be taken (16), in one word:
   // a part is taken from exactly the work that it belongs to. What follows is written before it
@@ -59,6 +64,13 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<std::thread> workers_;
+
+#if defined(__linux__)
+  // Of each worker that sleeps, else 0; with the mutex.
+  std::vector<pid_t> sleeping_;
+  cpu_set_t allowed_;  // processors, of those that wake up
+  bool moved_ = false;
+#endif
 };
 
 }  // namespace tally
