@@ -5,7 +5,7 @@ const baseURL = process.env.PAGE_URL ?? "http://127.0.0.1:8000";
 
 export default defineConfig({
   testDir: "e2e",
-  timeout: 60_000,
+  timeout: 120_000,
   expect: { timeout: 20_000 },
   workers: 1,
   // On a machine shared with other tests; `tests/web/` names what needed it.

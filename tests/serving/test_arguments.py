@@ -52,6 +52,7 @@ def test_every_setting_of_the_server_is_an_argument() -> None:
         ({"host": "0.0.0.0"}, "host: Ray's proxies decide this"),
         ({"keep_alive": 5}, "keep_alive: Ray's proxies decide this"),
         ({"max_head_bytes": 9000}, "max_head_bytes: Ray's proxies decide this"),
+        ({"max_connections": 9}, "max_connections: Ray's proxies decide this"),
         ({"reload": True}, "reload: Ray replaces replicas instead"),
         ({"models": "/models/sft"}, "is not NAME=FOLDER"),
         ({"models": "sft="}, "is not NAME=FOLDER"),

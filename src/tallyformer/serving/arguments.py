@@ -15,6 +15,7 @@ _REFUSED = {
     "port": _PROXY,
     "keep_alive": _PROXY,
     "max_head_bytes": _PROXY,
+    "max_connections": _PROXY,
     "reload": "Ray replaces replicas instead. Leave it out, and deploy again",
 }
 """Settings that only `tallyformer serve` has a use for, and what there is instead."""
