@@ -44,3 +44,18 @@ export async function importFile(page: Page, content: unknown): Promise<void> {
   const buffer = Buffer.from(JSON.stringify(content));
   await page.locator('input[type="file"]').setInputFiles({ name: "import.json", mimeType: "application/json", buffer });
 }
+
+/** All that a table of the page's database holds. */
+export function stored(page: Page, table: string): Promise<Record<string, unknown>[]> {
+  return page.evaluate(async (name) => {
+    const result = <T>(request: IDBRequest<T>) =>
+      new Promise<T>((resolve, reject) => {
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = () => reject(new Error(String(request.error)));
+      });
+    const base = await result(indexedDB.open("tallyformer"));
+    const all = await result(base.transaction(name).objectStore(name).getAll() as IDBRequest<Record<string, unknown>[]>);
+    base.close();
+    return all;
+  }, table);
+}

@@ -1,5 +1,5 @@
 import type { Page } from "@playwright/test";
-import { answered, answers, ask, beginWith, LONG } from "./actions";
+import { answered, answers, ask, beginWith, LONG, stored } from "./actions";
 import { expectAccessibleInBoth } from "./axe";
 import { insideEvent, insideHead, Line } from "./line";
 import { expect, startServer, test } from "./server";
@@ -119,19 +119,4 @@ test.describe("a line that breaks for good", () => {
 async function kept(page: Page): Promise<unknown> {
   const all = await stored(page, "messages");
   return all.filter((one) => one.role === "assistant").map(({ content, status, finish }) => ({ content, status, finish }));
-}
-
-/** All that a table of the page's database holds. */
-function stored(page: Page, table: string): Promise<Record<string, unknown>[]> {
-  return page.evaluate(async (name) => {
-    const result = <T>(request: IDBRequest<T>) =>
-      new Promise<T>((resolve, reject) => {
-        request.onsuccess = () => resolve(request.result);
-        request.onerror = () => reject(new Error(String(request.error)));
-      });
-    const base = await result(indexedDB.open("tallyformer"));
-    const all = await result(base.transaction(name).objectStore(name).getAll() as IDBRequest<Record<string, unknown>[]>);
-    base.close();
-    return all;
-  }, table);
 }

@@ -1,7 +1,7 @@
 /** States that a page is seldom in: slow and broken lines, full storage, long queues, hosts without TLS. */
 import { readFile } from "node:fs/promises";
 import type { Page } from "@playwright/test";
-import { answered, answers, ask, beginWith, box, importFile, LONG } from "./actions";
+import { answered, answers, ask, beginWith, box, importFile, LONG, stored } from "./actions";
 import { expectAccessibleInBoth } from "./axe";
 import { expect, LAN_NAME, type Server, startServer, test } from "./server";
 
@@ -180,6 +180,8 @@ test.describe("with problems that the browser reports on its console", () => {
       await ask(page, "Next, please");
       await expect(answers(page).last().locator(".waiting")).toBeVisible();
       await expect.poll(() => own.waiting()).toBe(1);
+      // It is found again by its name.
+      await expect.poll(async () => (await stored(page, "partials"))[0]?.place).toBeTruthy();
       await page.reload();
       await expect(answers(page).last().locator(".waiting")).toBeVisible();
       expect(await own.waiting()).toBe(1);
